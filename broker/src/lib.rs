@@ -1,0 +1,1 @@
+//! A Kafka-compatible, log-compacting broker, in-process or as a server.

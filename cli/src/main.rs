@@ -1,0 +1,2 @@
+//! The `brooklet` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Keyed bytes on disk and in memory for Brooklet's tasks.

@@ -1,0 +1,1 @@
+//! Topologies and the tasks that run them: Brooklet's engine, runtime and test driver.
