@@ -1,0 +1,57 @@
+//! A log's configuration: the topic configs it obeys, with Kafka's defaults.
+
+use crate::protocol::record_batch::TimestampType;
+
+/// The topic configs that a log obeys. `None` is "no limit".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// `segment.bytes`
+    pub segment_bytes: u32,
+    /// `segment.ms`
+    pub segment_ms: i64,
+    /// `index.interval.bytes`
+    pub index_interval_bytes: u32,
+    /// `segment.index.bytes`
+    pub index_bytes_max: u32,
+    /// `max.message.bytes`
+    pub message_bytes_max: u32,
+    /// `retention.ms`
+    pub retention_ms: Option<i64>,
+    /// `retention.bytes`
+    pub retention_bytes: Option<u64>,
+    /// `message.timestamp.type`
+    pub timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`
+    pub timestamp_before_max_ms: Option<i64>,
+    /// `message.timestamp.after.max.ms`
+    pub timestamp_after_max_ms: Option<i64>,
+    /// `cleanup.policy` contains `delete`
+    pub delete: bool,
+    /// `cleanup.policy` contains `compact`
+    pub compact: bool,
+    /// `producer.id.expiration.ms` (broker's)
+    pub producer_id_expiration_ms: i64,
+    /// Record bytes kept in memory behind the log end, for readers at the tail. Ours, not Kafka's.
+    pub tail_bytes_max: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 3_600_000,
+            index_interval_bytes: 4096,
+            index_bytes_max: 10 << 20,
+            message_bytes_max: 1_048_588,
+            retention_ms: Some(7 * 24 * 3_600_000),
+            retention_bytes: None,
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max_ms: None,
+            timestamp_after_max_ms: Some(3_600_000),
+            delete: true,
+            compact: false,
+            producer_id_expiration_ms: 24 * 3_600_000,
+            tail_bytes_max: 1 << 20,
+        }
+    }
+}
