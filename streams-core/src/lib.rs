@@ -1,1 +1,29 @@
 //! Topologies and the tasks that run them: Brooklet's engine, runtime and test driver.
+//!
+//! Where to look:
+//!
+//! | question | file |
+//! |---|---|
+//! | what flows through a topology | [`record`], [`serde`] |
+//! | what a user implements | [`processor`] |
+//! | what a user declares | [`topology`] |
+//! | how one record is processed | `task/` |
+//! | what a typed store is, and what the record cache does | [`typed_store`], `cache/` |
+//! | what talks to a cluster | [`client`] |
+//! | threads, restoration, commits, internal topics | `runtime/` |
+//!
+//! The engine (`task/`, `topology/`, `cache/`) is pure: time, records and disk are arguments. The runtime performs at the edge, and
+//! the test driver is a second driver of the same tasks.
+#![warn(missing_docs)]
+
+pub mod client;
+pub mod clock;
+pub mod error;
+pub mod processor;
+pub mod record;
+pub mod serde;
+mod task;
+pub mod topology;
+
+pub use error::{ProcessError, StreamsError};
+pub use record::{Headers, Record, RecordMetadata};
