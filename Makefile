@@ -1,0 +1,42 @@
+# The commands of Brooklet. Each installs what the build needs when it is missing (scripts/install-prerequisites.sh), builds RocksDB
+# once into a cache (scripts/rocksdb.sh), and asks nothing.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint broker bench-peers prerequisites
+
+target := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/brooklet/target)
+environment := . scripts/env.sh
+# Arguments for the demo, the tests and the peers' benchmark, e.g. make demo ARGS="--cluster 127.0.0.1:9092"
+ARGS ?=
+DATA ?= ./data
+LISTEN ?= 127.0.0.1:9092
+
+# $(call first-build,artifact,minutes): says how long it takes when the artifact was never built.
+first-build = @test -e "$(target)/$(1)" || echo "brooklet: the first build takes about $(2) minutes on two cores, later ones seconds" >&2
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+
+demo: prerequisites ## a year of real flights: stream-table join, aggregates and windows on the embedded broker
+	$(call first-build,release/examples/flight_delays,9)
+	@$(environment) && cargo run --release --example flight_delays -- $(ARGS)
+
+test: prerequisites ## all tests
+	$(call first-build,debug/brooklet,12)
+	@$(environment) && cargo test --workspace $(ARGS)
+
+lint: prerequisites ## formatting, clippy and the documentation, warnings as errors
+	$(call first-build,debug/brooklet,12)
+	@cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 || rustup component add clippy rustfmt
+	@$(environment) && cargo fmt --all --check && cargo lint && RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+broker: prerequisites ## the broker as a server: make broker DATA=./data LISTEN=127.0.0.1:9092
+	$(call first-build,release/brooklet,9)
+	@$(environment) && cargo run --release -p brooklet-cli -- broker --data $(DATA) --listen $(LISTEN)
+
+bench-peers: prerequisites ## the same workloads here and on the JVM, side by side (needs Java 17 and mvn)
+	$(call first-build,release/examples/flight_delays,9)
+	@$(environment) && benches/peers/compare.sh $(ARGS)
+
+prerequisites:
+	@scripts/install-prerequisites.sh
