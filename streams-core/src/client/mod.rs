@@ -5,6 +5,8 @@
 //!
 //! Two implementations: rdkafka with a small wire client (`client/kafka/`) for any Kafka cluster, and the embedded adapter in the facade.
 
+pub mod record_batch;
+
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
@@ -94,8 +96,49 @@ pub trait Cluster: Send + Sync {
     /// When the settings do not fit.
     fn admin(&self) -> Result<Box<dyn Admin>, ClientError>;
 
+    /// Takes the group `application_id` for this process, so that a second instance is refused. `process_id` stays the same over
+    /// restarts of one instance (it is kept in the state directory), so that a restart takes its own place at once.
+    ///
+    /// The default holds at once and commits as no member: for a cluster within the process, where the lock on the data directory
+    /// already keeps a second one out.
+    ///
+    /// # Errors
+    /// When the settings do not fit.
+    fn claim(&self, application_id: &str, process_id: &str) -> Result<Box<dyn Claim>, ClientError> {
+        let _ = (application_id, process_id);
+        Ok(Box::new(HeldClaim))
+    }
+
     /// How it is named in messages: `embedded ./data`, `127.0.0.1:9092`.
     fn name(&self) -> String;
+}
+
+/// The place of one instance in its group. Kept alive in the background until dropped, which leaves the group.
+pub trait Claim: Send {
+    /// How it stands; `waker` is called when that changes. Cheap: may be asked in every step.
+    fn poll(&mut self, now_ms: i64, waker: &Waker) -> ClaimState;
+}
+
+/// How a [`Claim`] stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClaimState {
+    /// Not known yet.
+    Pending,
+    /// The group is ours. Offsets are committed as this member, which may change while the claim is held.
+    Held(MemberIdentity),
+    /// Another instance has it; the text says which, and what to do.
+    Refused(String),
+    /// It was held and is not any more: another process took this instance's place. Stop without committing.
+    Lost(String),
+}
+
+/// A claim that nobody contests.
+struct HeldClaim;
+
+impl Claim for HeldClaim {
+    fn poll(&mut self, _now_ms: i64, _waker: &Waker) -> ClaimState {
+        ClaimState::Held(MemberIdentity::simple())
+    }
 }
 
 /// Settings of a consumer.
