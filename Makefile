@@ -35,8 +35,9 @@ broker: prerequisites ## the broker as a server: make broker DATA=./data LISTEN=
 	@$(environment) && cargo run --release -p brooklet-cli -- broker --data $(DATA) --listen $(LISTEN)
 
 bench-peers: prerequisites ## the same workloads here and on the JVM, side by side (needs Java 17 and mvn)
+	@for tool in java javac mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
 	$(call first-build,release/examples/flight_delays,9)
-	@$(environment) && benches/peers/compare.sh $(ARGS)
+	@$(environment) && cargo bench --bench peers -- $(ARGS)
 
 prerequisites:
 	@scripts/install-prerequisites.sh
