@@ -28,8 +28,8 @@ pub trait StoreIterator {
 
 /// Entries of a window store: key, window start in milliseconds since the epoch, value.
 ///
-/// Order: by segment of time, then by key bytes, then by window start, as Kafka's persistent window store has it;
-/// the windows of a single key are therefore in the order of time.
+/// Order: by segment of time, then by the bytes of the [window key](crate::key_schema), as Kafka's persistent window
+/// store has it. So the windows of a single key are in the order of time, and keys of equal length in their own.
 pub trait WindowIterator {
     /// The next entry; `None` at the end, and from then on.
     ///

@@ -57,6 +57,8 @@ mod spec;
 mod state;
 mod store;
 mod stores;
+#[cfg(test)]
+mod suite;
 pub mod timestamped;
 mod window;
 

@@ -60,3 +60,49 @@ pub(crate) fn drop_below(entries: &mut Entries, end: &[u8]) {
         first.remove();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::suite::store_suite;
+    use crate::{Backend, KeyValueStore, Memory, StoreError, StoreSpec, Stores};
+
+    store_suite!(Backend::InMemory);
+
+    #[test]
+    fn stores_in_memory_need_and_touch_no_directory() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("task");
+        let specs = [StoreSpec::key_value("store", Backend::InMemory)];
+        let memory = Memory::new(0);
+        for directory in [None, Some(directory.as_path())] {
+            let stores = Stores::open(directory, &specs, &memory).unwrap();
+            stores
+                .key_value("store")
+                .unwrap()
+                .put(b"a", Some(b"1"))
+                .unwrap();
+        }
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn a_store_named_twice_is_refused() {
+        let specs = [
+            StoreSpec::key_value("store", Backend::InMemory),
+            StoreSpec::window("store", 1, Backend::InMemory),
+        ];
+        let result = Stores::open(None, &specs, &Memory::new(0)).map(|_| ());
+        assert!(matches!(result, Err(StoreError::DuplicateStore { store }) if store == "store"));
+    }
+
+    #[test]
+    fn a_retention_of_nothing_is_refused() {
+        let specs = [StoreSpec::window("store", 0, Backend::InMemory)];
+        let result = Stores::open(None, &specs, &Memory::new(0)).map(|_| ());
+        assert!(matches!(
+            result,
+            Err(StoreError::NotPositive { found_ms: 0, .. })
+        ));
+    }
+}

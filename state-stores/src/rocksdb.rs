@@ -19,3 +19,6 @@ mod options;
 pub(crate) use column::{Column, ColumnCursor, ColumnSnapshot};
 pub(crate) use database::{Batch, Database};
 pub use options::Memory;
+
+#[cfg(test)]
+mod tests;
