@@ -16,4 +16,4 @@ if [ -z "${LIBCLANG_PATH:-}" ] && [ -e /opt/homebrew/opt/llvm/lib/libclang.dylib
 fi
 
 # The status is rocksdb.sh's: an interrupted build must not go on to cargo.
-brooklet_rocksdb=$("$(dirname "${BASH_SOURCE[0]}")/rocksdb.sh") && eval "$brooklet_rocksdb"
+brooklet_rocksdb=$("$(dirname "${BASH_SOURCE[0]:-$0}")/rocksdb.sh") && eval "$brooklet_rocksdb"

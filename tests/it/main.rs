@@ -1,3 +1,6 @@
 //! The tests that cross crates, one binary for all of them: links are slow. A module a subject.
 
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 mod tidy;
