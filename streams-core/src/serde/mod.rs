@@ -3,10 +3,32 @@
 //! A type has a default serde ([`HasSerde`]), which an option (`Consumed::with`, `Produced::with`, ...) overrides. A type without one
 //! does not compile where one is needed.
 
+//!
+//! | type | bytes | file |
+//! |---|---|---|
+//! | `String`, `Bytes`, `Vec<u8>`, `i16`, `i32`, `i64`, `f32`, `f64`, `bool`, `Uuid`, `()` | those of Kafka's Java serdes | `primitive.rs` |
+//! | `Option<T>` | those of `T`; `None` is Kafka's null | `nullable.rs` |
+//! | any serde type | JSON, with [`json_serde!`](crate::json_serde) | `json.rs` |
+//! | any serde type with a schema | Avro, with [`avro_serde!`](crate::avro_serde) | `avro.rs` |
+//! | `Windowed<K>` | those of Kafka Streams' windowed keys | `windowed.rs` |
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+mod avro;
+mod json;
+mod nullable;
+mod primitive;
+mod windowed;
+
+pub use apache_avro::{AvroSchema, Schema};
+
+pub use self::avro::{Avro, AvroDatum};
+pub use self::json::Json;
+pub use self::nullable::Nullable;
+pub use self::primitive::{BigEndian, Boolean, RawBytes, Utf8, UuidText, Void};
+pub use self::windowed::{TimeWindowed, Window, Windowed};
 pub use crate::error::SerdeError;
 
 /// Bytes of a key or a value as they were fetched: a slice, and where it is known the buffer that holds it, so that a serde that keeps
@@ -29,6 +51,11 @@ impl<'a> Payload<'a> {
     /// The bytes, living as long as the batch.
     pub fn as_slice(&self) -> &'a [u8] {
         self.slice
+    }
+
+    /// A part of these bytes, of the same buffer. `part` must lie in them.
+    pub(crate) fn narrowed(&self, part: &'a [u8]) -> Self {
+        Self { slice: part, owner: self.owner }
     }
 
     /// The bytes for keeps: shared with the fetched batch where possible, else copied.

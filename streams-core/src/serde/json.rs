@@ -1,0 +1,115 @@
+//! JSON by serde_json, for any type that is `serde::Serialize` and `serde::Deserialize`.
+
+use std::any::type_name;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Deserializer, Payload, SerdeError, Serializer};
+
+/// JSON text, compact, fields in the order of their declaration.
+///
+/// ```
+/// use brooklet_streams_core::serde::{Json, Payload, Deserializer, Serializer};
+///
+/// #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// struct Plane {
+///     tail_number: String,
+///     seats: u16,
+/// }
+///
+/// let plane = Plane { tail_number: "N10156".to_owned(), seats: 55 };
+/// let mut bytes = Vec::new();
+/// Json::new().serialize("planes", &plane, &mut bytes)?;
+/// assert_eq!(bytes, br#"{"tail_number":"N10156","seats":55}"#);
+/// assert_eq!(Json::<Plane>::new().deserialize("planes", Payload::from(&bytes[..]))?, plane);
+/// # Ok::<(), brooklet_streams_core::serde::SerdeError>(())
+/// ```
+pub struct Json<T>(PhantomData<fn(T) -> T>);
+
+impl<T> Json<T> {
+    /// The serde.
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> Clone for Json<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Json<T> {}
+
+impl<T> Default for Json<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> fmt::Debug for Json<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Json<{}>", type_name::<T>())
+    }
+}
+
+impl<T: Serialize + 'static> Serializer<T> for Json<T> {
+    fn serialize(&self, _topic: &str, value: &T, out: &mut Vec<u8>) -> Result<(), SerdeError> {
+        serde_json::to_writer(out, value).map_err(|error| SerdeError::new(format_args!("{} as JSON: {error}", type_name::<T>())))
+    }
+}
+
+impl<T: DeserializeOwned + 'static> Deserializer<T> for Json<T> {
+    fn deserialize(&self, _topic: &str, data: Payload<'_>) -> Result<T, SerdeError> {
+        // serde_json's own text ends in the position: `at line 1 column 7`.
+        serde_json::from_slice(data.as_slice())
+            .map_err(|error| SerdeError::new(format_args!("{} from JSON of {} bytes: {error}", type_name::<T>(), data.len())))
+    }
+}
+
+/// Makes JSON the default serde of one or more types.
+///
+/// ```
+/// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+/// struct Flight {
+///     carrier: String,
+///     delay_minutes: Option<i64>,
+/// }
+///
+/// brooklet_streams_core::json_serde!(Flight);
+///
+/// let mut bytes = Vec::new();
+/// let flight = Flight { carrier: "UA".to_owned(), delay_minutes: Some(2) };
+/// brooklet_streams_core::serde::default_serde().serialize("flights", &flight, &mut bytes)?;
+/// assert_eq!(bytes, br#"{"carrier":"UA","delay_minutes":2}"#);
+/// # Ok::<(), brooklet_streams_core::serde::SerdeError>(())
+/// ```
+#[macro_export]
+macro_rules! json_serde {
+    ($($type:ty),+ $(,)?) => {$(
+        impl $crate::serde::HasSerde for $type {
+            type Serde = $crate::serde::Json<$type>;
+        }
+    )+};
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_type_and_the_position() {
+        let error = Json::<Vec<u8>>::new().deserialize("topic", Payload::from(&b"[1, x]"[..])).unwrap_err();
+        assert_eq!(error.to_string(), "alloc::vec::Vec<u8> from JSON of 6 bytes: expected value at line 1 column 5");
+    }
+
+    #[test]
+    fn bytes_after_the_value_are_an_error() {
+        let error = Json::<i64>::new().deserialize("topic", Payload::from(&b"1 2"[..])).unwrap_err();
+        assert_eq!(error.to_string(), "i64 from JSON of 3 bytes: trailing characters at line 1 column 3");
+    }
+}
