@@ -16,6 +16,7 @@
 //! the test driver is a second driver of the same tasks.
 #![warn(missing_docs)]
 
+mod cache;
 pub mod client;
 pub mod clock;
 pub mod error;
@@ -24,6 +25,7 @@ pub mod record;
 pub mod serde;
 mod task;
 pub mod topology;
+pub mod typed_store;
 
 pub use error::{ProcessError, StreamsError};
 pub use record::{Headers, Record, RecordMetadata};
