@@ -115,18 +115,29 @@ impl Stores {
     /// # Errors
     /// When the disk cannot be written. What was uncommitted is so still.
     pub fn commit(&mut self, positions: &Positions) -> Result<(), StoreError> {
+        let states: Vec<Rc<StoreState>> = self.stores.values().cloned().collect();
+        self.write(&states, positions)
+    }
+
+    /// Commits some of the stores.
+    fn write(
+        &mut self,
+        states: &[Rc<StoreState>],
+        positions: &Positions,
+    ) -> Result<(), StoreError> {
         if let Some(database) = &self.database {
             let mut batch = database.batch(self.uncommitted_bytes());
-            for state in self.stores.values() {
+            for state in states {
                 if let Committed::RocksDb(column) = &state.committed {
                     let expired = expired_segments(state);
                     if let Some((from, to)) = expired {
                         batch.delete_range(column, &from, &to);
                     }
                     let live_from = expired.map_or([0; 8], |(_, to)| to);
+                    let mut column = batch.column(column);
                     state.overlay.borrow_mut().in_order(|key, value| {
                         if expired.is_none() || key >= live_from.as_slice() {
-                            batch.put(column, key, value);
+                            column.put(key, value);
                         }
                     });
                     set_about(&mut batch, state, positions);
@@ -137,7 +148,7 @@ impl Stores {
             }
             batch.write()?;
         }
-        for state in self.stores.values() {
+        for state in states {
             if let Committed::Memory(entries) = &state.committed {
                 let expired = expired_segments(state);
                 StoreState::write_memory(entries, |entries| {
@@ -186,50 +197,15 @@ impl Stores {
                 store: store.to_owned(),
             });
         }
-        let mut records = records.into_iter();
         let mut positions = Positions::default();
         positions.set_offset(store, end_offset);
-        let stream_time_ms = state.stream_time_ms.get();
-        let restored = match (&state.committed, &self.database) {
-            (Committed::RocksDb(column), Some(database)) => {
-                let mut batch = database.batch(0);
-                stored_records(&state, &mut records, |key, value| {
-                    batch.put(column, key, value)
-                })
-                .and_then(|()| {
-                    if let Some((from, to)) = expired_segments(&state) {
-                        batch.delete_range(column, &from, &to);
-                    }
-                    set_about(&mut batch, &state, &positions);
-                    batch.write()
-                })
-            }
-            (Committed::Memory(entries), _) => {
-                // First all are looked at: an in-memory store cannot take back half a piece.
-                let mut piece = Vec::new();
-                stored_records(&state, &mut records, |key, value| {
-                    piece.push((key.to_vec(), value.map(<[u8]>::to_vec)));
-                })
-                .map(|()| {
-                    StoreState::write_memory(entries, |entries| {
-                        for (key, value) in &piece {
-                            memory::put(entries, key, value.as_deref());
-                        }
-                        if let Some((_, to)) = expired_segments(&state) {
-                            memory::drop_below(entries, &to);
-                        }
-                    });
-                })
-            }
-            (Committed::RocksDb(_), None) => unreachable!("a persistent store without a database"),
-        };
-        if let Err(error) = restored {
-            state.stream_time_ms.set(stream_time_ms);
-            return Err(error);
+        // By way of the uncommitted: that keeps the last of a key's records only, and puts keys in order.
+        let restored = put_records(&state, records)
+            .and_then(|()| self.write(std::slice::from_ref(&state), &positions));
+        if restored.is_err() {
+            state.discard();
         }
-        state.committed(live_segment_min(&state));
-        self.positions.update(&positions);
-        Ok(())
+        restored
     }
 
     /// What the last commit or restoration stood for; for persistent stores also that of an earlier process.
@@ -399,17 +375,17 @@ fn set_about(batch: &mut Batch<'_>, state: &StoreState, positions: &Positions) {
     }
 }
 
-/// Gives changelog records to `write` with their keys as stored, without the expired ones, and observes their time.
-fn stored_records<'r>(
+/// Puts changelog records, with their keys as stored and without the expired ones, and observes their time.
+fn put_records<'r>(
     state: &StoreState,
-    records: &mut dyn Iterator<Item = (&'r [u8], Option<&'r [u8]>)>,
-    mut write: impl FnMut(&[u8], Option<&[u8]>),
+    records: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
 ) -> Result<(), StoreError> {
+    let mut overlay = state.overlay.borrow_mut();
     let mut stored_key = Vec::new();
     for (key, value) in records {
         state.check_lengths(key, value)?;
         let Some(retention) = retention(state.kind) else {
-            write(key, value);
+            overlay.put(key, value);
             continue;
         };
         let window_key = WindowKey::parse(key).ok_or_else(|| StoreError::InvalidWindowKey {
@@ -428,7 +404,7 @@ fn stored_records<'r>(
         let segment = retention.segment_of(window_start_ms);
         if segment >= retention.live_segment_min(stream_time_ms) {
             key_schema::stored_key(segment, &window_key, &mut stored_key);
-            write(&stored_key, value);
+            overlay.put(&stored_key, value);
         }
     }
     Ok(())
