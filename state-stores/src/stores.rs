@@ -29,60 +29,31 @@ pub struct Stores {
     positions: Positions,
 }
 
-impl Stores {
-    /// Opens the stores of a task, making what is not there.
-    ///
-    /// `directory` is the task's own; it may be `None` when all stores are in memory, and is not touched then.
-    /// Stores on disk that no spec names are left as they are.
+/// The stores of a task with their database open, still free to go to the thread of the task.
+///
+/// Opening a database syncs a dozen small files, some tens of milliseconds in all on an ordinary disk. A process that
+/// starts many tasks can have other threads do it, several at once.
+pub struct PreparedStores {
+    database: Option<Arc<Database>>,
+    specs: Vec<StoreSpec>,
+}
+
+impl PreparedStores {
+    /// The stores, for the thread this is called on.
     ///
     /// # Errors
-    /// - [`StoreError::Locked`]: somebody else has the directory open.
-    /// - [`StoreError::NewerFormat`]: a newer version wrote it.
-    /// - [`StoreError::Corrupt`]: it is damaged; [`Stores::delete`] it and restore.
     /// - [`StoreError::WrongKind`]: a store on disk is of another kind; rename it, or delete and restore.
-    /// - [`StoreError::DirectoryMissing`], [`StoreError::DuplicateStore`], [`StoreError::NotPositive`]: the specs.
-    /// - [`StoreError::Io`], [`StoreError::Database`]: the file system.
-    pub fn open(
-        directory: Option<&Path>,
-        specs: &[StoreSpec],
-        memory: &Memory,
-    ) -> Result<Stores, StoreError> {
-        check(specs)?;
-        let persistent: Vec<&StoreSpec> = specs
-            .iter()
-            .filter(|spec| spec.backend == Backend::RocksDb)
-            .collect();
-        let database = match (persistent.first(), directory) {
-            (None, _) => None,
-            (Some(first), None) => {
-                return Err(StoreError::DirectoryMissing {
-                    store: first.name.clone(),
-                });
-            }
-            (Some(_), Some(directory)) => Some(Database::open(
-                Directory::open(directory)?,
-                persistent.iter().map(|spec| spec.name.as_str()),
-                memory,
-            )?),
-        };
-
+    /// - [`StoreError::Corrupt`], [`StoreError::Database`]: what is on disk about the stores cannot be read.
+    pub fn open(self) -> Result<Stores, StoreError> {
         let mut stores = BTreeMap::new();
         let mut positions = Positions::default();
-        for spec in specs {
-            let state = match (&database, spec.backend) {
-                (Some(database), Backend::RocksDb) => open_column(database, spec)?,
-                _ => StoreState::new(
-                    spec.name.clone(),
-                    spec.kind,
-                    Committed::Memory(RefCell::default()),
-                    NO_STREAM_TIME,
-                ),
-            };
-            stores.insert(spec.name.clone(), Rc::new(state));
-        }
-        if let Some(database) = &database {
+        if let Some(database) = &self.database {
             let on_disk = database.positions()?;
-            for spec in persistent {
+            for spec in self
+                .specs
+                .iter()
+                .filter(|spec| spec.backend == Backend::RocksDb)
+            {
                 if let Some(end_offset) = on_disk.offset(&spec.name) {
                     positions.set_offset(&spec.name, end_offset);
                 }
@@ -91,10 +62,73 @@ impl Stores {
                 positions.set_metadata(name, bytes.to_vec());
             }
         }
+        for spec in self.specs {
+            let state = match (&self.database, spec.backend) {
+                (Some(database), Backend::RocksDb) => open_column(database, &spec)?,
+                _ => StoreState::new(
+                    spec.name.clone(),
+                    spec.kind,
+                    Committed::Memory(RefCell::default()),
+                    NO_STREAM_TIME,
+                ),
+            };
+            stores.insert(spec.name, Rc::new(state));
+        }
         Ok(Stores {
-            database,
+            database: self.database,
             stores,
             positions,
+        })
+    }
+}
+
+impl Stores {
+    /// Opens the stores of a task, making what is not there.
+    ///
+    /// `directory` is the task's own; it may be `None` when all stores are in memory, and is not touched then.
+    /// Stores on disk that no spec names are left as they are.
+    ///
+    /// # Errors
+    /// As [`Stores::prepare`] and [`PreparedStores::open`].
+    pub fn open(
+        directory: Option<&Path>,
+        specs: &[StoreSpec],
+        memory: &Memory,
+    ) -> Result<Stores, StoreError> {
+        Stores::prepare(directory, specs, memory)?.open()
+    }
+
+    /// The slow part of [`Stores::open`], on any thread.
+    ///
+    /// # Errors
+    /// - [`StoreError::Locked`]: somebody else has the directory open.
+    /// - [`StoreError::NewerFormat`]: a newer version wrote it.
+    /// - [`StoreError::Corrupt`]: it is damaged; [`Stores::delete`] it and restore.
+    /// - [`StoreError::DirectoryMissing`], [`StoreError::DuplicateStore`], [`StoreError::NotPositive`]: the specs.
+    /// - [`StoreError::Io`], [`StoreError::Database`]: the file system.
+    pub fn prepare(
+        directory: Option<&Path>,
+        specs: &[StoreSpec],
+        memory: &Memory,
+    ) -> Result<PreparedStores, StoreError> {
+        check(specs)?;
+        let persistent = || specs.iter().filter(|spec| spec.backend == Backend::RocksDb);
+        let database = match (persistent().next(), directory) {
+            (None, _) => None,
+            (Some(first), None) => {
+                return Err(StoreError::DirectoryMissing {
+                    store: first.name.clone(),
+                });
+            }
+            (Some(_), Some(directory)) => Some(Database::open(
+                Directory::open(directory)?,
+                persistent().map(|spec| spec.name.as_str()),
+                memory,
+            )?),
+        };
+        Ok(PreparedStores {
+            database,
+            specs: specs.to_vec(),
         })
     }
 
@@ -116,6 +150,13 @@ impl Stores {
     /// When the disk cannot be written. What was uncommitted is so still.
     pub fn commit(&mut self, positions: &Positions) -> Result<(), StoreError> {
         let states: Vec<Rc<StoreState>> = self.stores.values().cloned().collect();
+        let unwritten = |state: &Rc<StoreState>| {
+            !state.overlay.borrow().is_empty()
+                || state.stream_time_ms.get() != state.stream_time_committed_ms.get()
+        };
+        if !states.iter().any(unwritten) && self.positions.has_all_of(positions) {
+            return Ok(());
+        }
         self.write(&states, positions)
     }
 
@@ -175,7 +216,7 @@ impl Stores {
     }
 
     /// Puts a piece of a store's changelog into it, past the uncommitted writes: atomically with `end_offset`, the
-    /// exclusive end of the piece in the changelog. Larger pieces cost less; a few megabytes are plenty.
+    /// exclusive end of the piece in the changelog. Larger pieces cost less; a megabyte or two is plenty.
     ///
     /// Keys and values are as the store has them: the window key for a window store (expired ones are dropped), the
     /// timestamp before the value for a store with timestamps.
