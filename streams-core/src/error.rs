@@ -128,6 +128,14 @@ pub enum StreamsError {
         /// What happened, and in which node.
         error: ProcessError,
     },
+    /// A task failed outside of a record: while it was built, in a punctuation, or in a commit.
+    #[error("task {task}: {error}")]
+    Task {
+        /// The task, as `0_3`.
+        task: String,
+        /// What happened, and in which node.
+        error: ProcessError,
+    },
     /// Another instance of the application is running.
     #[error("{0}")]
     SecondInstance(String),

@@ -20,10 +20,12 @@ mod cache;
 pub mod client;
 pub mod clock;
 pub mod error;
+pub mod partitioner;
 pub mod processor;
 pub mod record;
 pub mod serde;
-mod task;
+pub mod task;
+pub mod test_driver;
 pub mod topology;
 pub mod typed_store;
 

@@ -8,6 +8,9 @@ use smallvec::SmallVec;
 
 use crate::error::ProcessError;
 use crate::record::{Datum, Record, RecordMetadata};
+use crate::task::{Punctuations, TaskSetup};
+use crate::topology::{DroppedRecords, TaskId};
+use crate::typed_store::{GlobalKeyValueStore, StoreKey, TimestampedKeyValueStore, TimestampedWindowStore};
 
 /// One node's code: takes records of type `KIn, VIn`, forwards records of type `KOut, VOut` to its children.
 ///
@@ -128,28 +131,69 @@ impl<K: Datum, V: Datum> Children<K, V> {
         }
         last.borrow_mut().receive(record, task)
     }
+
+    /// Sends `record` to one child, counted from zero in order of declaration.
+    ///
+    /// # Errors
+    /// When there is no such child, or a failure below.
+    #[inline]
+    pub fn forward_to(&self, child: usize, record: Record<K, V>, task: &mut TaskContext) -> Result<(), ProcessError> {
+        let link = self.0.get(child).ok_or_else(|| ProcessError::new(format!("there is no child {child}: the node has {}", self.0.len())))?;
+        link.borrow_mut().receive(record, task)
+    }
 }
 
 /// What a task's nodes share while one record goes through: record context, times, counters, requests to the task.
 pub struct TaskContext {
+    /// The task.
+    pub(crate) id: TaskId,
     /// Where the current record came from; `None` in a punctuation.
     pub(crate) metadata: Option<RecordMetadata>,
+    /// Event time of the record that was taken from the input, or of the punctuation.
+    pub(crate) record_timestamp: i64,
     /// Highest event time taken from the task's partitions, in milliseconds; -1 before the first.
     pub(crate) stream_time: i64,
     /// Wall-clock time of this step, in milliseconds.
     pub(crate) now_ms: i64,
     /// Somebody asked for an early commit.
     pub(crate) commit_requested: bool,
+    /// Records that sinks hold back because their topic is not known to the cluster yet.
+    pub(crate) held_records: usize,
     /// Records dropped, and why: the sum is Kafka Streams' `dropped-records-total`.
-    pub(crate) dropped: crate::topology::DroppedRecords,
-    /// Output of the task.
-    pub(crate) collector: crate::task::SharedCollector,
+    pub(crate) dropped: DroppedRecords,
+    /// What is due when.
+    pub(crate) punctuations: Punctuations,
 }
 
 impl TaskContext {
+    pub(crate) fn new(id: TaskId, now_ms: i64) -> Self {
+        Self {
+            id,
+            metadata: None,
+            record_timestamp: -1,
+            stream_time: -1,
+            now_ms,
+            commit_requested: false,
+            held_records: 0,
+            dropped: DroppedRecords::default(),
+            punctuations: Punctuations::default(),
+        }
+    }
+
+    /// The task's name.
+    pub fn task_id(&self) -> TaskId {
+        self.id
+    }
+
     /// Where the record being processed was read from; `None` in a punctuation.
     pub fn record_metadata(&self) -> Option<&RecordMetadata> {
         self.metadata.as_ref()
+    }
+
+    /// Event time of the record that was taken from the input, in milliseconds; in a punctuation its time. Records that processors make
+    /// may have other timestamps.
+    pub fn record_timestamp(&self) -> i64 {
+        self.record_timestamp
     }
 
     /// Highest event time the task has seen, in milliseconds, the current record included; -1 before the first.
@@ -170,6 +214,11 @@ impl TaskContext {
     /// Counts a record that an operator drops, by reason.
     pub fn drop_record(&mut self, reason: DropReason) {
         self.dropped.count(reason);
+    }
+
+    /// Ends a punctuation; may be called from within it.
+    pub fn cancel(&mut self, punctuation: Punctuation) {
+        self.punctuations.cancel(punctuation);
     }
 }
 
@@ -195,8 +244,14 @@ pub enum DropReason {
     NoPartition,
 }
 
-/// Handed to [`Processor::process`] and [`Processor::punctuate`].
+impl DropReason {
+    /// How many there are.
+    pub(crate) const COUNT: usize = Self::NoPartition as usize + 1;
+}
+
+/// Handed to [`Processor::process`] and [`Processor::punctuate`]. Also a [`TaskContext`].
 pub struct ProcessorContext<'a, K, V> {
+    pub(crate) node: usize,
     pub(crate) children: &'a Children<K, V>,
     pub(crate) task: &'a mut TaskContext,
 }
@@ -209,6 +264,25 @@ impl<K: Datum, V: Datum> ProcessorContext<'_, K, V> {
     #[inline]
     pub fn forward(&mut self, record: Record<K, V>) -> Result<(), ProcessError> {
         self.children.forward(record, self.task)
+    }
+
+    /// Sends a record to one child, counted from zero in order of declaration.
+    ///
+    /// # Errors
+    /// When there is no such child, or a failure below.
+    #[inline]
+    pub fn forward_to(&mut self, child: usize, record: Record<K, V>) -> Result<(), ProcessError> {
+        self.children.forward_to(child, record, self.task)
+    }
+}
+
+impl<K, V> ProcessorContext<'_, K, V> {
+    /// As [`InitContext::schedule`].
+    ///
+    /// # Errors
+    /// When the interval is below one millisecond.
+    pub fn schedule(&mut self, interval_ms: i64, kind: PunctuationType) -> Result<Punctuation, ProcessError> {
+        self.task.punctuations.schedule(self.node, None, interval_ms, kind, self.task.now_ms)
     }
 }
 
@@ -226,21 +300,80 @@ impl<K, V> std::ops::DerefMut for ProcessorContext<'_, K, V> {
     }
 }
 
-/// Handed to [`Processor::init`].
+/// Handed to [`Processor::init`]: the only place to look up stores.
 pub struct InitContext<'a, K, V> {
-    pub(crate) node: &'a Arc<str>,
+    pub(crate) name: &'a Arc<str>,
+    pub(crate) node: usize,
     pub(crate) children: &'a Children<K, V>,
-    pub(crate) task: &'a mut crate::task::TaskSetup,
+    pub(crate) setup: &'a mut TaskSetup,
 }
 
 impl<K, V> InitContext<'_, K, V> {
     /// The node's name, as `describe()` prints it.
     pub fn node_name(&self) -> &Arc<str> {
-        self.node
+        self.name
+    }
+
+    /// The task's name.
+    pub fn task_id(&self) -> TaskId {
+        self.setup.context.id
+    }
+
+    /// Wall-clock time in milliseconds since the epoch.
+    pub fn now_ms(&self) -> i64 {
+        self.setup.context.now_ms
     }
 
     /// The edges out of this node, for what forwards outside of `process` (a cache's flush).
     pub fn children(&self) -> Children<K, V> {
         self.children.clone()
+    }
+
+    /// Asks for [`Processor::punctuate`] every `interval_ms` of stream time or of wall-clock time (KIP-138). By stream time first with the
+    /// first record, by wall-clock time first after one interval; intervals that were missed are one call.
+    ///
+    /// # Errors
+    /// When the interval is below one millisecond.
+    pub fn schedule(&mut self, interval_ms: i64, kind: PunctuationType) -> Result<Punctuation, ProcessError> {
+        let now_ms = self.now_ms();
+        self.setup.context.punctuations.schedule(self.node, None, interval_ms, kind, now_ms)
+    }
+
+    /// As [`InitContext::schedule`], first due at `start_ms` (KIP-1146).
+    ///
+    /// # Errors
+    /// When the interval is below one millisecond, or the start is negative.
+    pub fn schedule_at(&mut self, start_ms: i64, interval_ms: i64, kind: PunctuationType) -> Result<Punctuation, ProcessError> {
+        let now_ms = self.now_ms();
+        self.setup.context.punctuations.schedule(self.node, Some(start_ms), interval_ms, kind, now_ms)
+    }
+
+    /// Ends a punctuation.
+    pub fn cancel(&mut self, punctuation: Punctuation) {
+        self.setup.context.cancel(punctuation);
+    }
+
+    /// A key-value store that is connected to this node.
+    ///
+    /// # Errors
+    /// When it is not connected, or has another kind or other types; the message says what to do.
+    pub fn key_value_store<SK: StoreKey, SV: Datum>(&self, name: &str) -> Result<TimestampedKeyValueStore<SK, SV>, ProcessError> {
+        self.setup.connected(self.name, name)?.key_value()
+    }
+
+    /// A window store that is connected to this node.
+    ///
+    /// # Errors
+    /// When it is not connected, or has another kind or other types; the message says what to do.
+    pub fn window_store<SK: StoreKey, SV: Datum>(&self, name: &str) -> Result<TimestampedWindowStore<SK, SV>, ProcessError> {
+        self.setup.connected(self.name, name)?.window()
+    }
+
+    /// A global store, to be read. Every processor may, without being connected.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it has other types.
+    pub fn global_store<SK: StoreKey, SV: Datum>(&self, name: &str) -> Result<GlobalKeyValueStore<SK, SV>, ProcessError> {
+        Ok(self.setup.global(name)?.key_value()?.read_only())
     }
 }

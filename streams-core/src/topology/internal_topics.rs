@@ -1,0 +1,303 @@
+//! Which topics a topology needs beside its own, with how many partitions, and the tasks that follow: pure values.
+//!
+//! How many partitions:
+//! 1. A repartition topic with a number of its own has that number.
+//! 2. Any other gets as many as the widest source topic of the sub-topologies that write into it. Those may be repartition topics in turn,
+//!    so this goes round until nothing changes; a circle that hangs in the air is an error.
+//! 3. In each co-partition group the topics that exist must agree, with each other and with repartition topics that have a number of
+//!    their own. The other repartition topics of the group take that number, or the highest among them when nobody fixes one.
+//! 4. A sub-topology has as many tasks as its widest source topic has partitions, and so have its changelogs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use brooklet_state_stores::{StoreKind, StoreSpec};
+
+use super::graph::{DeclaredStore, Graph, NodeKind};
+use super::options::AutoOffsetReset;
+use super::{Subtopology, TaskId, Topology};
+use crate::client::{NewTopic, TopicPartition};
+use crate::error::TopologyError;
+
+/// Kafka Streams' `windowstore.changelog.additional.retention.ms`.
+pub const WINDOW_STORE_ADDITIONAL_RETENTION_MS: i64 = 86_400_000;
+
+/// Takes the cluster's default.
+const REPLICATION_FACTOR_DEFAULT: i16 = -1;
+
+/// A task that a topology has, and what it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskInputs {
+    /// The task.
+    pub id: TaskId,
+    /// Its partitions, in order of the sources' declaration.
+    pub inputs: Vec<TopicPartition>,
+}
+
+/// The changelog of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangelogTopic {
+    /// The store.
+    pub store: String,
+    /// Its changelog's name on the cluster.
+    pub topic: String,
+}
+
+/// A store that every instance keeps whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GlobalStore {
+    /// The store.
+    pub store: String,
+    /// The topic that it holds.
+    pub topic: String,
+    /// The sub-topology that keeps it.
+    pub subtopology: u32,
+}
+
+impl Topology {
+    /// The connected parts, in order of their numbers.
+    pub fn subtopologies(&self) -> Vec<Subtopology> {
+        self.graph.subtopologies()
+    }
+
+    /// Topics that must exist before the application starts, global ones included, sorted.
+    pub fn source_topics(&self) -> Vec<String> {
+        let mut topics: Vec<String> = self.graph.sources().flat_map(|(_, topics)| topics.iter()).filter(|topic| !self.graph.is_internal(topic)).cloned().collect();
+        topics.sort_unstable();
+        topics
+    }
+
+    /// Topics that sinks write and that must exist, sorted; those that an extractor chooses are unknown.
+    pub fn sink_topics(&self) -> Vec<String> {
+        let fixed = |kind: &NodeKind| match kind {
+            NodeKind::Sink { topic: Some(topic), .. } if !self.graph.is_internal(topic) => Some(topic.clone()),
+            _ => None,
+        };
+        let mut topics: Vec<String> = self.graph.nodes.iter().filter_map(|node| fixed(&node.kind)).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        topics
+    }
+
+    /// The stores that every instance keeps whole.
+    pub fn global_stores(&self) -> Vec<GlobalStore> {
+        let mut found = Vec::new();
+        for subtopology in self.subtopologies().iter().filter(|subtopology| subtopology.global) {
+            for store in self.graph.stores_of(subtopology) {
+                if let Some(topic) = &store.global_topic {
+                    found.push(GlobalStore { store: store.name().to_owned(), topic: topic.clone(), subtopology: subtopology.id });
+                }
+            }
+        }
+        found
+    }
+
+    /// What the topic's source said about where to begin, by the topic's name on the cluster.
+    pub fn offset_reset(&self, application_id: &str, topic: &str) -> Option<AutoOffsetReset> {
+        self.graph.nodes.iter().find_map(|node| match &node.kind {
+            NodeKind::Source { topics, offset_reset, .. } if topics.iter().any(|name| self.graph.cluster_topic(application_id, name) == topic) => *offset_reset,
+            _ => None,
+        })
+    }
+
+    /// Whether the topic, by its name on the cluster, is a repartition topic of this application.
+    pub fn is_repartition_topic(&self, application_id: &str, topic: &str) -> bool {
+        self.graph.internal_topics.iter().any(|internal| self.graph.cluster_topic(application_id, &internal.name) == topic)
+    }
+
+    /// What to open for a task of this sub-topology.
+    pub fn store_specs(&self, subtopology: u32) -> Vec<StoreSpec> {
+        self.graph.subtopology(subtopology).map_or_else(Vec::new, |found| self.graph.stores_of(&found).map(|store| store.builder.spec()).collect())
+    }
+
+    /// The changelogs of a sub-topology's stores; stores without one and global stores are not among them.
+    pub fn changelogs(&self, application_id: &str, subtopology: u32) -> Vec<ChangelogTopic> {
+        let Some(found) = self.graph.subtopology(subtopology) else { return Vec::new() };
+        let logged = self.graph.stores_of(&found).filter(|store| store.is_logged());
+        logged.map(|store| ChangelogTopic { store: store.name().to_owned(), topic: changelog_topic(application_id, store.name()) }).collect()
+    }
+
+    /// The repartition and changelog topics that the topology needs, with partitions and settings, repartition topics first.
+    /// `partitions` knows the number of partitions of the topics that exist.
+    ///
+    /// # Errors
+    /// When a source topic does not exist, or topics that must agree in their number of partitions do not; both are named.
+    pub fn internal_topics(
+        &self,
+        application_id: &str,
+        partitions: impl Fn(&str) -> Option<i32>,
+        window_additional_retention_ms: i64,
+    ) -> Result<Vec<NewTopic>, TopologyError> {
+        let counts = self.graph.partition_counts(&partitions)?;
+        let mut topics = Vec::new();
+        for internal in &self.graph.internal_topics {
+            let configs = [("cleanup.policy", "delete"), ("message.timestamp.type", "CreateTime"), ("retention.ms", "-1"), ("segment.bytes", "52428800")];
+            topics.push(NewTopic {
+                name: self.graph.cluster_topic(application_id, &internal.name),
+                partitions: counts.get(&internal.name).copied().unwrap_or(1),
+                replication_factor: REPLICATION_FACTOR_DEFAULT,
+                configs: configs.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            });
+        }
+        for subtopology in self.subtopologies() {
+            let tasks = self.graph.task_count(&subtopology, &counts);
+            for store in self.graph.stores_of(&subtopology).filter(|store| store.is_logged()) {
+                topics.push(NewTopic {
+                    name: changelog_topic(application_id, store.name()),
+                    partitions: tasks,
+                    replication_factor: REPLICATION_FACTOR_DEFAULT,
+                    configs: changelog_configs(store, window_additional_retention_ms),
+                });
+            }
+        }
+        Ok(topics)
+    }
+
+    /// The tasks of the topology, in order of their ids. `partitions` knows the number of partitions of the topics that exist; those of
+    /// repartition topics are derived as in [`Topology::internal_topics`].
+    ///
+    /// # Errors
+    /// As [`Topology::internal_topics`].
+    pub fn tasks(&self, application_id: &str, partitions: impl Fn(&str) -> Option<i32>) -> Result<Vec<TaskInputs>, TopologyError> {
+        let counts = self.graph.partition_counts(&partitions)?;
+        let mut tasks = Vec::new();
+        for subtopology in self.subtopologies().into_iter().filter(|subtopology| !subtopology.global) {
+            for partition in 0..self.graph.task_count(&subtopology, &counts) {
+                let topics = self.graph.source_topics_of(&subtopology).filter(|topic| counts.get(*topic).is_some_and(|count| partition < *count));
+                let inputs = topics.map(|topic| TopicPartition::new(self.graph.cluster_topic(application_id, topic), partition)).collect();
+                tasks.push(TaskInputs { id: TaskId { subtopology: subtopology.id, partition }, inputs });
+            }
+        }
+        Ok(tasks)
+    }
+}
+
+/// `<application>-<store>-changelog`.
+pub(crate) fn changelog_topic(application_id: &str, store: &str) -> String {
+    format!("{application_id}-{store}-changelog")
+}
+
+/// Kafka Streams' settings of a changelog, with the store's own over them, sorted by name.
+fn changelog_configs(store: &DeclaredStore, window_additional_retention_ms: i64) -> Vec<(String, String)> {
+    let mut configs = BTreeMap::from([("message.timestamp.type".to_owned(), "CreateTime".to_owned()), ("cleanup.policy".to_owned(), "compact".to_owned())]);
+    configs.extend(store.builder.changelog_configs().unwrap_or_default());
+    if let StoreKind::Window { retention_ms, .. } = store.builder.spec().kind {
+        // Kafka keeps windows longer than the store does, so that clock drift between broker and records takes nothing away too early.
+        configs.insert("cleanup.policy".to_owned(), "compact,delete".to_owned());
+        configs.insert("retention.ms".to_owned(), retention_ms.saturating_add(window_additional_retention_ms).to_string());
+    }
+    configs.into_iter().collect()
+}
+
+impl DeclaredStore {
+    pub(crate) fn is_logged(&self) -> bool {
+        self.global_topic.is_none() && self.builder.changelog_configs().is_some()
+    }
+}
+
+impl Graph {
+    fn sources(&self) -> impl Iterator<Item = (usize, &Vec<String>)> {
+        self.nodes.iter().enumerate().filter_map(|(index, node)| match &node.kind {
+            NodeKind::Source { topics, .. } => Some((index, topics)),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn subtopology(&self, id: u32) -> Option<Subtopology> {
+        self.subtopologies().into_iter().find(|subtopology| subtopology.id == id)
+    }
+
+    /// The stores that nodes of a sub-topology are connected to, in order of the nodes: upstream first.
+    pub(crate) fn stores_of(&self, subtopology: &Subtopology) -> impl Iterator<Item = &DeclaredStore> {
+        let mut names: Vec<&str> = Vec::new();
+        for name in subtopology.nodes.iter().flat_map(|index| &self.node(*index).stores) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        names.into_iter().filter_map(|name| self.store(name))
+    }
+
+    /// Source topics without the application's prefix, in order of declaration.
+    fn source_topics_of<'a>(&'a self, subtopology: &'a Subtopology) -> impl Iterator<Item = &'a String> {
+        self.sources().filter(|(index, _)| subtopology.nodes.contains(index)).flat_map(|(_, topics)| topics)
+    }
+
+    fn task_count(&self, subtopology: &Subtopology, counts: &BTreeMap<String, i32>) -> i32 {
+        self.source_topics_of(subtopology).filter_map(|topic| counts.get(topic)).copied().max().unwrap_or(0)
+    }
+
+    /// Number of partitions of every source topic, by its name without prefix.
+    fn partition_counts(&self, partitions: &impl Fn(&str) -> Option<i32>) -> Result<BTreeMap<String, i32>, TopologyError> {
+        let mut counts = BTreeMap::new();
+        for topic in self.sources().flat_map(|(_, topics)| topics).filter(|topic| !self.is_internal(topic)) {
+            let count = partitions(topic).ok_or_else(|| TopologyError::Invalid(format!("source topic {topic} does not exist; create it first")))?;
+            counts.insert(topic.clone(), count);
+        }
+        for internal in &self.internal_topics {
+            counts.extend(internal.partitions.map(|count| (internal.name.clone(), count)));
+        }
+
+        let subtopologies = self.subtopologies();
+        loop {
+            let unknown: Vec<&str> = self.internal_topics.iter().map(|topic| topic.name.as_str()).filter(|name| !counts.contains_key(*name)).collect();
+            if unknown.is_empty() {
+                break;
+            }
+            let found: Vec<(String, i32)> =
+                unknown.iter().filter_map(|topic| self.widest_writer(topic, &subtopologies, &counts).map(|count| ((*topic).to_owned(), count))).collect();
+            if found.is_empty() {
+                let topics = unknown.join(", ");
+                return Err(TopologyError::Invalid(format!(
+                    "the number of partitions of {topics} depends on itself; give one of them a number of partitions"
+                )));
+            }
+            counts.extend(found);
+        }
+        for group in &self.copartition_groups {
+            self.copartition(group, &mut counts)?;
+        }
+        Ok(counts)
+    }
+
+    /// Partitions of the widest source topic of those that write into `topic`; `None` while one is unknown.
+    fn widest_writer(&self, topic: &str, subtopologies: &[Subtopology], counts: &BTreeMap<String, i32>) -> Option<i32> {
+        let writes = |index: &usize| matches!(&self.node(*index).kind, NodeKind::Sink { topic: Some(name), .. } if name == topic);
+        let mut widest = None;
+        for subtopology in subtopologies.iter().filter(|subtopology| subtopology.nodes.iter().any(writes)) {
+            for source in self.source_topics_of(subtopology) {
+                widest = widest.max(Some(*counts.get(source)?));
+            }
+        }
+        widest
+    }
+
+    fn copartition(&self, group: &[usize], counts: &mut BTreeMap<String, i32>) -> Result<(), TopologyError> {
+        let topics: Vec<&String> = self.sources().filter(|(index, _)| group.contains(index)).flat_map(|(_, topics)| topics).collect();
+        let derived = |topic: &str| self.internal_topics.iter().any(|internal| internal.name == topic && internal.partitions.is_none());
+        let mut fixed: Option<(&String, i32)> = None;
+        for topic in topics.iter().filter(|topic| !derived(topic)) {
+            let Some(count) = counts.get(*topic).copied() else { continue };
+            match fixed {
+                Some((other, others)) if others != count => {
+                    return Err(TopologyError::Invalid(format!(
+                        "topics {other} ({others} partitions) and {topic} ({count} partitions) are joined, so they must have the same number of partitions; \
+                         repartition one of them"
+                    )));
+                }
+                _ => fixed = Some((topic, count)),
+            }
+        }
+        let highest = topics.iter().filter_map(|topic| counts.get(*topic)).copied().max();
+        let Some(count) = fixed.map(|(_, count)| count).or(highest) else { return Ok(()) };
+        for topic in topics.iter().filter(|topic| derived(topic)) {
+            counts.insert((*topic).clone(), count);
+        }
+        Ok(())
+    }
+
+    /// The topics of a source, by their names on the cluster, each with the source that reads it.
+    pub(crate) fn source_by_topic(&self, application_id: &str) -> BTreeMap<Arc<str>, usize> {
+        self.sources().flat_map(|(index, topics)| topics.iter().map(move |topic| (self.cluster_topic(application_id, topic).into(), index))).collect()
+    }
+}
