@@ -1,0 +1,651 @@
+//! A broker in the process: its parts, how it opens and stops, and what a caller in the same process uses.
+//!
+//! `Broker` is a handle; `Core` is what the handlers see. The core has no thread, socket or clock of its own: `flush_once` and `step`
+//! are called by two threads of ours (`Drive::Threads`) or by the caller (`Drive::Manual`).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::config::{BrokerConfig, Drive};
+use crate::coordinator::group::{self, GroupCoordinator, classic};
+use crate::coordinator::producer_ids::ProducerIds;
+use crate::data_dir::{DataDir, Offsets};
+use crate::error::BrokerError;
+use crate::handlers;
+use crate::log::{Log, LogConfig, LogError, OpenOptions};
+use crate::metadata::{Catalog, Command, Journal, OFFSETS_TOPIC, Refusal, Topic, topic_config};
+use crate::protocol::record_batch::TimestampType;
+use crate::protocol::{ApiRequest, Request, RequestContext, Response};
+use crate::replica::{Dirty, Partition, Waiting, Watch};
+
+/// An open broker. Cloning it is cheap; the last clone that is dropped stops the threads, without a clean shutdown: use `shutdown`.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    core: Arc<Core>,
+    _threads: Option<Arc<Threads>>,
+}
+
+/// Called with the answer to a request.
+pub type Answer = Box<dyn FnOnce(Response) + Send>;
+
+impl Broker {
+    /// Opens the data directory, recovers what a crash left, and replays metadata and committed offsets.
+    pub fn open(config: BrokerConfig) -> Result<Self, BrokerError> {
+        let drive = config.drive;
+        let core = Core::open(config)?;
+        let threads = match drive {
+            Drive::Manual => None,
+            Drive::Threads => Some(Arc::new(Threads::start(&core)?)),
+        };
+        Ok(Self { core, _threads: threads })
+    }
+
+    /// Makes a request, as a client would over the wire, and waits for its answer: on disk where the answer means that. For requests that do
+    /// not wait for others; a long-polling fetch or a join holds the calling thread. With `Drive::Manual` it flushes as needed, and
+    /// an answer that needs time to pass is `BrokerError::Closed`.
+    pub fn call<R: ApiRequest>(&self, request: R) -> Result<R::Response, BrokerError> {
+        let slot: Arc<(Mutex<Option<Response>>, Condvar)> = Arc::default();
+        let filled = slot.clone();
+        self.submit(
+            &RequestContext::in_process("in-process"),
+            request.into(),
+            Box::new(move |response| {
+                *filled.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(response);
+                filled.1.notify_all();
+            }),
+        );
+        let mut response = slot.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if response.is_none() && self._threads.is_none() {
+            drop(response);
+            self.flush_once();
+            response = slot.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if response.is_none() {
+                return Err(BrokerError::Closed);
+            }
+        }
+        while response.is_none() {
+            response = slot.1.wait(response).unwrap_or_else(PoisonError::into_inner);
+        }
+        let response = response.take().ok_or(BrokerError::Closed)?;
+        R::Response::try_from(response).map_err(|_| BrokerError::Closed)
+    }
+
+    /// Makes a request; the answer comes when it is due, on whatever thread makes it so. The answer must be quick and must not call back
+    /// into the broker.
+    pub fn submit(&self, context: &RequestContext, request: Request, answer: Answer) {
+        handlers::handle(&self.core, context, request, answer);
+    }
+
+    /// A partition that this broker leads.
+    pub fn partition(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+        self.core.partition(topic, partition)
+    }
+
+    /// One round of group commit: syncs what is unsynced, advances high watermarks, wakes who waits. Returns how many partitions were synced.
+    pub fn flush_once(&self) -> usize {
+        self.core.dirty.flush_round()
+    }
+
+    /// Ends what has waited for too long, applies retention and writes checkpoints when they are due. Returns when it has to be called again.
+    pub fn step(&self) -> i64 {
+        self.core.step()
+    }
+
+    /// Stops cleanly: answers what waits, syncs and closes every log, and marks the directory, so that the next start re-reads nothing.
+    /// Every other clone of this broker finds its partitions gone.
+    pub fn shutdown(&self) -> Result<(), BrokerError> {
+        if let Some(threads) = &self._threads {
+            threads.stop();
+        }
+        self.core.shutdown()
+    }
+
+    /// Tells clients to connect here, unless the configuration says where.
+    pub fn advertise(&self, host: &str, port: u16) {
+        let mut endpoint = self.core.endpoint.write().unwrap_or_else(PoisonError::into_inner);
+        let config = &self.core.config;
+        endpoint.0 = config.advertised_host.clone().unwrap_or_else(|| host.to_owned());
+        endpoint.1 = config.advertised_port.unwrap_or(port);
+    }
+
+    /// The settings it was opened with.
+    pub fn config(&self) -> &BrokerConfig {
+        &self.core.config
+    }
+
+    /// The id of the cluster, which is this broker.
+    pub fn cluster_id(&self) -> &str {
+        &self.core.data_dir.cluster_id
+    }
+}
+
+/// What the handlers see of a broker.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: BrokerConfig,
+    pub(crate) data_dir: DataDir,
+    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) groups: GroupCoordinator,
+    pub(crate) leader_epoch: i32,
+    /// Serialises changes of the metadata; held while they are synced.
+    journal: Mutex<Journal>,
+    catalog: RwLock<Catalog>,
+    partitions: RwLock<HashMap<Arc<str>, Vec<Arc<Partition>>, foldhash::fast::RandomState>>,
+    producer_ids: Mutex<ProducerIds>,
+    endpoint: RwLock<(String, u16)>,
+    dirty: Arc<Dirty>,
+    /// Keep the coordinator told of its topic's high watermarks.
+    offsets_watches: Mutex<Vec<Watch>>,
+    next_retention_ms: AtomicI64,
+    next_checkpoint_ms: AtomicI64,
+    closed: AtomicBool,
+    timer: Timer,
+}
+
+/// Wakes the thread that calls `step` when a deadline earlier than the one it sleeps for appears.
+#[derive(Debug, Default)]
+struct Timer {
+    /// Set when deadlines have changed, or the thread has to stop.
+    kicked: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Timer {
+    fn kick(&self) {
+        *self.kicked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    fn sleep(&self, for_ms: i64) {
+        let mut kicked = self.kicked.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = Duration::from_millis(u64::try_from(for_ms).unwrap_or(0));
+        if !*kicked && !time.is_zero() {
+            kicked = self.changed.wait_timeout(kicked, time).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *kicked = false;
+    }
+}
+
+impl Core {
+    fn open(config: BrokerConfig) -> Result<Arc<Self>, BrokerError> {
+        let now_ms = config.clock.now_ms();
+        let data_dir = DataDir::open(config.disk.clone(), &config.data_dir, config.node_id, config.lock_data_dir)?;
+        let (mut journal, mut catalog) = Journal::open(data_dir.disk.as_ref(), &data_dir.path)?;
+        if !data_dir.clean_shutdown {
+            let command = Command::StartLeaderEpoch { epoch: catalog.leader_epoch() + 1 };
+            journal.append(std::slice::from_ref(&command))?;
+            catalog.replay(&command);
+        }
+        let host = config.advertised_host.clone().unwrap_or_else(|| "127.0.0.1".to_owned());
+        let port = config.advertised_port.unwrap_or(9092);
+        let rules = classic::Rules {
+            initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+            session_timeout_ms_min: config.group_session_timeout_ms_min,
+            session_timeout_ms_max: config.group_session_timeout_ms_max,
+            size_max: config.group_size_max,
+        };
+        let core = Arc::new(Self {
+            data_dir,
+            waiting: Arc::default(),
+            groups: GroupCoordinator::new(rules),
+            leader_epoch: catalog.leader_epoch(),
+            journal: Mutex::new(journal),
+            partitions: RwLock::default(),
+            producer_ids: Mutex::default(),
+            endpoint: RwLock::new((host, port)),
+            dirty: Arc::default(),
+            offsets_watches: Mutex::default(),
+            next_retention_ms: AtomicI64::new(now_ms.saturating_add(config.retention_check_interval_ms)),
+            next_checkpoint_ms: AtomicI64::new(now_ms.saturating_add(config.checkpoint_interval_ms)),
+            closed: AtomicBool::new(false),
+            timer: Timer::default(),
+            catalog: RwLock::default(),
+            config,
+        });
+        for (name, partition_count) in catalog.take_deleted() {
+            // The crash came between the command and the removal of the directories.
+            if catalog.topic(&name).is_none() {
+                core.remove_dirs(&name, partition_count);
+            }
+        }
+        let topics: Vec<_> = catalog.topics().cloned().collect();
+        *core.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
+        for topic in topics {
+            core.open_partitions(&topic, 0, now_ms)?;
+        }
+        Ok(core)
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.config.clock.now_ms()
+    }
+
+    /// Opens the logs of a topic's partitions from `first` on.
+    fn open_partitions(self: &Arc<Self>, topic: &Topic, first: i32, now_ms: i64) -> Result<(), BrokerError> {
+        let config = self.log_config(&topic.configs);
+        let mut opened = Vec::new();
+        for index in first..topic.partition_count {
+            let key = (topic.name.to_string(), index);
+            let options = OpenOptions {
+                dir: self.data_dir.partition_dir(&topic.name, index),
+                topic_id: topic.id,
+                config: config.clone(),
+                clean_shutdown: self.data_dir.clean_shutdown,
+                recovery_point: self.data_dir.recovery_points.get(&key).copied().unwrap_or(0),
+                log_start_offset: self.data_dir.log_start_offsets.get(&key).copied().unwrap_or(0),
+            };
+            let log = match Log::open(self.data_dir.disk.clone(), options.clone(), now_ms) {
+                Err(LogError::TopicId { path, found, .. }) => {
+                    // Left by a deleted topic of the same name: the journal is the truth, the directory is not.
+                    tracing::warn!(path = %path.display(), %found, "removing the directory of a deleted topic");
+                    self.data_dir.disk.remove_dir_all(&options.dir).map_err(BrokerError::disk("removing", &options.dir))?;
+                    let fresh = OpenOptions { recovery_point: 0, log_start_offset: 0, ..options };
+                    Log::open(self.data_dir.disk.clone(), fresh, now_ms)?.0
+                }
+                opened => {
+                    let (log, recovery) = opened?;
+                    if recovery.bytes_truncated > 0 {
+                        tracing::warn!(topic = %topic.name, partition = index, bytes = recovery.bytes_truncated, "torn tail truncated");
+                    }
+                    log
+                }
+            };
+            opened.push(Arc::new(Partition::new(
+                topic.name.clone(),
+                topic.id,
+                index,
+                self.leader_epoch,
+                self.config.flush,
+                log,
+                self.dirty.clone(),
+            )));
+        }
+        if &*topic.name == OFFSETS_TOPIC {
+            for partition in &opened {
+                self.groups.load(partition, now_ms).map_err(|error| BrokerError::Corrupt {
+                    path: self.data_dir.partition_dir(OFFSETS_TOPIC, partition.index()),
+                    reason: error.to_string(),
+                })?;
+                let (core, watched) = (Arc::downgrade(self), Arc::downgrade(partition));
+                let watch = partition.watch(Arc::new(move || {
+                    if let (Some(core), Some(partition)) = (core.upgrade(), watched.upgrade()) {
+                        core.groups.advance(&core, &partition);
+                    }
+                }));
+                self.offsets_watches.lock().unwrap_or_else(PoisonError::into_inner).push(watch);
+            }
+        }
+        let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
+        partitions.entry(topic.name.clone()).or_default().extend(opened);
+        Ok(())
+    }
+
+    pub(crate) fn partition(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
+        let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
+        partitions.get(topic)?.get(usize::try_from(partition).ok()?).cloned()
+    }
+
+    fn all_partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
+    }
+
+    /// A topic by name.
+    pub(crate) fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.read_catalog(|catalog| catalog.topic(name).cloned())
+    }
+
+    /// A topic by id.
+    pub(crate) fn topic_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
+        self.read_catalog(|catalog| catalog.topic_by_id(id).cloned())
+    }
+
+    /// Looks at the metadata.
+    pub(crate) fn read_catalog<T>(&self, look: impl FnOnce(&Catalog) -> T) -> T {
+        look(&self.catalog.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Host and port that clients are told.
+    pub(crate) fn endpoint(&self) -> (String, u16) {
+        self.endpoint.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn lock_journal(&self) -> Result<MutexGuard<'_, Journal>, BrokerError> {
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::Acquire) { Err(BrokerError::Closed) } else { Ok(journal) }
+    }
+
+    /// Makes a command durable, then applies it.
+    fn commit(&self, journal: &mut Journal, command: &Command) -> Result<(), BrokerError> {
+        journal.append(std::slice::from_ref(command))?;
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner).replay(command);
+        Ok(())
+    }
+
+    /// Creates a topic; it is durable when this returns. With `validate_only` nothing is created.
+    pub(crate) fn create_topic(
+        self: &Arc<Self>,
+        name: &str,
+        partition_count: i32,
+        configs: BTreeMap<String, String>,
+        validate_only: bool,
+    ) -> Result<Arc<Topic>, ChangeError> {
+        let mut journal = self.lock_journal()?;
+        let command = self.read_catalog(|catalog| catalog.decide_create(name, Uuid::new_v4(), partition_count, configs))?;
+        let Command::CreateTopic(topic) = &command else {
+            unreachable!("decide_create returned {command:?}");
+        };
+        let topic = Arc::new(topic.clone());
+        if !validate_only {
+            // Between the two a client may see the topic without its partitions: it is told that the leader is not there yet.
+            self.commit(&mut journal, &command)?;
+            self.open_partitions(&topic, 0, self.now_ms())?;
+            tracing::info!(topic = name, partition_count, "topic created");
+        }
+        Ok(topic)
+    }
+
+    /// Deletes a topic with its records and committed offsets.
+    pub(crate) fn delete_topic(self: &Arc<Self>, name: &str) -> Result<(), ChangeError> {
+        let mut journal = self.lock_journal()?;
+        let topic = self.topic(name).ok_or_else(|| Refusal::UnknownTopic(name.to_owned()))?;
+        self.commit(&mut journal, &Command::DeleteTopic { id: topic.id })?;
+        let removed = self.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        for partition in removed.into_iter().flatten() {
+            drop(partition.take_log());
+        }
+        self.remove_dirs(name, topic.partition_count);
+        drop(journal);
+        self.groups.topic_deleted(self, name);
+        tracing::info!(topic = name, "topic deleted");
+        Ok(())
+    }
+
+    fn remove_dirs(&self, topic: &str, partition_count: i32) {
+        for index in 0..partition_count {
+            let dir = self.data_dir.partition_dir(topic, index);
+            if let Err(error) = self.data_dir.disk.remove_dir_all(&dir) {
+                tracing::warn!(dir = %dir.display(), %error, "directory of a deleted topic not removed");
+            }
+        }
+    }
+
+    /// Adds partitions to a topic.
+    pub(crate) fn set_partition_count(
+        self: &Arc<Self>,
+        name: &str,
+        partition_count: i32,
+        validate_only: bool,
+    ) -> Result<(), ChangeError> {
+        let mut journal = self.lock_journal()?;
+        let command = self.read_catalog(|catalog| catalog.decide_partition_count(name, partition_count))?;
+        if validate_only {
+            return Ok(());
+        }
+        let before = self.topic(name).map_or(0, |topic| topic.partition_count);
+        self.commit(&mut journal, &command)?;
+        if let Some(topic) = self.topic(name) {
+            self.open_partitions(&topic, before, self.now_ms())?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the configs set on a topic; they are in force when this returns.
+    pub(crate) fn set_topic_configs(
+        &self,
+        name: &str,
+        validate_only: bool,
+        change: impl FnOnce(&BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Refusal>,
+    ) -> Result<(), ChangeError> {
+        let mut journal = self.lock_journal()?;
+        let topic = self.topic(name).ok_or_else(|| Refusal::UnknownTopic(name.to_owned()))?;
+        let configs = change(&topic.configs)?;
+        if validate_only || configs == topic.configs {
+            return Ok(());
+        }
+        let log_config = self.log_config(&configs);
+        self.commit(&mut journal, &Command::SetTopicConfigs { id: topic.id, configs })?;
+        for index in 0..topic.partition_count {
+            if let Some(partition) = self.partition(name, index) {
+                partition.set_config(log_config.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// A producer id that nobody has had.
+    pub(crate) fn next_producer_id(&self) -> Result<i64, BrokerError> {
+        let mut ids = self.producer_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = ids.take() {
+            return Ok(id);
+        }
+        let mut journal = self.lock_journal()?;
+        let block = ProducerIds::block_after(self.read_catalog(Catalog::producer_ids_end));
+        self.commit(&mut journal, &Command::ReserveProducerIds { end: block.1 })?;
+        ids.start(block);
+        ids.take().ok_or(BrokerError::Closed)
+    }
+
+    /// The partition that holds a group's records, if the topic is there.
+    pub(crate) fn offsets_partition(&self, group: &str) -> Option<Arc<Partition>> {
+        self.partition(OFFSETS_TOPIC, self.offsets_partition_index(group))
+    }
+
+    pub(crate) fn offsets_partition_index(&self, group: &str) -> i32 {
+        let count = self.topic(OFFSETS_TOPIC).map_or(self.config.offsets_topic_partitions, |topic| topic.partition_count);
+        group::partition_of(group, count)
+    }
+
+    /// Creates the offsets topic if it is not there. Not to be called by the coordinator under its lock: opening its partitions loads them.
+    pub(crate) fn ensure_offsets_topic(self: &Arc<Self>) -> Result<(), ChangeError> {
+        if self.topic(OFFSETS_TOPIC).is_some_and(|topic| self.partition(OFFSETS_TOPIC, topic.partition_count - 1).is_some()) {
+            return Ok(());
+        }
+        match self.create_topic(OFFSETS_TOPIC, self.config.offsets_topic_partitions, group::offsets_topic_configs(), false) {
+            Ok(_) | Err(ChangeError::Refused(Refusal::TopicExists(_))) => Ok(()),
+            Err(error) => {
+                tracing::error!(%error, "offsets topic not created");
+                Err(error)
+            }
+        }
+    }
+
+    fn log_config(&self, overrides: &BTreeMap<String, String>) -> LogConfig {
+        log_config(overrides, &self.config.topic_defaults)
+    }
+
+    /// A deadline may be earlier than the one that `step` was told to come back for.
+    pub(crate) fn deadlines_changed(&self) {
+        if self.config.drive == Drive::Threads {
+            self.timer.kick();
+        }
+    }
+
+    fn step(self: &Arc<Self>) -> i64 {
+        let now_ms = self.now_ms();
+        self.waiting.expire(now_ms);
+        self.groups.expire(self, now_ms);
+        if self.next_retention_ms.load(Ordering::Acquire) <= now_ms {
+            self.apply_retention(now_ms);
+            self.next_retention_ms.store(now_ms.saturating_add(self.config.retention_check_interval_ms), Ordering::Release);
+        }
+        if self.next_checkpoint_ms.load(Ordering::Acquire) <= now_ms {
+            if self.config.flush == crate::config::Flush::Os {
+                for partition in self.all_partitions() {
+                    partition.mark_dirty();
+                }
+                self.dirty.flush_round();
+            }
+            if let Err(error) = self.write_checkpoints() {
+                tracing::error!(%error, "checkpoints not written");
+            }
+            self.next_checkpoint_ms.store(now_ms.saturating_add(self.config.checkpoint_interval_ms), Ordering::Release);
+        }
+        let periodic = self.next_retention_ms.load(Ordering::Acquire).min(self.next_checkpoint_ms.load(Ordering::Acquire));
+        [self.waiting.next_deadline_ms(), self.groups.next_deadline_ms()].into_iter().flatten().fold(periodic, i64::min)
+    }
+
+    fn apply_retention(&self, now_ms: i64) {
+        for partition in self.all_partitions() {
+            match partition.apply_retention(now_ms) {
+                Ok(0) => {}
+                Ok(segments) => {
+                    tracing::info!(topic = %partition.topic(), partition = partition.index(), segments, "retention deleted segments");
+                }
+                Err(error) => tracing::error!(topic = %partition.topic(), partition = partition.index(), %error, "retention failed"),
+            }
+        }
+    }
+
+    fn write_checkpoints(&self) -> Result<(), BrokerError> {
+        let (recovery_points, log_starts, high_watermarks) = self.checkpoints();
+        self.data_dir.write_checkpoints(&recovery_points, &log_starts, &high_watermarks)
+    }
+
+    /// Notes log start offsets, so that what DeleteRecords removed stays removed.
+    pub(crate) fn write_log_start_offsets(&self) -> Result<(), BrokerError> {
+        self.data_dir.write_log_start_offsets(&self.checkpoints().1)
+    }
+
+    fn checkpoints(&self) -> (Offsets, Offsets, Offsets) {
+        let (mut recovery_points, mut log_starts, mut high_watermarks) = (Offsets::new(), Offsets::new(), Offsets::new());
+        for partition in self.all_partitions() {
+            if let Some((recovery_point, log_start)) = partition.checkpoint() {
+                let key = (partition.topic().to_string(), partition.index());
+                high_watermarks.insert(key.clone(), partition.high_watermark().min(recovery_point));
+                recovery_points.insert(key.clone(), recovery_point);
+                log_starts.insert(key, log_start);
+            }
+        }
+        (recovery_points, log_starts, high_watermarks)
+    }
+
+    fn shutdown(self: &Arc<Self>) -> Result<(), BrokerError> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        // Waits for a change of the metadata that is under way; later ones are refused.
+        let _journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.close();
+        self.dirty.flush_round();
+        self.groups.close(self);
+        let (mut recovery_points, log_starts, mut high_watermarks) = self.checkpoints();
+        for partition in self.all_partitions() {
+            let Some(log) = partition.take_log() else { continue };
+            let key = (partition.topic().to_string(), partition.index());
+            let end = log.log_end_offset();
+            log.close()?;
+            recovery_points.insert(key.clone(), end);
+            high_watermarks.insert(key, end);
+        }
+        self.data_dir.write_checkpoints(&recovery_points, &log_starts, &high_watermarks)?;
+        self.data_dir.write_clean_shutdown()
+    }
+}
+
+/// Why a change of the metadata was not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChangeError {
+    /// It is not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It could not be written.
+    #[error(transparent)]
+    Failed(#[from] BrokerError),
+}
+
+/// What a log obeys: the topic's configs over the broker's over Kafka's.
+fn log_config(overrides: &BTreeMap<String, String>, defaults: &BTreeMap<String, String>) -> LogConfig {
+    let value = |name: &str| match topic_config::by_name(name) {
+        Some(definition) => topic_config::effective(definition, overrides, defaults).0,
+        None => unreachable!("{name} is not in the table of topic configs"),
+    };
+    // Values were checked against the table when they were set.
+    let number = |name: &str| value(name).parse::<i64>().unwrap_or(0);
+    let limit = |name: &str| Some(number(name)).filter(|number| (0..i64::MAX).contains(number));
+    let small = |name: &str| u32::try_from(number(name)).unwrap_or(u32::MAX);
+    let policy = value("cleanup.policy");
+    LogConfig {
+        segment_bytes: small("segment.bytes"),
+        segment_ms: number("segment.ms"),
+        index_interval_bytes: small("index.interval.bytes"),
+        index_bytes_max: small("segment.index.bytes"),
+        message_bytes_max: small("max.message.bytes"),
+        retention_ms: limit("retention.ms"),
+        retention_bytes: limit("retention.bytes").and_then(|bytes| u64::try_from(bytes).ok()),
+        timestamp_type: if value("message.timestamp.type") == "LogAppendTime" {
+            TimestampType::LogAppendTime
+        } else {
+            TimestampType::CreateTime
+        },
+        timestamp_before_max_ms: limit("message.timestamp.before.max.ms"),
+        timestamp_after_max_ms: limit("message.timestamp.after.max.ms"),
+        delete: policy.split(',').any(|word| word == "delete"),
+        compact: policy.split(',').any(|word| word == "compact"),
+        ..LogConfig::default()
+    }
+}
+
+/// The threads of `Drive::Threads`: one for fsyncs, one for deadlines.
+#[derive(Debug)]
+struct Threads {
+    core: Arc<Core>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Threads {
+    fn start(core: &Arc<Core>) -> Result<Self, BrokerError> {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let failed = BrokerError::disk("starting a thread for", &core.data_dir.path);
+            std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)
+        };
+        let flushed = core.clone();
+        let flusher = spawn(
+            "broker-flusher",
+            Box::new(move || {
+                while flushed.dirty.wait() {
+                    flushed.dirty.flush_round();
+                }
+            }),
+        )?;
+        let (stepped, stop) = (core.clone(), stopped.clone());
+        let timer = spawn(
+            "broker-timer",
+            Box::new(move || {
+                while !stop.load(Ordering::Acquire) {
+                    let next_ms = stepped.step();
+                    stepped.timer.sleep((next_ms - stepped.now_ms()).clamp(0, 60_000));
+                }
+            }),
+        )?;
+        Ok(Self { core: core.clone(), handles: Mutex::new(vec![flusher, timer]), stopped })
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.core.dirty.stop();
+        self.core.timer.kick();
+        let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
+        for handle in handles {
+            // A thread cannot wait for itself: an answer may hold the last handle on the broker.
+            if handle.thread().id() != std::thread::current().id() && handle.join().is_err() {
+                tracing::error!("a broker thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,699 @@
+//! The group coordinator: groups, their members and committed offsets, kept in `__consumer_offsets`.
+//!
+//! 1. A request is checked against the group (`classic`, a pure state machine) and may ask for records.
+//! 2. The records are appended to the group's partition of the topic, in one batch, and queued as pending.
+//! 3. When the partition's high watermark passes them they are replayed, in log order, and whoever waits is answered.
+//!
+//! Membership itself is soft: it is known to the process, restored from the group's last record after a restart, and expires with the
+//! members' session timeouts. What is durable (offsets, generations, assignments) is never told before it is on disk.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::broker::Core;
+use crate::log::AppendOrigin;
+use crate::protocol::record_batch::{self, Builder};
+use crate::replica::{Isolation, Partition, Wake};
+
+pub(crate) mod classic;
+pub(crate) mod offsets;
+pub mod records;
+
+use classic::{Caller, ClassicGroup, Effect, Join, Joined, ReplyId, Rules, State, Synced};
+use offsets::{GroupOffsets, Offsets};
+use records::{CommittedOffset, GroupMetadata, GroupRecord};
+
+/// Why the coordinator refuses. Handlers turn it into Kafka's codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum GroupError {
+    #[error("the coordinator cannot write its topic")]
+    CoordinatorNotAvailable,
+    #[error("the group id is not valid")]
+    InvalidGroupId,
+    #[error("the generation is not the group's current one")]
+    IllegalGeneration,
+    #[error("the member's protocols do not match the group's")]
+    InconsistentProtocol,
+    #[error("the member is not known")]
+    UnknownMember,
+    #[error("the session timeout is outside the allowed range")]
+    InvalidSessionTimeout,
+    #[error("the group is rebalancing")]
+    RebalanceInProgress,
+    #[error("the group has members")]
+    NonEmptyGroup,
+    #[error("there is no such group")]
+    GroupNotFound,
+    #[error("the member has to join again with its id")]
+    MemberIdRequired,
+    #[error("the group is full")]
+    MaxSizeReached,
+    #[error("another member has taken over the instance id")]
+    FencedInstanceId,
+    #[error("the group is subscribed to the topic")]
+    SubscribedToTopic,
+    #[error("the request is not valid")]
+    InvalidRequest,
+}
+
+/// Longest instance id, as Kafka has it.
+const INSTANCE_ID_BYTES_MAX: usize = 249;
+
+pub(crate) type Reply<T> = Box<dyn FnOnce(T) + Send>;
+type JoinReply = Reply<Result<Joined, (GroupError, String)>>;
+type SyncReply = Reply<Result<Synced, GroupError>>;
+type WriteReply = Reply<Result<(), GroupError>>;
+
+/// Who a request says it comes from.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemberRef {
+    pub(crate) member_id: String,
+    pub(crate) instance_id: Option<String>,
+    pub(crate) generation: i32,
+}
+
+impl MemberRef {
+    fn caller(&self) -> Caller<'_> {
+        Caller { member_id: &self.member_id, instance_id: self.instance_id.as_deref(), generation: self.generation }
+    }
+}
+
+/// A request to sync.
+#[derive(Debug)]
+pub(crate) struct Sync {
+    pub(crate) member: MemberRef,
+    pub(crate) protocol_type: Option<String>,
+    pub(crate) protocol: Option<String>,
+    pub(crate) assignments: Vec<(String, Bytes)>,
+}
+
+/// A group, as DescribeGroups shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Description {
+    pub(crate) state: &'static str,
+    pub(crate) metadata: GroupMetadata,
+}
+
+/// A group, as ListGroups shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) group: String,
+    pub(crate) protocol_type: String,
+    pub(crate) state: &'static str,
+}
+
+/// The coordinator of every group on this broker.
+pub(crate) struct GroupCoordinator {
+    rules: Rules,
+    state: Mutex<Groups>,
+}
+
+#[derive(Default)]
+struct Groups {
+    groups: HashMap<String, ClassicGroup>,
+    offsets: Offsets,
+    joins: HashMap<ReplyId, JoinReply>,
+    syncs: HashMap<ReplyId, SyncReply>,
+    next_reply: ReplyId,
+    /// Records that are appended but not yet acknowledged, by partition of the offsets topic, in log order.
+    pending: BTreeMap<i32, VecDeque<Pending>>,
+}
+
+struct Pending {
+    end_offset: i64,
+    records: Vec<GroupRecord>,
+    then: Then,
+}
+
+/// What happens when records are durable, or failed.
+enum Then {
+    Answer(WriteReply),
+    /// Tell the group that its generation is durable.
+    Persisted(String, GroupMetadata),
+    Nothing,
+}
+
+/// What is done after the coordinator's lock is released.
+#[derive(Default)]
+struct After {
+    calls: Vec<Box<dyn FnOnce() + Send>>,
+    wakes: Vec<Wake>,
+}
+
+impl After {
+    fn call(&mut self, call: impl FnOnce() + Send + 'static) {
+        self.calls.push(Box::new(call));
+    }
+
+    fn run(self) {
+        for call in self.calls {
+            call();
+        }
+        for wake in self.wakes {
+            wake.wake();
+        }
+    }
+}
+
+impl std::fmt::Debug for GroupCoordinator {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("GroupCoordinator").finish_non_exhaustive()
+    }
+}
+
+impl GroupCoordinator {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self { rules, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Groups> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replays a partition of the offsets topic, at start.
+    pub(crate) fn load(&self, partition: &Partition, now_ms: i64) -> Result<(), crate::replica::PartitionError> {
+        let mut offset = partition.log_start_offset().max(0);
+        let mut scratch = Vec::new();
+        let mut metadata: HashMap<String, GroupMetadata> = HashMap::new();
+        let mut state = self.lock();
+        loop {
+            let fetched = partition.fetch(offset, 1 << 20, Isolation::ReadUncommitted)?;
+            if fetched.batches.is_empty() {
+                break;
+            }
+            offset = fetched.next_offset;
+            for bytes in &fetched.batches {
+                for batch in record_batch::batches(bytes) {
+                    if batch.is_control() {
+                        continue;
+                    }
+                    let records = batch.records(&mut scratch, RECORDS_BYTES_MAX).map_err(crate::log::AppendError::Corrupt)?;
+                    for record in records {
+                        let record = record.map_err(crate::log::AppendError::Corrupt)?;
+                        let Some(key) = record.key else { continue };
+                        match GroupRecord::decode(key, record.value) {
+                            Ok(GroupRecord::GroupMetadata { group, value: Some(value) }) => {
+                                metadata.insert(group, value);
+                            }
+                            Ok(GroupRecord::GroupMetadata { group, value: None }) => {
+                                metadata.remove(&group);
+                            }
+                            Ok(record) => state.replay(&record),
+                            // Groups of a kind that this version does not coordinate.
+                            Err(error) => tracing::warn!(partition = partition.index(), offset = record.offset, %error, "group record skipped"),
+                        }
+                    }
+                }
+            }
+        }
+        for (group, value) in metadata {
+            state.groups.insert(group, ClassicGroup::restore(&value, now_ms));
+        }
+        Ok(())
+    }
+
+    /// The high watermark of a partition of the offsets topic has advanced, or the partition failed.
+    pub(crate) fn advance(&self, core: &Arc<Core>, partition: &Partition) {
+        let mut after = After::default();
+        let mut state = self.lock();
+        let high_watermark = partition.high_watermark();
+        let failed = partition.has_failed();
+        loop {
+            let Some(queue) = state.pending.get_mut(&partition.index()) else { break };
+            let Some(first) = queue.front() else { break };
+            let durable = first.end_offset <= high_watermark;
+            if !durable && !failed {
+                break;
+            }
+            let Some(done) = queue.pop_front() else { break };
+            if durable {
+                for record in &done.records {
+                    state.replay(record);
+                }
+            }
+            match done.then {
+                Then::Nothing => {}
+                Then::Answer(reply) => {
+                    after.call(move || reply(if durable { Ok(()) } else { Err(GroupError::CoordinatorNotAvailable) }));
+                }
+                Then::Persisted(group, metadata) => {
+                    let now_ms = core.now_ms();
+                    let effects = match state.groups.get_mut(&group) {
+                        Some(live) => live.persisted(&metadata, durable, &self.rules, now_ms),
+                        None => Vec::new(),
+                    };
+                    state.perform(core, &group, effects, &mut after);
+                }
+            }
+        }
+        drop(state);
+        after.run();
+    }
+
+    pub(crate) fn join(&self, core: &Arc<Core>, group: &str, join: Join, reply: JoinReply) {
+        if !is_valid_group_id(group) {
+            return reply(Err((GroupError::InvalidGroupId, join.member_id)));
+        }
+        if join.instance_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > INSTANCE_ID_BYTES_MAX) {
+            return reply(Err((GroupError::InvalidRequest, join.member_id)));
+        }
+        if core.ensure_offsets_topic().is_err() {
+            return reply(Err((GroupError::CoordinatorNotAvailable, join.member_id)));
+        }
+        let now_ms = core.now_ms();
+        let mut after = After::default();
+        let mut state = self.lock();
+        if !join.member_id.is_empty() && !state.groups.contains_key(group) {
+            drop(state);
+            return reply(Err((GroupError::UnknownMember, join.member_id)));
+        }
+        let id = state.next_reply();
+        state.joins.insert(id, reply);
+        let live = state.groups.entry(group.to_owned()).or_insert_with(|| ClassicGroup::new(now_ms));
+        let effects = live.join(join, id, &self.rules, now_ms);
+        state.perform(core, group, effects, &mut after);
+        drop(state);
+        after.run();
+        core.deadlines_changed();
+    }
+
+    pub(crate) fn sync(&self, core: &Arc<Core>, group: &str, sync: Sync, reply: SyncReply) {
+        if !is_valid_group_id(group) {
+            return reply(Err(GroupError::InvalidGroupId));
+        }
+        let now_ms = core.now_ms();
+        let mut after = After::default();
+        let mut state = self.lock();
+        let id = state.next_reply();
+        let Some(live) = state.groups.get_mut(group) else {
+            drop(state);
+            return reply(Err(GroupError::UnknownMember));
+        };
+        let (protocol_type, protocol) = (sync.protocol_type.as_deref(), sync.protocol.as_deref());
+        let effects = live.sync(sync.member.caller(), protocol_type, protocol, sync.assignments, id, now_ms);
+        state.syncs.insert(id, reply);
+        state.perform(core, group, effects, &mut after);
+        drop(state);
+        after.run();
+        core.deadlines_changed();
+    }
+
+    pub(crate) fn heartbeat(&self, core: &Arc<Core>, group: &str, member: &MemberRef) -> Result<(), GroupError> {
+        if !is_valid_group_id(group) {
+            return Err(GroupError::InvalidGroupId);
+        }
+        let mut state = self.lock();
+        let live = state.groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
+        live.heartbeat(member.caller(), core.now_ms())
+    }
+
+    /// Members leave: an answer for each.
+    pub(crate) fn leave(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        members: &[(String, Option<String>)],
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        if !is_valid_group_id(group) {
+            return Err(GroupError::InvalidGroupId);
+        }
+        let now_ms = core.now_ms();
+        let mut after = After::default();
+        let mut state = self.lock();
+        let mut answers = Vec::with_capacity(members.len());
+        for (member_id, instance_id) in members {
+            let Some(live) = state.groups.get_mut(group) else {
+                answers.push(Err(GroupError::UnknownMember));
+                continue;
+            };
+            let (answer, effects) = live.leave(member_id, instance_id.as_deref(), &self.rules, now_ms);
+            answers.push(answer);
+            state.perform(core, group, effects, &mut after);
+        }
+        drop(state);
+        after.run();
+        core.deadlines_changed();
+        Ok(answers)
+    }
+
+    /// Commits offsets; answered when they are durable.
+    pub(crate) fn commit(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        member: &MemberRef,
+        offsets: Vec<(String, i32, CommittedOffset)>,
+        reply: WriteReply,
+    ) {
+        if group.len() > i16::MAX as usize {
+            return reply(Err(GroupError::InvalidGroupId));
+        }
+        if core.ensure_offsets_topic().is_err() {
+            return reply(Err(GroupError::CoordinatorNotAvailable));
+        }
+        let now_ms = core.now_ms();
+        let mut state = self.lock();
+        let checked = match state.groups.get_mut(group) {
+            Some(live) => live.check_commit(member.caller(), now_ms),
+            // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
+            None if member.generation < 0 && member.member_id.is_empty() => Ok(()),
+            None => Err(GroupError::IllegalGeneration),
+        };
+        if let Err(error) = checked {
+            drop(state);
+            return reply(Err(error));
+        }
+        let record = |(topic, partition, value)| GroupRecord::OffsetCommit { group: group.to_owned(), topic, partition, value: Some(value) };
+        let records: Vec<_> = offsets.into_iter().map(record).collect();
+        if records.is_empty() {
+            drop(state);
+            return reply(Ok(()));
+        }
+        let mut after = After::default();
+        state.write(core, group, records, Then::Answer(reply), &mut after);
+        drop(state);
+        after.run();
+    }
+
+    /// Looks at the committed offsets of a group.
+    pub(crate) fn with_offsets<T>(&self, group: &str, look: impl FnOnce(Option<&GroupOffsets>) -> T) -> T {
+        look(self.lock().offsets.group(group))
+    }
+
+    pub(crate) fn describe(&self, group: &str) -> Option<Description> {
+        let state = self.lock();
+        let live = state.groups.get(group).filter(|live| live.state != State::Dead)?;
+        let mut metadata = live.metadata();
+        if live.state != State::Stable {
+            for member in &mut metadata.members {
+                member.assignment = Bytes::new();
+            }
+        }
+        Some(Description { state: live.state.name(), metadata })
+    }
+
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let state = self.lock();
+        let listed = state.groups.iter().filter(|(_, live)| live.state != State::Dead).map(|(group, live)| Listed {
+            group: group.clone(),
+            protocol_type: live.protocol_type.clone().unwrap_or_default(),
+            state: live.state.name(),
+        });
+        let mut listed: Vec<_> = listed.collect();
+        listed.sort_by(|left, right| left.group.cmp(&right.group));
+        listed
+    }
+
+    /// Removes an empty group with its offsets; answered when that is durable.
+    pub(crate) fn delete(&self, core: &Arc<Core>, group: &str, reply: WriteReply) {
+        let mut state = self.lock();
+        let refused = match state.groups.get(group) {
+            None => Some(GroupError::GroupNotFound),
+            Some(live) if live.state == State::Dead => Some(GroupError::GroupNotFound),
+            Some(live) if live.state != State::Empty => Some(GroupError::NonEmptyGroup),
+            Some(_) => None,
+        };
+        if let Some(error) = refused {
+            drop(state);
+            return reply(Err(error));
+        }
+        let mut records = state.offset_tombstones(core, group, |_, _| true);
+        records.push(GroupRecord::GroupMetadata { group: group.to_owned(), value: None });
+        let mut after = After::default();
+        state.write(core, group, records, Then::Answer(reply), &mut after);
+        drop(state);
+        after.run();
+    }
+
+    /// Removes offsets of a group (OffsetDelete); answered when that is durable. Topics that a member subscribes to are refused.
+    pub(crate) fn delete_offsets(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        wanted: &[(String, i32)],
+        reply: Reply<Result<Vec<Result<(), GroupError>>, GroupError>>,
+    ) {
+        let mut state = self.lock();
+        let subscribed = match state.groups.get(group) {
+            None => {
+                drop(state);
+                return reply(Err(GroupError::GroupNotFound));
+            }
+            Some(live) if live.state == State::Dead => {
+                drop(state);
+                return reply(Err(GroupError::GroupNotFound));
+            }
+            Some(live) => subscribed_topics(live),
+        };
+        let Some(subscribed) = subscribed else {
+            // Members of a protocol that says nothing of topics.
+            drop(state);
+            return reply(Err(GroupError::NonEmptyGroup));
+        };
+        let answers: Vec<_> = wanted
+            .iter()
+            .map(|(topic, _)| if subscribed.contains(topic) { Err(GroupError::SubscribedToTopic) } else { Ok(()) })
+            .collect();
+        let wanted = |topic: &str, partition: i32| {
+            !subscribed.iter().any(|name| name == topic) && wanted.iter().any(|(name, index)| name == topic && *index == partition)
+        };
+        let records = state.offset_tombstones(core, group, wanted);
+        if records.is_empty() {
+            drop(state);
+            return reply(Ok(answers));
+        }
+        let mut after = After::default();
+        let then = Then::Answer(Box::new(move |result| reply(result.map(|()| answers))));
+        state.write(core, group, records, then, &mut after);
+        drop(state);
+        after.run();
+    }
+
+    /// Removes what was committed for a topic that is no more.
+    pub(crate) fn topic_deleted(&self, core: &Arc<Core>, topic: &str) {
+        let mut after = After::default();
+        let mut state = self.lock();
+        let groups: Vec<_> =
+            state.offsets.groups().filter(|(_, offsets)| offsets.contains_key(topic)).map(|(group, _)| group.to_owned()).collect();
+        for group in groups {
+            let records = state.offset_tombstones(core, &group, |name, _| name == topic);
+            state.write(core, &group, records, Then::Nothing, &mut after);
+        }
+        drop(state);
+        after.run();
+    }
+
+    /// Ends what has waited for too long.
+    pub(crate) fn expire(&self, core: &Arc<Core>, now_ms: i64) {
+        let mut after = After::default();
+        let mut state = self.lock();
+        let due: Vec<_> = state
+            .groups
+            .iter()
+            .filter(|(_, live)| live.next_deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms))
+            .map(|(group, _)| group.clone())
+            .collect();
+        for group in due {
+            let effects = state.groups.get_mut(&group).map(|live| live.expire(&self.rules, now_ms)).unwrap_or_default();
+            state.perform(core, &group, effects, &mut after);
+        }
+        drop(state);
+        after.run();
+    }
+
+    pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
+        self.lock().groups.values().filter_map(ClassicGroup::next_deadline_ms).min()
+    }
+
+    /// Answers everything that waits: the broker stops.
+    pub(crate) fn close(&self, core: &Arc<Core>) {
+        let mut after = After::default();
+        let mut state = self.lock();
+        let groups: Vec<_> = state.groups.keys().cloned().collect();
+        for group in groups {
+            let effects = state.groups.get_mut(&group).map(|live| live.fail_all(GroupError::CoordinatorNotAvailable)).unwrap_or_default();
+            state.perform(core, &group, effects, &mut after);
+        }
+        for pending in std::mem::take(&mut state.pending).into_values().flatten() {
+            if let Then::Answer(reply) = pending.then {
+                after.call(move || reply(Err(GroupError::CoordinatorNotAvailable)));
+            }
+        }
+        drop(state);
+        after.run();
+    }
+}
+
+/// Bound on what one batch of the topic may expand to.
+const RECORDS_BYTES_MAX: usize = 128 << 20;
+
+impl Groups {
+    fn next_reply(&mut self) -> ReplyId {
+        self.next_reply += 1;
+        self.next_reply
+    }
+
+    /// Applies a durable record: the only thing that changes committed offsets.
+    fn replay(&mut self, record: &GroupRecord) {
+        match record {
+            GroupRecord::OffsetCommit { group, topic, partition, value } => {
+                self.offsets.replay(group, topic, *partition, value.as_ref());
+                if value.is_some() {
+                    // A group of its own assignments has no members but exists through its offsets.
+                    self.groups.entry(group.clone()).or_insert_with(|| ClassicGroup::new(0));
+                }
+            }
+            GroupRecord::GroupMetadata { group, value: None } => {
+                if self.groups.get(group).is_some_and(|live| live.members.is_empty()) {
+                    self.groups.remove(group);
+                }
+            }
+            // The live group is ahead of its record.
+            GroupRecord::GroupMetadata { value: Some(_), .. } => {}
+        }
+    }
+
+    fn perform(&mut self, core: &Arc<Core>, group: &str, effects: Vec<Effect>, after: &mut After) {
+        for effect in effects {
+            match effect {
+                Effect::Joined(id, answer) => {
+                    if let Some(reply) = self.joins.remove(&id) {
+                        after.call(move || reply(answer));
+                    }
+                }
+                Effect::Synced(id, answer) => {
+                    if let Some(reply) = self.syncs.remove(&id) {
+                        after.call(move || reply(answer));
+                    }
+                }
+                Effect::Persist(metadata) => {
+                    let record = GroupRecord::GroupMetadata { group: group.to_owned(), value: Some(metadata.clone()) };
+                    self.write(core, group, vec![record], Then::Persisted(group.to_owned(), metadata), after);
+                }
+            }
+        }
+    }
+
+    /// Appends records to the group's partition and queues what follows from it.
+    fn write(&mut self, core: &Arc<Core>, group: &str, records: Vec<GroupRecord>, then: Then, after: &mut After) {
+        let now_ms = core.now_ms();
+        let appended = core.offsets_partition(group).and_then(|partition| {
+            let mut builder = Builder::new();
+            for record in &records {
+                let (key, value) = record.encode();
+                builder.append(now_ms, Some(&key), value.as_deref(), &[]);
+            }
+            let (appended, wake) = partition
+                .append_quietly(builder.build(), AppendOrigin::Coordinator, now_ms)
+                .inspect_err(|error| tracing::error!(group, %error, "group records not written"))
+                .ok()?;
+            Some((partition, appended, wake))
+        });
+        let core = core.clone();
+        match appended {
+            Some((partition, appended, wake)) => {
+                let pending = Pending { end_offset: appended.last_offset + 1, records, then };
+                self.pending.entry(partition.index()).or_default().push_back(pending);
+                after.wakes.push(wake);
+                // The high watermark may have passed before this was queued.
+                after.call(move || core.groups.advance(&core, &partition));
+            }
+            None => match then {
+                Then::Nothing => {}
+                Then::Answer(reply) => after.call(move || reply(Err(GroupError::CoordinatorNotAvailable))),
+                Then::Persisted(group, metadata) => after.call(move || core.groups.not_persisted(&core, &group, &metadata)),
+            },
+        }
+    }
+
+    /// Tombstones for the offsets of a group, also for those that are on their way.
+    fn offset_tombstones(&self, core: &Core, group: &str, wanted: impl Fn(&str, i32) -> bool) -> Vec<GroupRecord> {
+        let mut keys = std::collections::BTreeSet::new();
+        for (topic, partitions) in self.offsets.group(group).into_iter().flatten() {
+            keys.extend(partitions.keys().map(|partition| (topic.clone(), *partition)));
+        }
+        let pending = self.pending.get(&core.offsets_partition_index(group));
+        for record in pending.into_iter().flatten().flat_map(|pending| &pending.records) {
+            if let GroupRecord::OffsetCommit { group: of, topic, partition, value: Some(_) } = record
+                && of == group
+            {
+                keys.insert((topic.clone(), *partition));
+            }
+        }
+        let tombstone =
+            |(topic, partition)| GroupRecord::OffsetCommit { group: group.to_owned(), topic, partition, value: None };
+        keys.into_iter().filter(|(topic, partition)| wanted(topic, *partition)).map(tombstone).collect()
+    }
+}
+
+impl GroupCoordinator {
+    fn not_persisted(&self, core: &Arc<Core>, group: &str, metadata: &GroupMetadata) {
+        let mut after = After::default();
+        let mut state = self.lock();
+        // Only the members are told; starting over would fail the same way.
+        let effects = state.groups.get_mut(group).filter(|live| live.generation == metadata.generation).map(|live| {
+            live.fail_all(GroupError::CoordinatorNotAvailable)
+        });
+        state.perform(core, group, effects.unwrap_or_default(), &mut after);
+        drop(state);
+        after.run();
+    }
+}
+
+fn is_valid_group_id(group: &str) -> bool {
+    !group.is_empty() && group.len() <= i16::MAX as usize
+}
+
+/// Topics that members subscribe to; `None` if the protocol does not say.
+fn subscribed_topics(group: &ClassicGroup) -> Option<Vec<String>> {
+    if group.members.is_empty() {
+        return Some(Vec::new());
+    }
+    if group.protocol_type.as_deref() != Some("consumer") {
+        return None;
+    }
+    let mut topics = Vec::new();
+    for member in group.members.values() {
+        for (_, metadata) in &member.protocols {
+            topics.extend(crate::protocol::subscribed_topics(metadata)?);
+        }
+    }
+    Some(topics)
+}
+
+/// Java's `String.hashCode`, by which Kafka chooses a group's partition.
+pub(crate) fn java_hash(text: &str) -> i32 {
+    text.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
+}
+
+/// The partition of the offsets topic that a group belongs to.
+pub(crate) fn partition_of(group: &str, partition_count: i32) -> i32 {
+    // Kafka's abs: the sign bit is dropped.
+    (java_hash(group) & i32::MAX) % partition_count.max(1)
+}
+
+/// Configs of the offsets topic.
+pub(crate) fn offsets_topic_configs() -> BTreeMap<String, String> {
+    [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_belongs_to_the_partition_that_kafka_chooses() {
+        assert_eq!(java_hash(""), 0);
+        assert_eq!(java_hash("abc"), 96354);
+        assert_eq!(java_hash("hello world"), 1794106052);
+        assert_eq!(partition_of("abc", 50), 4);
+        // A hash below zero: "polygenelubricants" is Java's smallest integer.
+        assert_eq!(java_hash("polygenelubricants"), i32::MIN);
+        assert_eq!(partition_of("polygenelubricants", 50), 0);
+    }
+}

@@ -1,0 +1,37 @@
+//! DeleteRecords (key 21), v0–v2.
+//! - Moves the log start offset up to the given offset (-1: the high watermark); durable when answered.
+
+use kafka_wire::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
+use kafka_wire::{DeleteRecordsRequest, DeleteRecordsResponse};
+
+use super::errors;
+use crate::broker::Core;
+use crate::protocol::{ErrorCode, message};
+
+pub(super) fn handle(core: &Core, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let now_ms = core.now_ms();
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|wanted| {
+            let result = match core.partition(&topic.name, wanted.partition_index) {
+                None => Err(ErrorCode::UnknownTopicOrPartition),
+                Some(partition) => {
+                    partition.delete_records_before(wanted.offset, now_ms).map_err(|error| errors::of_partition(&error))
+                }
+            };
+            message!(DeleteRecordsPartitionResult {
+                partition_index: wanted.partition_index,
+                low_watermark: result.unwrap_or(-1),
+                error_code: result.err().map_or(0, ErrorCode::code),
+            })
+        });
+        message!(DeleteRecordsTopicResult { partitions: partitions.collect(), name: topic.name })
+    });
+    let mut response = message!(DeleteRecordsResponse { topics: topics.collect() });
+    if let Err(error) = core.write_log_start_offsets() {
+        tracing::error!(%error, "log start offsets not noted");
+        for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            partition.error_code = ErrorCode::KafkaStorageError.code();
+        }
+    }
+    response
+}

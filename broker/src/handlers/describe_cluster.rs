@@ -1,0 +1,31 @@
+//! DescribeCluster (key 60), v0–v2.
+//! - This broker, which is also the controller. Controllers as endpoints (v1) are not served (114).
+
+use kafka_wire::describe_cluster_response::DescribeClusterBroker;
+use kafka_wire::{DescribeClusterRequest, DescribeClusterResponse};
+
+use crate::broker::Core;
+use crate::protocol::{ErrorCode, message};
+
+const BROKERS: i8 = 1;
+
+pub(super) fn handle(core: &Core, request: DescribeClusterRequest) -> DescribeClusterResponse {
+    if request.endpoint_type != BROKERS {
+        return message!(DescribeClusterResponse {
+            error_code: ErrorCode::MismatchedEndpointType.code(),
+            error_message: Some(ErrorCode::MismatchedEndpointType.message().into()),
+            endpoint_type: BROKERS,
+        });
+    }
+    let (host, port) = core.endpoint();
+    message!(DescribeClusterResponse {
+        endpoint_type: BROKERS,
+        cluster_id: core.data_dir.cluster_id.clone().into(),
+        controller_id: core.config.node_id,
+        brokers: vec![message!(DescribeClusterBroker {
+            broker_id: core.config.node_id,
+            host: host.into(),
+            port: i32::from(port),
+        })],
+    })
+}

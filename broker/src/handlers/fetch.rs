@@ -1,0 +1,177 @@
+//! Fetch (key 1), v4–v18.
+//! - Whole batches from the one that holds the wanted offset, up to the high watermark (or last stable offset). The first partition
+//!   with data gets at least one batch, however small the limits.
+//! - Waits until `min_bytes` are there, a partition has an error, or `max_wait_ms` has passed.
+//! - v12: answers a diverging epoch. v13: topics by id.
+//! - Sessions (v7) are not kept: every answer has session id 0. Not served: preferred read replica (one rack), followers.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use kafka_wire::fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData};
+use kafka_wire::{FetchRequest, FetchResponse, fetch_request};
+
+use super::errors;
+use crate::broker::{Answer, Core};
+use crate::protocol::{ErrorCode, RequestContext, id_of, message};
+use crate::replica::{Attempt, Isolation, Partition};
+
+/// One partition of the request.
+struct Wanted {
+    partition: Result<Arc<Partition>, ErrorCode>,
+    request: fetch_request::FetchPartition,
+}
+
+struct WantedTopic {
+    request: fetch_request::FetchTopic,
+    partitions: Vec<Wanted>,
+}
+
+/// An answer, and whether it is worth sending before the time is up.
+struct Found {
+    response: FetchResponse,
+    size_bytes: usize,
+    has_error: bool,
+}
+
+pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, mut request: FetchRequest, answer: Answer) {
+    if request.session_id != 0 {
+        // We never gave one out.
+        return answer(message!(FetchResponse { error_code: ErrorCode::FetchSessionIdNotFound.code() }).into());
+    }
+    let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
+    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(core.config.fetch_bytes_max);
+    let topics: Vec<_> = std::mem::take(&mut request.topics).into_iter().map(|topic| find(core, context, topic)).collect();
+    let found = read(&topics, bytes_max, isolation);
+    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
+    let wait_ms = i64::from(request.max_wait_ms.max(0));
+    let is_empty = topics.iter().all(|topic| topic.partitions.is_empty());
+    if found.size_bytes >= bytes_min || found.has_error || wait_ms == 0 || is_empty {
+        return answer(found.response.into());
+    }
+    let watched: Vec<_> =
+        topics.iter().flat_map(|topic| &topic.partitions).filter_map(|wanted| wanted.partition.as_ref().ok().cloned()).collect();
+    let mut answer = Some(answer);
+    let earliest = core.waiting.add(
+        core.now_ms().saturating_add(wait_ms),
+        &watched,
+        Box::new(move |attempt| {
+            let found = read(&topics, bytes_max, isolation);
+            if attempt == Attempt::Event && found.size_bytes < bytes_min && !found.has_error {
+                return false;
+            }
+            if let Some(answer) = answer.take() {
+                answer(found.response.into());
+            }
+            true
+        }),
+    );
+    if earliest {
+        core.deadlines_changed();
+    }
+}
+
+fn find(core: &Core, context: &RequestContext, mut topic: fetch_request::FetchTopic) -> WantedTopic {
+    let by_id = context.topics_by_id || topic.topic.is_empty();
+    let found = if by_id { core.topic_by_id(id_of(topic.topic_id)) } else { core.topic(&topic.topic) };
+    let unknown = if by_id { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition };
+    let partitions = std::mem::take(&mut topic.partitions).into_iter().map(|request| {
+        let partition = match &found {
+            None => Err(unknown),
+            Some(topic) => core.partition(&topic.name, request.partition).ok_or(ErrorCode::UnknownTopicOrPartition),
+        };
+        let partition = partition.and_then(|partition| match request.current_leader_epoch {
+            epoch if epoch < 0 || epoch == partition.leader_epoch() => Ok(partition),
+            epoch if epoch < partition.leader_epoch() => Err(ErrorCode::FencedLeaderEpoch),
+            _ => Err(ErrorCode::UnknownLeaderEpoch),
+        });
+        Wanted { partition, request }
+    });
+    WantedTopic { partitions: partitions.collect(), request: topic }
+}
+
+fn read(topics: &[WantedTopic], bytes_max: usize, isolation: Isolation) -> Found {
+    let mut size_bytes = 0;
+    let mut has_error = false;
+    let mut responses = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for wanted in &topic.partitions {
+            let data = read_partition(wanted, bytes_max.saturating_sub(size_bytes), size_bytes == 0, isolation);
+            size_bytes += data.records.as_ref().map_or(0, Bytes::len);
+            has_error |= data.error_code != 0 || data.diverging_epoch.epoch >= 0;
+            partitions.push(data);
+        }
+        responses.push(message!(FetchableTopicResponse {
+            topic: topic.request.topic.clone(),
+            topic_id: topic.request.topic_id,
+            partitions: partitions,
+        }));
+    }
+    Found { response: message!(FetchResponse { responses: responses }), size_bytes, has_error }
+}
+
+fn read_partition(wanted: &Wanted, bytes_left: usize, at_least_one_batch: bool, isolation: Isolation) -> PartitionData {
+    let index = wanted.request.partition;
+    let refused = |code: ErrorCode| {
+        message!(PartitionData {
+            partition_index: index,
+            error_code: code.code(),
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            records: Some(Bytes::new()),
+        })
+    };
+    let partition = match &wanted.partition {
+        Ok(partition) => partition,
+        Err(code) => return refused(*code),
+    };
+    let offset = wanted.request.fetch_offset;
+    if wanted.request.last_fetched_epoch >= 0 {
+        match partition.end_offset_for_epoch(wanted.request.last_fetched_epoch) {
+            Ok(Some((epoch, end_offset))) if epoch < wanted.request.last_fetched_epoch || end_offset < offset => {
+                let mut data = refused(ErrorCode::None);
+                data.high_watermark = partition.high_watermark();
+                data.last_stable_offset = partition.last_stable_offset();
+                data.log_start_offset = partition.log_start_offset();
+                data.diverging_epoch = message!(EpochEndOffset { epoch: epoch, end_offset: end_offset });
+                return data;
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return refused(ErrorCode::OffsetOutOfRange),
+            Err(error) => return refused(errors::of_partition(&error)),
+        }
+    }
+    let limit = usize::try_from(wanted.request.partition_max_bytes).unwrap_or(0).min(bytes_left);
+    match partition.fetch_bounded(offset, limit, isolation, at_least_one_batch) {
+        Ok(fetched) => message!(PartitionData {
+            partition_index: index,
+            high_watermark: fetched.high_watermark,
+            last_stable_offset: fetched.last_stable_offset,
+            log_start_offset: fetched.log_start_offset,
+            aborted_transactions: (isolation == Isolation::ReadCommitted).then(Vec::new),
+            records: Some(joined(fetched.batches, fetched.size_bytes)),
+        }),
+        Err(error) => {
+            let mut data = refused(errors::of_partition(&error));
+            if data.error_code == ErrorCode::OffsetOutOfRange.code() {
+                data.high_watermark = partition.high_watermark();
+                data.log_start_offset = partition.log_start_offset();
+            }
+            data
+        }
+    }
+}
+
+/// The wire wants one run of bytes: shared if there is one, else copied together.
+fn joined(mut batches: Vec<Bytes>, size_bytes: usize) -> Bytes {
+    if batches.len() <= 1 {
+        return batches.pop().unwrap_or_default();
+    }
+    let mut together = BytesMut::with_capacity(size_bytes);
+    for batch in &batches {
+        together.extend_from_slice(batch);
+    }
+    together.freeze()
+}

@@ -1,0 +1,73 @@
+//! One file an API: what it does, then how. A handler takes one struct, keeps no state, and either returns its answer or, where it may
+//! have to wait, is given whom to answer.
+
+use std::sync::Arc;
+
+use crate::broker::{Answer, Core};
+use crate::protocol::{Request, RequestContext};
+
+mod alter_configs;
+mod api_versions;
+mod create_partitions;
+mod create_topics;
+mod delete_groups;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_groups;
+mod describe_topic_partitions;
+mod errors;
+mod fetch;
+mod find_coordinator;
+mod heartbeat;
+mod incremental_alter_configs;
+mod init_producer_id;
+mod join_group;
+mod leave_group;
+mod list_groups;
+mod list_offsets;
+mod list_partition_reassignments;
+mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
+mod offset_for_leader_epoch;
+mod produce;
+mod sync_group;
+
+/// Handles one request. The answer comes at once, or when what it waits for has come or its time is up.
+pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Request, answer: Answer) {
+    match request {
+        Request::Produce(request) => produce::handle(core, context, request, answer),
+        Request::Fetch(request) => fetch::handle(core, context, request, answer),
+        Request::OffsetCommit(request) => offset_commit::handle(core, request, answer),
+        Request::JoinGroup(request) => join_group::handle(core, context, request, answer),
+        Request::SyncGroup(request) => sync_group::handle(core, request, answer),
+        Request::DeleteGroups(request) => delete_groups::handle(core, request, answer),
+        Request::OffsetDelete(request) => offset_delete::handle(core, request, answer),
+        Request::ListOffsets(request) => answer(list_offsets::handle(core, request).into()),
+        Request::Metadata(request) => answer(metadata::handle(core, request).into()),
+        Request::OffsetFetch(request) => answer(offset_fetch::handle(core, request).into()),
+        Request::FindCoordinator(request) => answer(find_coordinator::handle(core, request).into()),
+        Request::Heartbeat(request) => answer(heartbeat::handle(core, request).into()),
+        Request::LeaveGroup(request) => answer(leave_group::handle(core, request).into()),
+        Request::DescribeGroups(request) => answer(describe_groups::handle(core, request).into()),
+        Request::ListGroups(request) => answer(list_groups::handle(core, request).into()),
+        Request::ApiVersions(request) => answer(api_versions::handle(request).into()),
+        Request::CreateTopics(request) => answer(create_topics::handle(core, context, request).into()),
+        Request::DeleteTopics(request) => answer(delete_topics::handle(core, request).into()),
+        Request::DeleteRecords(request) => answer(delete_records::handle(core, request).into()),
+        Request::InitProducerId(request) => answer(init_producer_id::handle(core, request).into()),
+        Request::OffsetForLeaderEpoch(request) => answer(offset_for_leader_epoch::handle(core, request).into()),
+        Request::DescribeConfigs(request) => answer(describe_configs::handle(core, request).into()),
+        Request::AlterConfigs(request) => answer(alter_configs::handle(core, request).into()),
+        Request::IncrementalAlterConfigs(request) => answer(incremental_alter_configs::handle(core, request).into()),
+        Request::CreatePartitions(request) => answer(create_partitions::handle(core, request).into()),
+        Request::ListPartitionReassignments(_) => {
+            answer(list_partition_reassignments::handle().into());
+        }
+        Request::DescribeCluster(request) => answer(describe_cluster::handle(core, request).into()),
+        Request::DescribeTopicPartitions(request) => answer(describe_topic_partitions::handle(core, request).into()),
+    }
+}

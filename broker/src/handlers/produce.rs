@@ -1,0 +1,165 @@
+//! Produce (key 0), v3–v13.
+//! - One record batch (format v2) a partition; the bytes are checked and stored as they are. v13 names topics by id.
+//! - `acks=-1` answers when every batch is below its partition's high watermark: on disk, unless the broker runs with `flush=os`. `acks=1`
+//!   answers after the write, `acks=0` not at all. After `timeout_ms` what is not acknowledged is answered with 7; it may still be written.
+//! - Idempotent producers: a repeated batch is answered with its first offset (`duplicate` below).
+//! - Not served: transactions (35), older batch formats (87), internal topics (17).
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use kafka_wire::produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse};
+use kafka_wire::{ProduceRequest, ProduceResponse};
+
+use super::errors;
+use crate::broker::{Answer, Core};
+use crate::log::AppendError;
+use crate::metadata::{self, Topic, topic_config};
+use crate::protocol::{ErrorCode, RequestContext, Response, id_of, message};
+use crate::replica::{Attempt, Partition, PartitionError};
+
+/// A batch that is written but not acknowledged: where it is in the answer, and from which high watermark on it is.
+struct Unacknowledged {
+    topic: usize,
+    partition: usize,
+    of: Arc<Partition>,
+    end_offset: i64,
+}
+
+pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: ProduceRequest, answer: Answer) {
+    let acks = request.acks;
+    let refused = if !(-1..=1).contains(&acks) {
+        Some(ErrorCode::InvalidRequiredAcks)
+    } else if request.transactional_id.is_some() {
+        Some(ErrorCode::UnsupportedVersion)
+    } else {
+        None
+    };
+    let now_ms = core.now_ms();
+    let mut responses = Vec::with_capacity(request.topic_data.len());
+    let mut unacknowledged = Vec::new();
+    for data in request.topic_data {
+        let found = if context.topics_by_id { core.topic_by_id(id_of(data.topic_id)) } else { core.topic(&data.name) };
+        let unknown = if context.topics_by_id { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition };
+        let mut partitions = Vec::with_capacity(data.partition_data.len());
+        for partition in data.partition_data {
+            let outcome = match (refused, &found) {
+                (Some(code), _) => Err(refusal(code)),
+                (None, None) => Err(refusal(unknown)),
+                (None, Some(topic)) => append(core, topic, partition.index, partition.records, acks, now_ms),
+            };
+            let mut response = match outcome {
+                Ok((of, response, end_offset)) => {
+                    if acks == -1 && of.high_watermark() < end_offset {
+                        unacknowledged.push(Unacknowledged { topic: responses.len(), partition: partitions.len(), of, end_offset });
+                    }
+                    response
+                }
+                Err(response) => response,
+            };
+            response.index = partition.index;
+            partitions.push(response);
+        }
+        responses.push(message!(TopicProduceResponse {
+            name: data.name,
+            topic_id: data.topic_id,
+            partition_responses: partitions,
+        }));
+    }
+    let mut response = message!(ProduceResponse { responses: responses });
+    if acks == 0 {
+        return answer(Response::Silence);
+    }
+    if unacknowledged.is_empty() {
+        return answer(response.into());
+    }
+    let deadline_ms = now_ms.saturating_add(i64::from(request.timeout_ms.max(0)));
+    let watched: Vec<_> = unacknowledged.iter().map(|batch| batch.of.clone()).collect();
+    let mut answer = Some(answer);
+    let earliest = core.waiting.add(
+        deadline_ms,
+        &watched,
+        Box::new(move |attempt| {
+            let open = |batch: &Unacknowledged| batch.of.high_watermark() < batch.end_offset && !batch.of.has_failed();
+            if attempt == Attempt::Event && unacknowledged.iter().any(open) {
+                return false;
+            }
+            for batch in &unacknowledged {
+                if batch.of.high_watermark() >= batch.end_offset {
+                    continue;
+                }
+                let code = if batch.of.has_failed() { ErrorCode::KafkaStorageError } else { ErrorCode::RequestTimedOut };
+                let partition = response.responses.get_mut(batch.topic).and_then(|topic| topic.partition_responses.get_mut(batch.partition));
+                if let Some(partition) = partition {
+                    let index = partition.index;
+                    *partition = refusal(code);
+                    partition.index = index;
+                }
+            }
+            if let Some(answer) = answer.take() {
+                answer(std::mem::take(&mut response).into());
+            }
+            true
+        }),
+    );
+    if earliest {
+        core.deadlines_changed();
+    }
+}
+
+type Outcome = Result<(Arc<Partition>, PartitionProduceResponse, i64), PartitionProduceResponse>;
+
+fn append(core: &Arc<Core>, topic: &Topic, index: i32, records: Option<Bytes>, acks: i16, now_ms: i64) -> Outcome {
+    if metadata::is_internal(&topic.name) {
+        return Err(refusal(ErrorCode::InvalidTopic));
+    }
+    if acks == -1 && in_sync_replicas_min(core, topic) > 1 {
+        return Err(refusal(ErrorCode::NotEnoughReplicas));
+    }
+    let partition = core.partition(&topic.name, index).ok_or_else(|| refusal(ErrorCode::UnknownTopicOrPartition))?;
+    let records = records.ok_or_else(|| refusal(ErrorCode::InvalidRecord))?;
+    // The one copy of a produce: the offset is written into the batch, and the log's tail keeps it without the rest of the frame.
+    match partition.append(BytesMut::from(records.as_ref()), now_ms) {
+        Ok(appended) => {
+            let response = message!(PartitionProduceResponse {
+                base_offset: appended.base_offset,
+                log_append_time_ms: appended.log_append_time_ms,
+                log_start_offset: appended.log_start_offset,
+            });
+            Ok((partition, response, appended.last_offset + 1))
+        }
+        Err(error) => {
+            let mut response = refusal(errors::of_partition(&error));
+            response.error_message = Some(error.to_string().into());
+            if let PartitionError::Append(
+                AppendError::InvalidRecord { record_indexes, .. } | AppendError::InvalidTimestamp { record_indexes, .. },
+            ) = &error
+            {
+                let of = |index: &i32| message!(BatchIndexAndErrorMessage { batch_index: *index });
+                response.record_errors = record_indexes.iter().map(of).collect();
+            }
+            tracing::debug!(topic = %topic.name, partition = index, %error, "batch refused");
+            Err(response)
+        }
+    }
+}
+
+fn in_sync_replicas_min(core: &Core, topic: &Topic) -> i64 {
+    let name = "min.insync.replicas";
+    if !topic.configs.contains_key(name) && !core.config.topic_defaults.contains_key(name) {
+        return 1;
+    }
+    let value = topic_config::by_name(name)
+        .map(|definition| topic_config::effective(definition, &topic.configs, &core.config.topic_defaults).0);
+    value.and_then(|value| value.parse().ok()).unwrap_or(1)
+}
+
+fn refusal(code: ErrorCode) -> PartitionProduceResponse {
+    message!(PartitionProduceResponse {
+        error_code: code.code(),
+        error_message: Some(code.message().into()),
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+    })
+}

@@ -1,0 +1,233 @@
+//! Topic configs: Kafka's names, types, defaults and bounds in one table.
+
+use std::collections::BTreeMap;
+
+/// The type of a config's value, as DescribeConfigs tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Boolean,
+    /// A 32-bit number, with its least value.
+    Int(i64),
+    /// A 64-bit number, with its least value.
+    Long(i64),
+    /// A number between zero and one.
+    Ratio,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A list of these words; empty allows any.
+    List(&'static [&'static str]),
+}
+
+impl Kind {
+    /// The number DescribeConfigs uses for the type.
+    pub fn code(self) -> i8 {
+        match self {
+            Self::Boolean => 1,
+            Self::Word(_) => 2,
+            Self::Int(_) => 3,
+            Self::Long(_) => 5,
+            Self::Ratio => 6,
+            Self::List(_) => 7,
+        }
+    }
+}
+
+/// One topic config.
+#[derive(Debug)]
+pub struct Definition {
+    /// The topic's name for it.
+    pub name: &'static str,
+    /// The broker property that gives its default, if Kafka has one.
+    pub server_name: Option<&'static str>,
+    /// Type and bounds.
+    pub kind: Kind,
+    /// Kafka's default.
+    pub default: &'static str,
+    /// One sentence for DescribeConfigs.
+    pub documentation: &'static str,
+}
+
+const MAX: &str = "9223372036854775807";
+const CODECS: &[&str] = &["producer", "uncompressed", "none", "gzip", "snappy", "lz4", "zstd"];
+
+macro_rules! definitions {
+    ($($name:literal $server:expr, $kind:expr, $default:expr, $documentation:literal;)*) => {
+        /// Every topic config, by name.
+        pub static DEFINITIONS: &[Definition] = &[$(Definition {
+            name: $name, server_name: $server, kind: $kind, default: $default, documentation: $documentation,
+        }),*];
+    };
+}
+
+definitions! {
+    "cleanup.policy" Some("log.cleanup.policy"), Kind::List(&["delete", "compact"]), "delete", "Delete old segments, or keep the last record of each key, or both.";
+    "compression.gzip.level" Some("compression.gzip.level"), Kind::Int(-1), "-1", "Level when the broker itself compresses with gzip.";
+    "compression.lz4.level" Some("compression.lz4.level"), Kind::Int(1), "9", "Level when the broker itself compresses with lz4.";
+    "compression.type" Some("compression.type"), Kind::Word(CODECS), "producer", "The codec batches are stored in; producer keeps what was sent.";
+    "compression.zstd.level" Some("compression.zstd.level"), Kind::Int(-131072), "3", "Level when the broker itself compresses with zstd.";
+    "delete.retention.ms" Some("log.cleaner.delete.retention.ms"), Kind::Long(0), "86400000", "How long a tombstone outlives its first cleaning.";
+    "file.delete.delay.ms" Some("log.segment.delete.delay.ms"), Kind::Long(0), "60000", "How long a deleted segment stays on disk.";
+    "flush.messages" Some("log.flush.interval.messages"), Kind::Long(1), MAX, "Sync after so many records, apart from what acknowledgement asks for.";
+    "flush.ms" Some("log.flush.interval.ms"), Kind::Long(0), MAX, "Sync after so many milliseconds, apart from what acknowledgement asks for.";
+    "follower.replication.throttled.replicas" None, Kind::List(&[]), "", "Replicas whose replication is throttled on the follower's side.";
+    "index.interval.bytes" Some("log.index.interval.bytes"), Kind::Int(0), "4096", "Bytes of log between two entries of the offset index.";
+    "leader.replication.throttled.replicas" None, Kind::List(&[]), "", "Replicas whose replication is throttled on the leader's side.";
+    "max.compaction.lag.ms" Some("log.cleaner.max.compaction.lag.ms"), Kind::Long(1), MAX, "A record is compacted at the latest after this time.";
+    "max.message.bytes" Some("message.max.bytes"), Kind::Int(0), "1048588", "Largest batch accepted.";
+    "message.timestamp.after.max.ms" Some("log.message.timestamp.after.max.ms"), Kind::Long(0), "3600000", "How far a record's timestamp may be ahead of the broker's clock.";
+    "message.timestamp.before.max.ms" Some("log.message.timestamp.before.max.ms"), Kind::Long(0), MAX, "How far a record's timestamp may be behind the broker's clock.";
+    "message.timestamp.type" Some("log.message.timestamp.type"), Kind::Word(&["CreateTime", "LogAppendTime"]), "CreateTime", "Whose time a record carries: the producer's or the broker's.";
+    "min.cleanable.dirty.ratio" Some("log.cleaner.min.cleanable.ratio"), Kind::Ratio, "0.5", "Share of dirty bytes from which a log is compacted.";
+    "min.compaction.lag.ms" Some("log.cleaner.min.compaction.lag.ms"), Kind::Long(0), "0", "A record is not compacted before this time.";
+    "min.insync.replicas" Some("min.insync.replicas"), Kind::Int(1), "1", "Replicas that must be in sync for acks=all.";
+    "preallocate" Some("log.preallocate"), Kind::Boolean, "false", "Whether a new segment's file is preallocated.";
+    "retention.bytes" Some("log.retention.bytes"), Kind::Long(-1), "-1", "Old segments of a partition are deleted beyond this size; -1 is no limit.";
+    "retention.ms" Some("log.retention.ms"), Kind::Long(-1), "604800000", "Segments are deleted when their last record is older; -1 is no limit.";
+    "segment.bytes" Some("log.segment.bytes"), Kind::Int(1048576), "1073741824", "Size of a segment file.";
+    "segment.index.bytes" Some("log.index.size.max.bytes"), Kind::Int(4), "10485760", "Size of a segment's index files.";
+    "segment.jitter.ms" Some("log.roll.jitter.ms"), Kind::Long(0), "0", "Random time taken off segment.ms, so that segments do not roll all at once.";
+    "segment.ms" Some("log.roll.ms"), Kind::Long(1), "604800000", "A segment is rolled after this time even when it is not full.";
+    "unclean.leader.election.enable" Some("unclean.leader.election.enable"), Kind::Boolean, "false", "Whether a replica that is not in sync may lead.";
+}
+
+/// The definition of a topic config.
+pub fn by_name(name: &str) -> Option<&'static Definition> {
+    DEFINITIONS.iter().find(|definition| definition.name == name)
+}
+
+/// The definition whose default a broker property gives.
+pub fn by_server_name(name: &str) -> Option<&'static Definition> {
+    DEFINITIONS.iter().find(|definition| definition.server_name == Some(name))
+}
+
+impl Definition {
+    /// The value as it is kept, or why it is refused.
+    pub fn check(&self, value: &str) -> Result<String, String> {
+        let name = self.name;
+        let value = value.trim();
+        let wanted = |wanted: String| format!("invalid value {value} for configuration {name}: {wanted}");
+        match self.kind {
+            Kind::Boolean => match value.to_ascii_lowercase().as_str() {
+                word @ ("true" | "false") => Ok(word.to_owned()),
+                _ => Err(wanted("must be true or false".into())),
+            },
+            Kind::Int(min) | Kind::Long(min) => {
+                let max = if matches!(self.kind, Kind::Int(_)) { i64::from(i32::MAX) } else { i64::MAX };
+                match value.parse::<i64>() {
+                    Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
+                    Ok(_) => Err(wanted(format!("must be from {min} to {max}"))),
+                    Err(_) => Err(wanted("must be a number".into())),
+                }
+            }
+            Kind::Ratio => match value.parse::<f64>() {
+                Ok(number) if (0.0..=1.0).contains(&number) => Ok(value.to_owned()),
+                _ => Err(wanted("must be between 0 and 1".into())),
+            },
+            Kind::Word(words) if words.contains(&value) => Ok(value.to_owned()),
+            Kind::Word(words) => Err(wanted(format!("must be one of {}", words.join(", ")))),
+            Kind::List(words) => {
+                let list: Vec<_> = value.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+                match list.iter().find(|word| !words.is_empty() && !words.contains(word)) {
+                    Some(_) => Err(wanted(format!("must be a list of {}", words.join(", ")))),
+                    None => Ok(list.join(",")),
+                }
+            }
+        }
+    }
+}
+
+/// Checks overrides given by a client; the error names the config.
+pub fn check_all<'a>(
+    overrides: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<BTreeMap<String, String>, String> {
+    let mut checked = BTreeMap::new();
+    for (name, value) in overrides {
+        let Some(definition) = by_name(name) else {
+            return Err(format!("unknown topic config name: {name}"));
+        };
+        checked.insert(name.to_owned(), definition.check(value)?);
+    }
+    Ok(checked)
+}
+
+/// Where a value comes from, as DescribeConfigs tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Set on the topic.
+    Topic,
+    /// Set on the broker.
+    Broker,
+    /// Kafka's default.
+    Default,
+}
+
+impl Source {
+    /// The number DescribeConfigs uses.
+    pub fn code(self) -> i8 {
+        match self {
+            Self::Topic => 1,
+            Self::Broker => 4,
+            Self::Default => 5,
+        }
+    }
+}
+
+/// The value in force, and where it comes from.
+pub fn effective<'a>(
+    definition: &Definition,
+    overrides: &'a BTreeMap<String, String>,
+    defaults: &'a BTreeMap<String, String>,
+) -> (&'a str, Source) {
+    if let Some(value) = overrides.get(definition.name) {
+        (value, Source::Topic)
+    } else if let Some(value) = defaults.get(definition.name) {
+        (value, Source::Broker)
+    } else {
+        // A definition's default lives as long as the program.
+        (by_name(definition.name).map_or("", |definition| definition.default), Source::Default)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn every_default_passes_its_own_check() {
+        for definition in DEFINITIONS {
+            assert_eq!(definition.check(definition.default).as_deref(), Ok(definition.default), "{}", definition.name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_by_name() {
+        assert!(check_all([("retention.msec", "1")]).unwrap_err().contains("retention.msec"));
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        for (name, value) in [
+            ("retention.ms", "-2"),
+            ("segment.bytes", "100"),
+            ("segment.bytes", "4294967296"),
+            ("min.cleanable.dirty.ratio", "1.5"),
+            ("cleanup.policy", "delete,forget"),
+            ("preallocate", "yes"),
+            ("message.timestamp.type", "createtime"),
+        ] {
+            assert!(check_all([(name, value)]).unwrap_err().contains(name), "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn the_topics_value_wins_over_the_brokers_over_kafkas() {
+        let definition = by_name("retention.ms").unwrap();
+        let set = BTreeMap::from([("retention.ms".to_owned(), "5".to_owned())]);
+        let none = BTreeMap::new();
+        assert_eq!(effective(definition, &set, &set), ("5", Source::Topic));
+        assert_eq!(effective(definition, &none, &set), ("5", Source::Broker));
+        assert_eq!(effective(definition, &none, &none), ("604800000", Source::Default));
+    }
+}

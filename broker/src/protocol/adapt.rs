@@ -1,0 +1,190 @@
+//! Old shapes of messages into the newest, and back: what a handler never has to know.
+//!
+//! Lifting happens after decoding: a list of one where an older version had a single field, names where it had them elsewhere.
+//! Lowering happens before encoding: fields that the asked version cannot carry are folded or dropped, as Kafka's own
+//! message classes do on write.
+
+use kafka_wire as wire;
+
+use super::{ErrorCode, Request, Response, message};
+
+/// Operations that an old request did not ask for.
+const NO_AUTHORIZED_OPERATIONS: i32 = i32::MIN;
+
+pub(super) fn lift(request: &mut Request, version: i16) {
+    match request {
+        Request::FindCoordinator(body) if version < 4 => {
+            body.coordinator_keys = vec![std::mem::take(&mut body.key)];
+        }
+        Request::OffsetFetch(body) if version < 8 => {
+            let topics = std::mem::replace(&mut body.topics, Some(Vec::new()));
+            let topics = topics.map(|topics| {
+                let lift = |topic: wire::offset_fetch_request::OffsetFetchRequestTopic| {
+                    message!(wire::offset_fetch_request::OffsetFetchRequestTopics {
+                        name: topic.name,
+                        partition_indexes: topic.partition_indexes,
+                    })
+                };
+                topics.into_iter().map(lift).collect()
+            });
+            body.groups = vec![message!(wire::offset_fetch_request::OffsetFetchRequestGroup {
+                group_id: std::mem::take(&mut body.group_id),
+                topics: topics,
+            })];
+        }
+        Request::DeleteTopics(body) if version < 6 => {
+            let lift = |name| message!(wire::delete_topics_request::DeleteTopicState { name: Some(name) });
+            body.topics = std::mem::take(&mut body.topic_names).into_iter().map(lift).collect();
+        }
+        Request::LeaveGroup(body) if version < 3 => {
+            body.members = vec![message!(wire::leave_group_request::MemberIdentity {
+                member_id: std::mem::take(&mut body.member_id),
+            })];
+        }
+        // Version 0 cannot say null: there an empty list asks for every topic, later it asks for none.
+        Request::Metadata(body) if version == 0 && body.topics.as_ref().is_some_and(Vec::is_empty) => {
+            body.topics = None;
+        }
+        Request::JoinGroup(body) if version == 0 => body.rebalance_timeout_ms = body.session_timeout_ms,
+        _ => {}
+    }
+}
+
+pub(super) fn lower(response: &mut Response, version: i16) {
+    match response {
+        Response::Produce(body) if version < 10 => {
+            body.node_endpoints.clear();
+            for partition in body.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
+                partition.current_leader = Default::default();
+            }
+        }
+        Response::Fetch(body) => {
+            if version < 16 {
+                body.node_endpoints.clear();
+            }
+            if version < 12 {
+                for partition in body.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                    partition.current_leader = Default::default();
+                    partition.diverging_epoch = Default::default();
+                }
+            }
+        }
+        Response::Metadata(body) => {
+            if !(8..=10).contains(&version) {
+                body.cluster_authorized_operations = NO_AUTHORIZED_OPERATIONS;
+            }
+            for topic in &mut body.topics {
+                if version < 8 {
+                    topic.topic_authorized_operations = NO_AUTHORIZED_OPERATIONS;
+                }
+                if version <= 11 && topic.name.is_none() {
+                    topic.name = Some("".into());
+                }
+            }
+        }
+        Response::ListOffsets(body) if version < 4 => {
+            for partition in body.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                partition.leader_epoch = -1;
+            }
+        }
+        Response::FindCoordinator(body) if version < 4 => {
+            if let Some(only) = body.coordinators.pop() {
+                body.error_code = only.error_code;
+                body.error_message = only.error_message;
+                body.node_id = only.node_id;
+                body.host = only.host;
+                body.port = only.port;
+            }
+            body.coordinators.clear();
+        }
+        Response::OffsetFetch(body) if version < 8 => {
+            if let Some(only) = body.groups.pop() {
+                body.error_code = only.error_code;
+                body.topics = only.topics.into_iter().map(lower_offset_fetch_topic).collect();
+            }
+            body.groups.clear();
+            if version < 2 && body.error_code != 0 {
+                // Version 1 has no place for the group's error but the partitions.
+                for partition in body.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                    partition.error_code = body.error_code;
+                }
+            }
+        }
+        Response::JoinGroup(body) => {
+            if version < 9 {
+                body.skip_assignment = false;
+            }
+            if version < 7 && body.protocol_name.is_none() {
+                body.protocol_name = Some("".into());
+            }
+            if version < 5 {
+                for member in &mut body.members {
+                    member.group_instance_id = None;
+                }
+            }
+        }
+        Response::LeaveGroup(body) if version < 3 => {
+            if let Some(only) = body.members.pop()
+                && body.error_code == 0
+            {
+                body.error_code = only.error_code;
+            }
+            body.members.clear();
+        }
+        Response::DescribeGroups(body) => {
+            for group in &mut body.groups {
+                if version < 3 {
+                    group.authorized_operations = NO_AUTHORIZED_OPERATIONS;
+                }
+                if version < 4 {
+                    for member in &mut group.members {
+                        member.group_instance_id = None;
+                    }
+                }
+                if version < 6 {
+                    group.error_message = None;
+                    // Before version 6 a group that is not there is described as dead, without an error.
+                    if group.error_code == ErrorCode::GroupIdNotFound.code() {
+                        group.error_code = 0;
+                    }
+                }
+            }
+        }
+        Response::DeleteTopics(body) if version < 6 => {
+            for topic in &mut body.responses {
+                if topic.name.is_none() {
+                    topic.name = Some("".into());
+                }
+            }
+        }
+        Response::DescribeCluster(body) => {
+            if version < 1 {
+                body.endpoint_type = 1;
+            }
+            if version < 2 {
+                for broker in &mut body.brokers {
+                    broker.is_fenced = false;
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn lower_offset_fetch_topic(
+    topic: wire::offset_fetch_response::OffsetFetchResponseTopics,
+) -> wire::offset_fetch_response::OffsetFetchResponseTopic {
+    let lower = |partition: wire::offset_fetch_response::OffsetFetchResponsePartitions| {
+        message!(wire::offset_fetch_response::OffsetFetchResponsePartition {
+            partition_index: partition.partition_index,
+            committed_offset: partition.committed_offset,
+            committed_leader_epoch: partition.committed_leader_epoch,
+            metadata: partition.metadata,
+            error_code: partition.error_code,
+        })
+    };
+    message!(wire::offset_fetch_response::OffsetFetchResponseTopic {
+        name: topic.name,
+        partitions: topic.partitions.into_iter().map(lower).collect(),
+    })
+}

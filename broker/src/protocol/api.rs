@@ -1,0 +1,261 @@
+//! The served table: which APIs, in which versions. ApiVersions, the decoder, the router and `docs/reference/apis.md`
+//! all read this one table.
+
+use bytes::BytesMut;
+use kafka_wire::{self as wire, KafkaMessage};
+use kafka_wire_core::{ApiVersion, DecodeError, Decoder, EncodeError, KafkaDecode, KafkaEncode};
+
+use super::message;
+
+/// One served API.
+#[derive(Debug)]
+pub struct Api {
+    /// Kafka's number for it.
+    pub key: i16,
+    /// Kafka's name for it.
+    pub name: &'static str,
+    /// Lowest version served.
+    pub min: i16,
+    /// Highest version served.
+    pub max: i16,
+    /// Lowest version that ApiVersions tells: differs from `min` for Produce only, as in Kafka 4: librdkafka switches
+    /// compression codecs off unless the range starts below 3.
+    pub advertised_min: i16,
+    flexible: fn(ApiVersion) -> bool,
+}
+
+impl Api {
+    /// Whether requests of this version are answered.
+    pub fn serves(&self, version: i16) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+
+    pub(super) fn is_flexible(&self, version: i16) -> bool {
+        (self.flexible)(ApiVersion::new(version))
+    }
+}
+
+/// A request that an in-process caller can make with a typed answer.
+pub trait ApiRequest: Into<Request> {
+    /// The type of its answer.
+    type Response: TryFrom<Response>;
+}
+
+macro_rules! apis {
+    ($($key:literal $name:ident $request:ident $response:ident $min:literal..=$max:literal from $advertised:literal;)*) => {
+        /// The APIs that are served, in the order of their keys.
+        pub static SERVED: &[Api] = &[$(Api {
+            key: $key,
+            name: stringify!($name),
+            min: $min,
+            max: $max,
+            advertised_min: $advertised,
+            flexible: <wire::$request as KafkaMessage>::is_flexible,
+        }),*];
+
+        /// A request of a served API.
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        #[allow(missing_docs, reason = "the variants are Kafka's names")]
+        pub enum Request { $($name(wire::$request)),* }
+
+        /// The answer to a request.
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        #[allow(missing_docs, reason = "the variants are Kafka's names")]
+        pub enum Response {
+            $($name(wire::$response),)*
+            /// No answer at all: a Produce with `acks=0`.
+            Silence,
+        }
+
+        impl Request {
+            /// The table's row for this request.
+            pub fn api(&self) -> &'static Api {
+                let key = match self { $(Self::$name(_) => $key),* };
+                match find(key) {
+                    Some(api) => api,
+                    None => unreachable!("request enum and served table come from one list"),
+                }
+            }
+
+            pub(super) fn decode(api: &Api, decoder: &mut Decoder, version: ApiVersion) -> Result<Self, DecodeError> {
+                match api.key {
+                    $($key => Ok(Self::$name(wire::$request::decode(decoder, version)?)),)*
+                    key => unreachable!("api {key} is in the served table but not in the request enum"),
+                }
+            }
+
+            pub(super) fn encode_into(&self, buffer: &mut BytesMut, version: ApiVersion) -> Result<usize, EncodeError> {
+                match self { $(Self::$name(body) => body.encode_into(buffer, version)),* }
+            }
+        }
+
+        impl Response {
+            pub(super) fn encoded_len(&self, version: ApiVersion) -> Result<usize, EncodeError> {
+                match self { $(Self::$name(body) => body.encoded_len(version),)* Self::Silence => Ok(0) }
+            }
+
+            pub(super) fn encode_into(&self, buffer: &mut BytesMut, version: ApiVersion) -> Result<usize, EncodeError> {
+                match self { $(Self::$name(body) => body.encode_into(buffer, version),)* Self::Silence => Ok(0) }
+            }
+
+            #[cfg(test)]
+            pub(super) fn decode(api: &Api, decoder: &mut Decoder, version: ApiVersion) -> Result<Self, DecodeError> {
+                match api.key {
+                    $($key => Ok(Self::$name(wire::$response::decode(decoder, version)?)),)*
+                    key => unreachable!("api {key} is in the served table but not in the response enum"),
+                }
+            }
+
+            #[cfg(test)]
+            pub(super) fn default_of(api: &Api) -> Self {
+                match api.key {
+                    $($key => Self::$name(wire::$response::default()),)*
+                    key => unreachable!("api {key} is not in the served table"),
+                }
+            }
+        }
+
+        #[cfg(test)]
+        impl Request {
+            pub(super) fn default_of(api: &Api) -> Self {
+                match api.key {
+                    $($key => Self::$name(wire::$request::default()),)*
+                    key => unreachable!("api {key} is not in the served table"),
+                }
+            }
+        }
+
+        $(
+            impl From<wire::$request> for Request {
+                fn from(request: wire::$request) -> Self { Self::$name(request) }
+            }
+
+            impl From<wire::$response> for Response {
+                fn from(response: wire::$response) -> Self { Self::$name(response) }
+            }
+
+            impl TryFrom<Response> for wire::$response {
+                type Error = Response;
+                fn try_from(response: Response) -> Result<Self, Response> {
+                    match response { Response::$name(response) => Ok(response), other => Err(other) }
+                }
+            }
+
+            impl ApiRequest for wire::$request { type Response = wire::$response; }
+        )*
+    };
+}
+
+apis! {
+    0 Produce ProduceRequest ProduceResponse 3..=13 from 0;
+    1 Fetch FetchRequest FetchResponse 4..=18 from 4;
+    2 ListOffsets ListOffsetsRequest ListOffsetsResponse 1..=10 from 1;
+    3 Metadata MetadataRequest MetadataResponse 0..=13 from 0;
+    8 OffsetCommit OffsetCommitRequest OffsetCommitResponse 2..=9 from 2;
+    9 OffsetFetch OffsetFetchRequest OffsetFetchResponse 1..=9 from 1;
+    10 FindCoordinator FindCoordinatorRequest FindCoordinatorResponse 0..=6 from 0;
+    11 JoinGroup JoinGroupRequest JoinGroupResponse 0..=9 from 0;
+    12 Heartbeat HeartbeatRequest HeartbeatResponse 0..=4 from 0;
+    13 LeaveGroup LeaveGroupRequest LeaveGroupResponse 0..=5 from 0;
+    14 SyncGroup SyncGroupRequest SyncGroupResponse 0..=5 from 0;
+    15 DescribeGroups DescribeGroupsRequest DescribeGroupsResponse 0..=6 from 0;
+    16 ListGroups ListGroupsRequest ListGroupsResponse 0..=5 from 0;
+    18 ApiVersions ApiVersionsRequest ApiVersionsResponse 0..=4 from 0;
+    19 CreateTopics CreateTopicsRequest CreateTopicsResponse 2..=7 from 2;
+    20 DeleteTopics DeleteTopicsRequest DeleteTopicsResponse 1..=6 from 1;
+    21 DeleteRecords DeleteRecordsRequest DeleteRecordsResponse 0..=2 from 0;
+    22 InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=5 from 0;
+    23 OffsetForLeaderEpoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse 2..=4 from 2;
+    32 DescribeConfigs DescribeConfigsRequest DescribeConfigsResponse 1..=4 from 1;
+    33 AlterConfigs AlterConfigsRequest AlterConfigsResponse 0..=2 from 0;
+    37 CreatePartitions CreatePartitionsRequest CreatePartitionsResponse 0..=3 from 0;
+    42 DeleteGroups DeleteGroupsRequest DeleteGroupsResponse 0..=2 from 0;
+    44 IncrementalAlterConfigs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse 0..=1 from 0;
+    46 ListPartitionReassignments ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse 0..=0 from 0;
+    47 OffsetDelete OffsetDeleteRequest OffsetDeleteResponse 0..=0 from 0;
+    60 DescribeCluster DescribeClusterRequest DescribeClusterResponse 0..=2 from 0;
+    75 DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse 0..=0 from 0;
+}
+
+/// Key of Produce.
+pub const PRODUCE: i16 = 0;
+/// Key of Fetch.
+pub const FETCH: i16 = 1;
+/// Key of ApiVersions.
+pub const API_VERSIONS: i16 = 18;
+
+/// The row of an API key, if it is served.
+pub fn find(key: i16) -> Option<&'static Api> {
+    SERVED.binary_search_by_key(&key, |api| api.key).ok().and_then(|index| SERVED.get(index))
+}
+
+/// The answer to ApiVersions.
+pub fn served_answer() -> wire::ApiVersionsResponse {
+    let keys = SERVED.iter().map(|api| {
+        message!(wire::api_versions_response::ApiVersion {
+            api_key: api.key,
+            min_version: api.advertised_min,
+            max_version: api.max,
+        })
+    });
+    message!(wire::ApiVersionsResponse { api_keys: keys.collect() })
+}
+
+/// The page `docs/reference/apis.md`, from the table.
+pub fn reference_page() -> String {
+    let mut page = String::from(
+        "# Served APIs\n\n\
+         Generated from the table in `broker/src/protocol/api.rs`; a test keeps it current (`UPDATE_EXPECT=1` rewrites it).\n\n\
+         | key | API | versions |\n|---|---|---|\n",
+    );
+    for api in SERVED {
+        let note = if api.advertised_min < api.min {
+            format!(" (advertised from {}, as Kafka does for librdkafka's sake)", api.advertised_min)
+        } else {
+            String::new()
+        };
+        page.push_str(&format!("| {} | {} | {}–{}{note} |\n", api.key, api.name, api.min, api.max));
+    }
+    page.push_str(
+        "\n## Left out, and why\n\n\
+         - **Transactions** (24–28, and a transactional id in InitProducerId or FindCoordinator): not built yet; answered with error 35 and a message.\n\
+         - **Consumer, streams and share groups** (68, 69, 76–79, 83–92): not built yet; clients use the classic protocol.\n\
+         - **OffsetCommit and OffsetFetch v10**: name topics by id; clients fall back to v9.\n\
+         - **Fetch sessions** (KIP-227): every answer has session id 0, so clients send full fetches, which is legal.\n\
+         - **Tiered storage**: ListOffsets v11 (earliest pending upload) is not served; earliest local is the log start.\n\
+         - **SASL, ACLs, quotas, delegation tokens** (17, 29–31, 36, 38–41, 48–51): not built yet.\n\
+         - **Client telemetry** (71, 72): not advertised, which saves clients two round trips.\n",
+    );
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_within_the_codec() {
+        assert!(SERVED.windows(2).all(|pair| pair[0].key < pair[1].key));
+        for api in SERVED {
+            assert!(api.min <= api.max && api.advertised_min <= api.min, "{}", api.name);
+        }
+    }
+
+    #[test]
+    fn the_reference_page_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/apis.md");
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
+            std::fs::write(path, reference_page()).unwrap();
+        }
+        let Ok(page) = std::fs::read_to_string(path) else {
+            // The packaged crate has no docs folder beside it; the repository always has.
+            assert!(!std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).exists());
+            return;
+        };
+        assert_eq!(page, reference_page(), "run the broker's tests with UPDATE_EXPECT=1");
+    }
+}

@@ -1,0 +1,87 @@
+//! Group commit: one round syncs every partition that was dirty when it began.
+//!
+//! 1. Take the list of dirty partitions.
+//! 2. Under each log's lock, take what has to be synced (`begin_sync`). Appends go on from here and make the partition dirty again.
+//! 3. Sync each without a lock, and as soon as it is done complete it, advance its high watermark and wake who waits.
+//!
+//! Everyone who appended while a round ran shares the next one. A failed sync poisons that log only.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+
+use super::Partition;
+
+/// Partitions with unsynced appends.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Held during a round: two at once would find each other's syncs under way.
+    round: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    partitions: Vec<Arc<Partition>>,
+    stopped: bool,
+}
+
+impl Dirty {
+    pub(super) fn push(&self, partition: Arc<Partition>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.partitions.push(partition);
+        if state.partitions.len() == 1 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Blocks until something is dirty; `false` once stopped.
+    pub(crate) fn wait(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.partitions.is_empty() && !state.stopped {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        !state.stopped
+    }
+
+    pub(crate) fn stop(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.changed.notify_all();
+    }
+
+    /// One round of group commit. Returns how many partitions were synced.
+    pub(crate) fn flush_round(&self) -> usize {
+        let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        let partitions = std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).partitions);
+        let begun: Vec<_> = partitions
+            .into_iter()
+            .filter_map(|partition| {
+                // Cleared before the sync is taken: an append after this marks it again, one before it is included.
+                partition.is_dirty.store(false, Ordering::Release);
+                let job = partition.lock().as_mut()?.begin_sync()?;
+                Some((partition, job))
+            })
+            .collect();
+        let count = begun.len();
+        for (partition, job) in begun {
+            let result = job.run();
+            let mut guard = partition.lock();
+            let Some(log) = guard.as_mut() else { continue };
+            let completed = log.complete_sync(job, result);
+            drop(guard);
+            match completed {
+                Ok(flushed) => {
+                    if partition.high_watermark.fetch_max(flushed, Ordering::AcqRel) < flushed {
+                        partition.watchers.wake();
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(topic = %partition.topic, partition = partition.index, %error, "sync failed");
+                    partition.failed.store(true, Ordering::Release);
+                    partition.watchers.wake();
+                }
+            }
+        }
+        count
+    }
+}

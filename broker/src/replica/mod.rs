@@ -1,0 +1,353 @@
+//! A partition as clients see it: its log, its high watermark, and who waits for it.
+//!
+//! One replica leads and there are no others yet, so the high watermark is a matter of the disk:
+//! - `Flush::Durable`: it follows `flushed_offset`. An append marks the partition dirty; the flusher (`flush_round`) shares fsyncs
+//!   over all dirty partitions, and appends go on meanwhile.
+//! - `Flush::Os`: it follows the log end offset, at once.
+//!
+//! Readers are bounded by the high watermark, so they never see what a crash takes back.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::{Bytes, BytesMut};
+use uuid::Uuid;
+
+use crate::config::Flush;
+use crate::log::{AppendError, AppendOrigin, AppendRules, Appended, Log, LogConfig, LogError, ReadError, TimestampOffset, ValidBatch};
+
+mod flusher;
+mod waiting;
+mod watch;
+
+pub(crate) use flusher::Dirty;
+pub use waiting::Attempt;
+pub(crate) use waiting::Waiting;
+pub use watch::{Watch, Waker};
+use watch::Watchers;
+
+/// Up to where a reader sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    #[default]
+    ReadUncommitted,
+    /// Up to the last stable offset.
+    ReadCommitted,
+}
+
+/// What a fetch found.
+#[derive(Debug, Clone, Default)]
+pub struct Fetched {
+    /// Whole batches in offset order, shared with the log's tail or read from a segment. The first may begin below the wanted
+    /// offset: the reader skips.
+    pub batches: Vec<Bytes>,
+    /// Bytes in all of them.
+    pub size_bytes: usize,
+    /// Where to read on; the wanted offset if nothing was found.
+    pub next_offset: i64,
+    /// Exclusive end of what is acknowledged.
+    pub high_watermark: i64,
+    /// Exclusive end of what no open transaction holds back.
+    pub last_stable_offset: i64,
+    /// Earliest offset there is.
+    pub log_start_offset: i64,
+}
+
+/// Why a partition refuses.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PartitionError {
+    /// The partition was deleted, or the broker was shut down.
+    #[error("partition {0} is gone")]
+    Gone(String),
+    /// The batch was refused.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The read was refused.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// One partition of a topic on this broker, which leads it.
+#[derive(Debug)]
+pub struct Partition {
+    topic: Arc<str>,
+    topic_id: Uuid,
+    index: i32,
+    leader_epoch: i32,
+    flush: Flush,
+    /// `None` once the partition is deleted or closed.
+    log: Mutex<Option<Log>>,
+    /// A copy of the log's, so that checking a batch takes no lock of the log.
+    rules: RwLock<AppendRules>,
+    high_watermark: AtomicI64,
+    watchers: Arc<Watchers>,
+    dirty: Arc<Dirty>,
+    /// Whether the partition is in the list of dirty ones.
+    is_dirty: AtomicBool,
+    /// A sync failed, or the partition is gone: nothing more will be acknowledged.
+    failed: AtomicBool,
+}
+
+impl Partition {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        topic_id: Uuid,
+        index: i32,
+        leader_epoch: i32,
+        flush: Flush,
+        log: Log,
+        dirty: Arc<Dirty>,
+    ) -> Self {
+        // Opening a log syncs what it recovered, so all of it is acknowledged.
+        let high_watermark = AtomicI64::new(log.log_end_offset());
+        let rules = RwLock::new(log.append_rules());
+        Self {
+            topic,
+            topic_id,
+            index,
+            leader_epoch,
+            flush,
+            log: Mutex::new(Some(log)),
+            rules,
+            high_watermark,
+            watchers: Arc::default(),
+            dirty,
+            is_dirty: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Appends one record batch (format v2) as a client's produce would: its base offset and leader epoch are written into it, its CRC,
+    /// records and sequence are checked. It is acknowledged when `high_watermark` is beyond `last_offset`.
+    pub fn append(self: &Arc<Self>, batch: BytesMut, now_ms: i64) -> Result<Appended, PartitionError> {
+        let (appended, wake) = self.append_quietly(batch, AppendOrigin::Client, now_ms)?;
+        wake.wake();
+        Ok(appended)
+    }
+
+    /// Appends without waking anyone: the caller wakes when it has left its own lock.
+    pub(crate) fn append_quietly(
+        self: &Arc<Self>,
+        batch: BytesMut,
+        origin: AppendOrigin,
+        now_ms: i64,
+    ) -> Result<(Appended, Wake), PartitionError> {
+        let rules = *self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let batch = ValidBatch::check(batch, &rules, origin, now_ms)?;
+        let mut guard = self.lock();
+        let log = guard.as_mut().ok_or_else(|| self.gone())?;
+        let appended = log.append(batch, self.leader_epoch, now_ms)?;
+        let advanced = match self.flush {
+            Flush::Os => {
+                let end = log.log_end_offset();
+                self.high_watermark.fetch_max(end, Ordering::AcqRel) < end
+            }
+            Flush::Durable => false,
+        };
+        drop(guard);
+        if self.flush == Flush::Durable && !appended.duplicate {
+            self.mark_dirty();
+        }
+        Ok((appended, Wake { watchers: advanced.then(|| self.watchers.clone()) }))
+    }
+
+    pub(crate) fn mark_dirty(self: &Arc<Self>) {
+        if !self.is_dirty.swap(true, Ordering::AcqRel) {
+            self.dirty.push(self.clone());
+        }
+    }
+
+    /// Reads whole batches from the one that holds `offset`, about `max_bytes`, but at least one batch. Empty at the end of what the
+    /// isolation shows; `ReadError::OutOfRange` outside the log.
+    pub fn fetch(&self, offset: i64, max_bytes: usize, isolation: Isolation) -> Result<Fetched, PartitionError> {
+        self.fetch_bounded(offset, max_bytes, isolation, true)
+    }
+
+    /// As `fetch`, but without the promise of one batch unless `at_least_one_batch`.
+    pub fn fetch_bounded(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        isolation: Isolation,
+        at_least_one_batch: bool,
+    ) -> Result<Fetched, PartitionError> {
+        let guard = self.lock();
+        let log = guard.as_ref().ok_or_else(|| self.gone())?;
+        let high_watermark = self.high_watermark();
+        let last_stable_offset = high_watermark;
+        let bound = match isolation {
+            Isolation::ReadUncommitted => high_watermark,
+            Isolation::ReadCommitted => last_stable_offset,
+        };
+        let log_start_offset = log.log_start_offset();
+        let plan = log.plan_read(offset, max_bytes, bound, at_least_one_batch)?;
+        drop(guard);
+        let slice = plan.perform()?;
+        Ok(Fetched {
+            batches: slice.batches,
+            size_bytes: slice.size_bytes,
+            next_offset: slice.next_offset,
+            high_watermark,
+            last_stable_offset,
+            log_start_offset,
+        })
+    }
+
+    /// Calls the waker whenever the high watermark has advanced (and once when the partition goes away), until the watch is dropped. No
+    /// lock is held while it is called; it must be quick.
+    pub fn watch(&self, waker: Waker) -> Watch {
+        Watchers::add(&self.watchers, waker)
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// The topic's id.
+    pub fn topic_id(&self) -> Uuid {
+        self.topic_id
+    }
+
+    /// The partition's number.
+    pub fn index(&self) -> i32 {
+        self.index
+    }
+
+    /// Exclusive end of what is acknowledged, which is what readers see.
+    pub fn high_watermark(&self) -> i64 {
+        self.high_watermark.load(Ordering::Acquire)
+    }
+
+    /// Nothing more will be acknowledged: a sync failed, or the partition is gone.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Exclusive end of what no open transaction holds back.
+    pub fn last_stable_offset(&self) -> i64 {
+        // There are no transactions yet.
+        self.high_watermark()
+    }
+
+    /// The epoch of this leadership.
+    pub fn leader_epoch(&self) -> i32 {
+        self.leader_epoch
+    }
+
+    /// Earliest offset there is; -1 when the partition is gone.
+    pub fn log_start_offset(&self) -> i64 {
+        self.lock().as_ref().map_or(-1, Log::log_start_offset)
+    }
+
+    /// Next offset to be written; -1 when the partition is gone.
+    pub fn log_end_offset(&self) -> i64 {
+        self.lock().as_ref().map_or(-1, Log::log_end_offset)
+    }
+
+    /// Bytes in all segments.
+    pub fn size_bytes(&self) -> u64 {
+        self.lock().as_ref().map_or(0, Log::size_bytes)
+    }
+
+    /// The first record with this timestamp or a later one, among those that readers see.
+    pub fn offset_for_timestamp(&self, timestamp_ms: i64) -> Result<Option<TimestampOffset>, PartitionError> {
+        let found = self.with_log(|log| log.offset_for_timestamp(timestamp_ms))??;
+        Ok(found.filter(|found| found.offset < self.high_watermark()))
+    }
+
+    /// The record with the highest timestamp.
+    pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, PartitionError> {
+        let found = self.with_log(|log| log.max_timestamp())??;
+        Ok(found.filter(|found| found.offset < self.high_watermark()))
+    }
+
+    /// The largest leader epoch at or below this one, and its end offset.
+    pub fn end_offset_for_epoch(&self, leader_epoch: i32) -> Result<Option<(i32, i64)>, PartitionError> {
+        if leader_epoch == self.leader_epoch {
+            return Ok(Some((leader_epoch, self.log_end_offset())));
+        }
+        self.with_log(|log| log.end_offset_for_epoch(leader_epoch))
+    }
+
+    /// Removes records below `offset` (-1: below the high watermark) and returns the new log start offset.
+    pub fn delete_records_before(&self, offset: i64, now_ms: i64) -> Result<i64, PartitionError> {
+        let high_watermark = self.high_watermark();
+        let offset = if offset == -1 { high_watermark } else { offset };
+        let mut guard = self.lock();
+        let log = guard.as_mut().ok_or_else(|| self.gone())?;
+        if offset < 0 || offset > high_watermark {
+            return Err(PartitionError::Read(ReadError::OutOfRange {
+                offset,
+                log_start_offset: log.log_start_offset(),
+                log_end_offset: high_watermark,
+            }));
+        }
+        if offset > log.log_start_offset() {
+            log.delete_records_before(offset, now_ms)?;
+        }
+        Ok(log.log_start_offset())
+    }
+
+    pub(crate) fn set_config(&self, config: LogConfig) {
+        let mut guard = self.lock();
+        if let Some(log) = guard.as_mut() {
+            log.set_config(config);
+            *self.rules.write().unwrap_or_else(PoisonError::into_inner) = log.append_rules();
+        }
+    }
+
+    /// Deletes what retention no longer keeps; how many segments.
+    pub(crate) fn apply_retention(&self, now_ms: i64) -> Result<usize, PartitionError> {
+        let high_watermark = self.high_watermark();
+        let mut guard = self.lock();
+        let log = guard.as_mut().ok_or_else(|| self.gone())?;
+        Ok(log.apply_retention(now_ms, high_watermark)?)
+    }
+
+    /// Recovery point and log start offset, for the checkpoints; `None` when gone.
+    pub(crate) fn checkpoint(&self) -> Option<(i64, i64)> {
+        self.lock().as_ref().map(|log| (log.flushed_offset(), log.log_start_offset()))
+    }
+
+    /// Takes the log out: what comes after finds the partition gone.
+    pub(crate) fn take_log(&self) -> Option<Log> {
+        let log = self.lock().take();
+        self.failed.store(true, Ordering::Release);
+        self.watchers.wake();
+        log
+    }
+
+    fn with_log<T>(&self, with: impl FnOnce(&Log) -> T) -> Result<T, PartitionError> {
+        self.lock().as_ref().map(with).ok_or_else(|| self.gone())
+    }
+
+    fn gone(&self) -> PartitionError {
+        PartitionError::Gone(format!("{}-{}", self.topic, self.index))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Log>> {
+        // A panic under this lock is a bug of the log; its own checks decide whether it goes on.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes those who wait for the high watermark, if it advanced.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Wake {
+    watchers: Option<Arc<Watchers>>,
+}
+
+impl Wake {
+    pub(crate) fn wake(self) {
+        if let Some(watchers) = self.watchers {
+            watchers.wake();
+        }
+    }
+}

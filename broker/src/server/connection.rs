@@ -1,0 +1,196 @@
+//! One connection: frames in, answers out in the order of the requests.
+//!
+//! 1. The reading half cuts frames, decodes them and hands each to its handler in order; the place of its answer goes into a queue.
+//! 2. The writing half takes the places in order and writes each answer when it is there.
+//!
+//! Both are bounded. At most `PIPELINE_MAX` answers are owed and `IN_FLIGHT_BYTES_MAX` request bytes are unanswered; beyond that nothing is
+//! read. A fetch, whose answer can be large, starts only when the answers before it are written, so a client that asks and does not
+//! read holds one answer, and its own connection only.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::broker::Broker;
+use crate::protocol::framing::FrameCutter;
+use crate::protocol::{self, Decoded, FrameError, ReplyFrame, Request, Response};
+
+/// Answers owed to one connection.
+const PIPELINE_MAX: usize = 64;
+
+/// Request bytes of one connection that are not answered.
+const IN_FLIGHT_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectionError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("bad frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("closed in the middle of a frame, {0} bytes in")]
+    Torn(usize),
+    #[error("silent for {0} ms")]
+    Idle(i64),
+}
+
+/// The place of an answer in the queue.
+struct Owed {
+    answer: Pending,
+    request_bytes: usize,
+}
+
+enum Pending {
+    /// Encoded already.
+    Bytes(Bytes),
+    Response(ReplyFrame, oneshot::Receiver<Response>),
+}
+
+pub(super) async fn serve(
+    broker: Broker,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stopped: watch::Receiver<bool>,
+) -> Result<(), ConnectionError> {
+    stream.set_nodelay(true)?;
+    let (read, write) = stream.into_split();
+    let (owe, owed) = mpsc::channel(PIPELINE_MAX);
+    // Request bytes whose answers are written, told to the reading half.
+    let (done, progress) = watch::channel(Progress::default());
+    let mut writing = tokio::spawn(write_answers(write, owed, done));
+    let reading = read_requests(broker, read, peer, stopped, owe, progress);
+    tokio::select! {
+        read = reading => {
+            read?;
+            // The queue is closed: the writing half ends when the last answer is written.
+            match writing.await {
+                Ok(written) => written,
+                Err(_) => Ok(()),
+            }
+        }
+        written = &mut writing => match written {
+            Ok(written) => written,
+            Err(_) => Ok(()),
+        },
+    }
+}
+
+/// How far the writing half is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    answers: u64,
+    request_bytes: u64,
+}
+
+async fn read_requests(
+    broker: Broker,
+    mut stream: OwnedReadHalf,
+    peer: SocketAddr,
+    mut stopped: watch::Receiver<bool>,
+    owe: mpsc::Sender<Owed>,
+    mut progress: watch::Receiver<Progress>,
+) -> Result<(), ConnectionError> {
+    let cutter = FrameCutter::new(broker.config().request_bytes_max);
+    let idle_ms = broker.config().connections_idle_ms_max;
+    let idle = Duration::from_millis(u64::try_from(idle_ms).unwrap_or(u64::MAX));
+    let client_host = format!("/{}", peer.ip());
+    let mut buffer = BytesMut::new();
+    let mut started = Progress::default();
+    loop {
+        while let Some(frame) = cutter.next(&mut buffer)? {
+            let request_bytes = frame.len();
+            let pending = match protocol::decode(frame, &client_host)? {
+                Decoded::Answer(answer) => Pending::Bytes(answer),
+                Decoded::Request(incoming) => {
+                    let first = matches!(incoming.request, Request::Fetch(_));
+                    let allowed = |now: &Progress| {
+                        started.request_bytes - now.request_bytes <= IN_FLIGHT_BYTES_MAX as u64
+                            && (!first || started.answers == now.answers)
+                    };
+                    if progress.wait_for(allowed).await.is_err() {
+                        // The writing half has ended, and says why.
+                        return Ok(());
+                    }
+                    let (answer, answered) = oneshot::channel();
+                    let reply = incoming.reply;
+                    on_this_thread(|| {
+                        broker.submit(
+                            &incoming.context,
+                            incoming.request,
+                            // The connection may be gone by then.
+                            Box::new(move |response| drop(answer.send(response))),
+                        );
+                    });
+                    Pending::Response(reply, answered)
+                }
+            };
+            started.answers += 1;
+            started.request_bytes += request_bytes as u64;
+            if owe.send(Owed { answer: pending, request_bytes }).await.is_err() {
+                return Ok(());
+            }
+        }
+        buffer.reserve(cutter.room(&buffer));
+        let read = tokio::select! {
+            read = tokio::time::timeout(idle, stream.read_buf(&mut buffer)) => read,
+            _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+        };
+        match read {
+            // A client that waits for an answer is not idle.
+            Err(_) if started.answers > progress.borrow().answers => {}
+            Err(_) => return Err(ConnectionError::Idle(idle_ms)),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+            Ok(Err(error)) => return Err(error.into()),
+            Ok(Ok(0)) if buffer.is_empty() => return Ok(()),
+            Ok(Ok(0)) => return Err(ConnectionError::Torn(buffer.len())),
+            Ok(Ok(_)) => {}
+        }
+    }
+}
+
+/// Runs what may touch the disk; on a runtime with several threads the others take over meanwhile.
+fn on_this_thread(run: impl FnOnce()) {
+    match tokio::runtime::Handle::current().runtime_flavor() {
+        tokio::runtime::RuntimeFlavor::CurrentThread => run(),
+        _ => tokio::task::block_in_place(run),
+    }
+}
+
+async fn write_answers(
+    mut stream: OwnedWriteHalf,
+    mut owed: mpsc::Receiver<Owed>,
+    done: watch::Sender<Progress>,
+) -> Result<(), ConnectionError> {
+    while let Some(Owed { answer, request_bytes }) = owed.recv().await {
+        let bytes = match answer {
+            Pending::Bytes(bytes) => Some(bytes),
+            Pending::Response(reply, answered) => match answered.await {
+                Ok(Response::Silence) => None,
+                Ok(response) => Some(protocol::encode(&reply, response)?),
+                // The broker was shut down under the request: there will be no answer.
+                Err(_) => return Ok(()),
+            },
+        };
+        if let Some(bytes) = bytes {
+            match stream.write_all(&bytes).await {
+                Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => return Ok(()),
+                written => written?,
+            }
+        }
+        done.send_modify(|progress| {
+            progress.answers += 1;
+            progress.request_bytes += request_bytes as u64;
+        });
+    }
+    // The peer sees the end of the answers.
+    match stream.shutdown().await {
+        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error.into()),
+        _ => Ok(()),
+    }
+}
