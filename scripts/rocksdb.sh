@@ -15,11 +15,14 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 units=8
 unit_memory_kib=2200000
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/brooklet
 say() { printf 'brooklet: %s\n' "$*" >&2; }
 
 # What this library is built for, or failure where the crate's own build is the right one.
 architecture() {
-  [ -z "${ROCKSDB_LIB_DIR:-}${ROCKSDB_COMPILE:-}${CARGO_BUILD_TARGET:-}" ] || return 1
+  [ -z "${ROCKSDB_COMPILE:-}${CARGO_BUILD_TARGET:-}" ] || return 1
+  # A shell may still name the library of the version before.
+  case ${ROCKSDB_LIB_DIR:-} in '' | "$cache"/*) ;; *) return 1 ;; esac
   [ "$(uname -s)" = Linux ] && getconf GNU_LIBC_VERSION >/dev/null 2>&1 || return 1
   case ${CXX:-g++} in g++ | */g++ | g++-[0-9]* | */g++-[0-9]*) ;; *) return 1 ;; esac
   command -v "${CXX:-g++}" >/dev/null && command -v flock >/dev/null && command -v split >/dev/null || return 1
@@ -103,7 +106,6 @@ march=$(architecture) || exit 0
 release=$(version librocksdb-sys)
 release=${release##*+}
 [ -n "$release" ] || exit 0 # the lock file names no RocksDB: nothing to build
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/brooklet
 library=$cache/rocksdb-$release-$march-O2
 building=$library.building
 
