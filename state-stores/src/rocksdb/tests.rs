@@ -245,6 +245,100 @@ fn damage_is_named_and_deleting_the_directory_mends_it() {
 }
 
 #[test]
+fn damage_in_a_table_file_is_found_when_it_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut stores = open(directory.path(), &[keys("keys")]).unwrap();
+    let mut store = stores.key_value("keys").unwrap();
+    for key in 0..2000u32 {
+        store
+            .put(
+                &key.to_be_bytes(),
+                Some(&incompressible(u64::from(key), 100)),
+            )
+            .unwrap();
+    }
+    stores.commit(&Positions::default()).unwrap();
+    drop((stores, store));
+    // Opening replays the log into a table file.
+    drop(open(directory.path(), &[keys("keys")]).unwrap());
+    for file in fs::read_dir(directory.path().join("rocksdb")).unwrap() {
+        let path = file.unwrap().path();
+        let is_table = path.extension().is_some_and(|extension| extension == "sst");
+        let mut bytes = fs::read(&path).unwrap();
+        // The first half of the store's file is entries; damage further on is found when it is opened.
+        if is_table && bytes.len() > 100_000 {
+            let end = bytes.len() / 2;
+            bytes[..end].iter_mut().for_each(|byte| *byte ^= 0x55);
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+
+    let stores = open(directory.path(), &[keys("keys")]).unwrap();
+    let store = stores.key_value("keys").unwrap();
+    let read = |key: u32| store.read(&key.to_be_bytes(), &mut Vec::new());
+    let error = (0..2000)
+        .find_map(|key| read(key).err())
+        .expect("the damage is found");
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+    let mut iterator = store
+        .range(Unbounded, Unbounded, Direction::Forward)
+        .unwrap();
+    let error = loop {
+        match iterator.next() {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the iteration ended as if all were well"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+}
+
+#[test]
+fn expired_windows_give_their_space_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let spec = StoreSpec {
+        name: "windows".to_owned(),
+        kind: StoreKind::Window {
+            retention_ms: 100,
+            segment_interval_ms: 50,
+        },
+        backend: Backend::RocksDb,
+    };
+    let mut stores = Stores::open(Some(directory.path()), &[spec], &Memory::new(0)).unwrap();
+    let mut store = stores.window("windows").unwrap();
+    // 80 KB a segment, 3 of which are kept; 32 MB in all.
+    for segment in 0..400i64 {
+        for key in 0..80u64 {
+            let value = incompressible(segment as u64 * 80 + key, 1000);
+            let _ = store
+                .put(&key.to_be_bytes(), segment * 50, Some(&value))
+                .unwrap();
+        }
+        stores.commit(&Positions::default()).unwrap();
+    }
+    drop((stores, store));
+    let bytes: u64 = fs::read_dir(directory.path().join("rocksdb"))
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    // Live windows, a few memtables and the log of them; what is behind them in compaction.
+    assert!(bytes < 16 << 20, "{bytes} bytes");
+}
+
+/// Bytes that differ with the seed and do not compress.
+fn incompressible(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    })
+    .take(length)
+    .collect()
+}
+
+#[test]
 fn all_stores_together_stay_within_one_budget() {
     let directory = tempfile::tempdir().unwrap();
     let memory = Memory::new(8 << 20);
