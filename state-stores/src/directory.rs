@@ -21,8 +21,7 @@ const FORMAT_WORDS: &str = "brooklet state ";
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
-    /// Held for its lock.
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -56,7 +55,7 @@ impl Directory {
         }
         Ok(Directory {
             path: path.to_path_buf(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -75,6 +74,14 @@ impl Directory {
         absent_is_fine(fs::remove_dir_all(&database))
             .map_err(failed(&database, "cannot delete"))?;
         absent_is_fine(fs::remove_file(&format)).map_err(failed(&format, "cannot delete"))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing the file would do, but for a child process that another thread is just starting: until its exec it has
+        // the file too. An error leaves it to the closing.
+        let _ = self.lock.unlock();
     }
 }
 
