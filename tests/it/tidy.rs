@@ -363,7 +363,12 @@ fn what_decides_uses_no_clock_thread_socket_or_chance_of_its_own() {
     let pure = [
         "streams-core/src/task",
         "streams-core/src/topology",
+        "streams-core/src/cache",
+        "streams-core/src/typed_store",
+        "streams-core/src/partitioner",
         "streams-dsl/src",
+        "state-stores/src",
+        "broker/src/metadata",
         "broker/src/log",
         "broker/src/coordinator",
     ];
@@ -389,7 +394,6 @@ fn what_decides_uses_no_clock_thread_socket_or_chance_of_its_own() {
         "SystemTime::now",
         "Instant::now",
         "rand",
-        "RandomState",
         "getrandom",
         "Uuid::new_v4",
     ];
