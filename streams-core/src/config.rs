@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::StreamsError;
+pub use crate::topology::AutoOffsetReset;
 
 /// What a crash may repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -22,18 +23,6 @@ pub enum ErrorHandler {
     /// Log it, count it as dropped, and go on with the next record (Kafka's `LogAndContinue…`). What the record has already
     /// forwarded or stored stays.
     LogAndContinue,
-}
-
-/// Where to begin when nothing is committed, or the committed offset is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum AutoOffsetReset {
-    /// At the log start.
-    #[default]
-    Earliest,
-    /// At the end.
-    Latest,
-    /// Nowhere: an error.
-    None,
 }
 
 /// The settings of one application instance.

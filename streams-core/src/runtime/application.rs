@@ -1,18 +1,21 @@
 //! What the threads of one application instance share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
 
 use brooklet_state_stores::Memory;
 
-use crate::client::{ClientError, Cluster, Consumer, ConsumerOptions, ProducerOptions};
+use crate::client::{Claim, ClaimState, ClientError, Cluster, Consumer, ConsumerOptions, MemberIdentity, ProducerOptions};
 use crate::clock::Clock;
 use crate::config::StreamsConfig;
+use crate::error::StreamsError;
 use crate::task::{RecordCollector, SharedCollector};
 use crate::topology::Topology;
 
+use super::requests::Requests;
 use super::state_directory::StateDirectory;
 
-/// Settings, topology and cluster of a running instance; read-only.
+/// Settings, topology and cluster of a running instance.
 pub(crate) struct Application {
     pub(crate) config: StreamsConfig,
     pub(crate) topology: Arc<Topology>,
@@ -20,6 +23,8 @@ pub(crate) struct Application {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) state: StateDirectory,
     pub(crate) memory: Memory,
+    /// The claim on the group; let go when the instance has stopped.
+    pub(crate) claim: Mutex<Option<Box<dyn Claim>>>,
 }
 
 impl Application {
@@ -41,6 +46,27 @@ impl Application {
             linger_ms: self.config.linger_ms,
             properties: self.config.producer_properties.clone(),
         })?;
-        Ok(RecordCollector::shared(producer))
+        Ok(RecordCollector::new(producer))
+    }
+
+    /// Requests whose caller waits: for starting, not for running.
+    pub(crate) fn requests(&self) -> Result<Requests, ClientError> {
+        Ok(Requests::new(self.cluster.admin()?, Arc::clone(&self.clock), self.config.task_timeout_ms.min(60_000)))
+    }
+
+    /// As whom to commit now; `None` while the group settles.
+    pub(crate) fn member(&self, waker: &Waker) -> Result<Option<MemberIdentity>, StreamsError> {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(claim) = claim.as_mut() else { return Ok(Some(MemberIdentity::simple())) };
+        match claim.poll(self.clock.now_ms(), waker) {
+            ClaimState::Held(member) => Ok(Some(member)),
+            ClaimState::Pending => Ok(None),
+            ClaimState::Refused(message) | ClaimState::Lost(message) => Err(StreamsError::SecondInstance(message)),
+        }
+    }
+
+    /// Leaves the group.
+    pub(crate) fn release_claim(&self) {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

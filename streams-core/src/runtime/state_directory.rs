@@ -46,9 +46,9 @@ impl StateDirectory {
         self.root.join(task.to_string())
     }
 
-    /// Where global stores live.
-    pub(crate) fn global(&self) -> PathBuf {
-        self.root.join("global")
+    /// Where a thread's copy of global stores lives.
+    pub(crate) fn global(&self, thread: &str, task: TaskId) -> PathBuf {
+        self.root.join("global").join(thread).join(task.subtopology.to_string())
     }
 
     /// Names this instance, the same after a restart.

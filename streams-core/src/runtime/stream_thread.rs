@@ -11,23 +11,29 @@
 //! processed while a commit is on its way; it is short, and every position of the tasks stands for one moment.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use brooklet_state_stores::{Positions, Stores};
+use brooklet_state_stores::{Backend, Positions, Stores, timestamped};
 
+use crate::cache::ThreadCache;
+use crate::client::record_batch::BatchCursor;
 use crate::client::{
-    Admin, AdminRequest, AdminResponse, ClientErrorKind, CommittedOffset, Completion, Consumer, Fetched, MemberIdentity, RequestId, Slot, TopicHandle,
-    TopicPartition,
+    Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset, Completion, Consumer, Fetched, OffsetSpec,
+    RequestId, Slot, TopicHandle, TopicPartition,
 };
+use crate::config::ErrorHandler;
 use crate::error::StreamsError;
-use crate::task::{SharedCollector, Task};
-use crate::topology::TaskId;
+use crate::processor::DropReason;
+use crate::task::{GlobalStores, SharedCollector, Task, TaskEnvironment, TaskSettings};
+use crate::topology::{AutoOffsetReset, TaskId};
 
 use super::application::Application;
 use super::metrics::ThreadMetrics;
-use super::restore::{self, Restoration};
+use super::requests::Requests;
+use super::restore::{self, RebuildReason, Restoration};
 
 /// What one step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +48,15 @@ pub(crate) struct Step {
 enum State {
     /// Its stores are being filled from their changelogs.
     Restoring(Stores),
-    /// It processes.
+    /// It processes. A global task only keeps its stores up to date.
     Running(Task),
-    /// It was closed, or is being moved between the two states above.
+    /// It was closed, or is between the two states above.
     Closed,
 }
 
+/// A store's changelog while it is restored.
 struct Changelog {
     store: String,
-    partition: TopicPartition,
     slot: Option<Slot>,
     position: i64,
     end: i64,
@@ -58,20 +64,23 @@ struct Changelog {
 
 struct Input {
     partition: TopicPartition,
-    start: i64,
+    start: CommittedOffset,
+    /// Our own topic: what is committed is deleted from time to time.
     repartition: bool,
     slot: Option<Slot>,
     paused: bool,
-    committed: i64,
+    /// Of a global task: where the partition ended when the thread began; tasks wait until it is reached.
+    load_to: i64,
 }
 
 struct ThreadTask {
     id: TaskId,
+    global: bool,
+    /// All of its stores are on disk.
+    durable: bool,
     state: State,
     inputs: Vec<Input>,
     changelogs: Vec<Changelog>,
-    /// Handle of each changelog of a running task: where its acknowledged positions are found.
-    logged: Vec<(String, TopicHandle, i32)>,
 }
 
 #[derive(Clone, Copy)]
@@ -84,17 +93,21 @@ enum Commit {
     Idle,
     /// Caches are flushed; output is on its way.
     Producing { since_ms: i64 },
-    /// Offsets are on their way.
-    Offsets { since_ms: i64, request: RequestId, sent: Vec<(TopicPartition, CommittedOffset)> },
+    /// Offsets are on their way; without a request while it is not settled as whom to commit.
+    Offsets { since_ms: i64, request: Option<RequestId>, offsets: Vec<(TopicPartition, CommittedOffset)> },
 }
 
 /// What the thread is told about one of its tasks.
+#[derive(Clone)]
 pub(crate) struct Assigned {
     pub(crate) id: TaskId,
     pub(crate) inputs: Vec<AssignedInput>,
+    /// Keeps global stores up to date, a copy in each thread, from all partitions.
+    pub(crate) global: bool,
 }
 
 /// An input partition, and where to begin.
+#[derive(Clone)]
 pub(crate) struct AssignedInput {
     pub(crate) partition: TopicPartition,
     pub(crate) start: CommittedOffset,
@@ -105,23 +118,25 @@ pub(crate) struct AssignedInput {
 pub(crate) struct StreamThread {
     application: Arc<Application>,
     metrics: Arc<ThreadMetrics>,
+    name: String,
     consumer: Box<dyn Consumer>,
     admin: Box<dyn Admin>,
     collector: SharedCollector,
-    member: MemberIdentity,
+    cache: Rc<ThreadCache>,
+    globals: GlobalStores,
     waker: Waker,
     tasks: Vec<ThreadTask>,
-    routes: Vec<Option<Route>>,
+    routes: HashMap<Slot, Route>,
     commit: Commit,
     last_commit_ms: i64,
     last_purge_ms: i64,
-    processed_since_commit: bool,
+    uncommitted: bool,
     stopping: bool,
     /// Acknowledged end offset of each partition written to, exclusive.
     acknowledged: HashMap<(TopicHandle, i32), i64>,
     fetched: Vec<Fetched>,
     completions: Vec<Completion>,
-    answers: Vec<(RequestId, Result<AdminResponse, crate::client::ClientError>)>,
+    answers: Vec<(RequestId, Result<AdminResponse, ClientError>)>,
 }
 
 impl StreamThread {
@@ -130,8 +145,7 @@ impl StreamThread {
         application: Arc<Application>,
         metrics: Arc<ThreadMetrics>,
         name: &str,
-        member: MemberIdentity,
-        waker: Waker,
+            waker: Waker,
         assigned: Vec<Assigned>,
     ) -> Result<Self, StreamsError> {
         let config = &application.config;
@@ -139,21 +153,25 @@ impl StreamThread {
         let collector = application.collector(&format!("{name}-producer"))?;
         let admin = application.cluster.admin()?;
         let now_ms = application.clock.now_ms();
-        metrics.tasks.store(assigned.len() as u64, Ordering::Relaxed);
-        tracing::info!(thread = name, tasks = assigned.len(), commit_interval_ms = config.commit_interval_ms, "stream thread starts");
+        let tasks = assigned.iter().filter(|task| !task.global).count();
+        metrics.tasks.store(tasks as u64, Ordering::Relaxed);
+        tracing::info!(thread = name, tasks, "stream thread starts");
+        let cache_bytes = config.cache_bytes_max / config.stream_threads;
         let mut thread = Self {
+            cache: ThreadCache::new(cache_bytes, config.processing_handler == ErrorHandler::LogAndContinue),
+            globals: GlobalStores::default(),
             metrics,
+            name: name.to_owned(),
             consumer,
             admin,
             collector,
-            member,
             waker,
             tasks: Vec::new(),
-            routes: Vec::new(),
+            routes: HashMap::new(),
             commit: Commit::Idle,
             last_commit_ms: now_ms,
             last_purge_ms: now_ms,
-            processed_since_commit: false,
+            uncommitted: false,
             stopping: false,
             acknowledged: HashMap::new(),
             fetched: Vec::new(),
@@ -161,10 +179,11 @@ impl StreamThread {
             answers: Vec::new(),
             application,
         };
-        for task in assigned {
-            thread.open_task(task)?;
+        let mut requests = thread.application.requests()?;
+        // Global tasks come first: the others look their stores up.
+        for task in assigned.into_iter() {
+            thread.open_task(task, &mut requests, now_ms)?;
         }
-        thread.begin_restoration()?;
         Ok(thread)
     }
 
@@ -185,8 +204,7 @@ impl StreamThread {
                 progressed = true;
             }
         }
-        let wake_at_ms = (self.last_commit_ms + self.application.config.commit_interval_ms).min(now_ms + self.application.config.poll_ms).max(now_ms + 1);
-        Ok(Step { progressed, wake_at_ms })
+        Ok(Step { progressed, wake_at_ms: self.wake_at_ms(now_ms) })
     }
 
     /// Asks for a last commit; [`StreamThread::stopped`] says when it is through.
@@ -196,12 +214,12 @@ impl StreamThread {
 
     /// Whether everything is committed after [`StreamThread::stop`].
     pub(crate) fn stopped(&self) -> bool {
-        self.stopping && matches!(self.commit, Commit::Idle) && !self.processed_since_commit
+        self.stopping && matches!(self.commit, Commit::Idle) && !self.uncommitted
     }
 
     /// Whether every task processes.
     pub(crate) fn restored(&self) -> bool {
-        self.tasks.iter().all(|task| matches!(task.state, State::Running(_)))
+        self.tasks.iter().all(|task| matches!(task.state, State::Running(_))) && self.globals_loaded()
     }
 
     /// Closes tasks and stores. What is not committed is dropped, to be processed again.
@@ -211,6 +229,480 @@ impl StreamThread {
                 task.close()?;
             }
         }
+        tracing::info!(thread = self.name, "stream thread stopped");
         Ok(())
     }
+
+    /// Opens a task's stores, and decides for each what is to be restored.
+    fn open_task(&mut self, assigned: Assigned, requests: &mut Requests, now_ms: i64) -> Result<(), StreamsError> {
+        let Assigned { id, inputs, global } = assigned;
+        let application = Arc::clone(&self.application);
+        let directory = if global { application.state.global(&self.name, id) } else { application.state.task(id) };
+        let specs = application.topology.store_specs(id.subtopology);
+        let mut stores = Stores::open(Some(&directory), &specs, &application.memory)?;
+        let changelogs: Vec<(String, TopicPartition)> = if global {
+            Vec::new()
+        } else {
+            application
+                .topology
+                .changelogs(&application.config.application_id, id.subtopology)
+                .into_iter()
+                .map(|changelog| (changelog.store, TopicPartition::new(changelog.topic, id.partition)))
+                .collect()
+        };
+        let partitions: Vec<TopicPartition> = changelogs.iter().map(|(_, partition)| partition.clone()).collect();
+        let starts = list_offsets(requests, &partitions, OffsetSpec::Earliest)?;
+        let ends = list_offsets(requests, &partitions, OffsetSpec::Latest { read_committed: false })?;
+        let mut decisions = Vec::new();
+        for (store, partition) in changelogs {
+            let offset = |of: &HashMap<TopicPartition, i64>| of.get(&partition).copied().unwrap_or(0);
+            let (start, end) = (offset(&starts), offset(&ends));
+            let decision = restore::decide(stores.positions().offset(&store), start, end);
+            decisions.push((store, partition, decision, end));
+        }
+        if let Some((store, reason)) = decisions.iter().find_map(|(store, _, decision, _)| match decision {
+            Restoration::Rebuild { reason, .. } => Some((store, reason)),
+            _ => None,
+        }) {
+            let why = match reason {
+                RebuildReason::BehindLogStart => "its changelog no longer has what it lacks",
+                RebuildReason::BeyondEnd => "its changelog ends before what it holds: the cluster or the topic was created anew",
+            };
+            tracing::warn!(task = %id, store, "store is rebuilt from its changelog: {why}");
+            drop(stores);
+            Stores::delete(&directory)?;
+            stores = Stores::open(Some(&directory), &specs, &application.memory)?;
+            for (_, partition, decision, end) in &mut decisions {
+                *decision = restore::decide(None, starts.get(partition).copied().unwrap_or(0), *end);
+            }
+        }
+        let task = self.tasks.len();
+        let mut restoring = Vec::new();
+        for (store, partition, decision, end) in decisions {
+            let from = match decision {
+                Restoration::Complete => {
+                    if stores.positions().offset(&store).is_none() {
+                        let mut positions = Positions::default();
+                        positions.set_offset(&store, end);
+                        stores.commit(&positions)?;
+                    }
+                    continue;
+                }
+                Restoration::From(from) | Restoration::Rebuild { from, .. } => from,
+            };
+            tracing::info!(task = %id, store, records = end - from, "restoring from {partition}");
+            self.metrics.restore_remaining.fetch_add(u64::try_from(end - from).unwrap_or(0), Ordering::Relaxed);
+            let slot = self.consumer.add(&partition, from)?;
+            self.routes.insert(slot, Route::Changelog { task, changelog: restoring.len() });
+            restoring.push(Changelog { store, slot: Some(slot), position: from, end });
+        }
+        let load_to = if global {
+            let partitions: Vec<TopicPartition> = inputs.iter().map(|input| input.partition.clone()).collect();
+            list_offsets(requests, &partitions, OffsetSpec::Latest { read_committed: false })?
+        } else {
+            HashMap::new()
+        };
+        let inputs = inputs
+            .into_iter()
+            .map(|input| Input {
+                load_to: load_to.get(&input.partition).copied().unwrap_or(0),
+                partition: input.partition,
+                start: input.start,
+                repartition: input.repartition,
+                slot: None,
+                paused: false,
+            })
+            .collect();
+        let durable = specs.iter().all(|spec| spec.backend == Backend::RocksDb);
+        self.tasks.push(ThreadTask { id, global, durable, state: State::Restoring(stores), inputs, changelogs: restoring });
+        self.run_when_restored(task, now_ms)
+    }
+
+    /// Turns a task whose stores are complete into a running one, and begins to fetch its inputs.
+    fn run_when_restored(&mut self, index: usize, now_ms: i64) -> Result<(), StreamsError> {
+        let Some(task) = self.tasks.get_mut(index) else { return Ok(()) };
+        if !matches!(task.state, State::Restoring(_)) || task.changelogs.iter().any(|changelog| changelog.slot.is_some()) {
+            return Ok(());
+        }
+        let State::Restoring(stores) = std::mem::replace(&mut task.state, State::Closed) else { return Ok(()) };
+        let config = &self.application.config;
+        let environment = TaskEnvironment {
+            application_id: config.application_id.clone(),
+            collector: Rc::clone(&self.collector),
+            cache: Rc::clone(&self.cache),
+            globals: self.globals.clone(),
+            settings: TaskSettings::of(config),
+            now_ms,
+        };
+        let partitions = task.inputs.iter().map(|input| input.partition.clone()).collect();
+        if task.global {
+            // Each thread's copy knows its own place in the topic.
+            for input in &mut task.inputs {
+                let position = stores.positions().metadata(&input.partition.to_string()).and_then(|bytes| bytes.try_into().ok()).map(i64::from_be_bytes);
+                input.start = CommittedOffset { offset: position.unwrap_or(input.start.offset), metadata: String::new() };
+            }
+        }
+        // What the stores hold of their changelogs is acknowledged.
+        let held: Vec<(String, i64)> = stores.positions().offsets().map(|(store, offset)| (store.to_owned(), offset)).collect();
+        let mut running = Task::new(&self.application.topology, task.id, partitions, stores, &environment)?;
+        for changelog in running.changelogs() {
+            if let Some((_, offset)) = held.iter().find(|(store, _)| *store == changelog.store) {
+                self.acknowledged.insert((changelog.handle, changelog.partition), *offset);
+            }
+        }
+        for (number, input) in task.inputs.iter_mut().enumerate() {
+            running.set_position(number, input.start.offset, &input.start.metadata);
+            let slot = self.consumer.add(&input.partition, input.start.offset)?;
+            input.slot = Some(slot);
+            self.routes.insert(slot, Route::Input { task: index, input: number });
+        }
+        if task.global {
+            self.globals.extend(running.global_stores());
+        }
+        task.state = State::Running(running);
+        tracing::debug!(task = %task.id, "task runs");
+        Ok(())
+    }
+
+    /// Whether the global stores hold what their topics held when the thread began.
+    fn globals_loaded(&self) -> bool {
+        self.tasks.iter().filter(|task| task.global).all(|task| match &task.state {
+            State::Running(running) => task.inputs.iter().enumerate().all(|(number, input)| running.position(number) >= input.load_to),
+            State::Restoring(_) | State::Closed => false,
+        })
+    }
+
+    fn poll_producer(&mut self, now_ms: i64) -> Result<bool, StreamsError> {
+        self.collector.borrow_mut().producer_mut().poll(now_ms, &self.waker, &mut self.completions)?;
+        let progressed = !self.completions.is_empty();
+        for completion in self.completions.drain(..) {
+            let offset = completion.result?;
+            let end = self.acknowledged.entry((completion.topic, completion.partition)).or_insert(0);
+            *end = (*end).max(offset + 1);
+        }
+        Ok(progressed)
+    }
+
+    fn poll_consumer(&mut self, now_ms: i64) -> Result<bool, StreamsError> {
+        self.consumer.poll(now_ms, &self.waker, &mut self.fetched)?;
+        let mut fetched = std::mem::take(&mut self.fetched);
+        let progressed = !fetched.is_empty();
+        for fetched in fetched.drain(..) {
+            match self.routes.get(&fetched.slot).copied() {
+                Some(Route::Input { task, input }) => self.take_input(task, input, fetched)?,
+                Some(Route::Changelog { task, changelog }) => self.take_changelog(task, changelog, fetched, now_ms)?,
+                // Removed since.
+                None => {}
+            }
+        }
+        self.fetched = fetched;
+        Ok(progressed)
+    }
+
+    fn take_input(&mut self, task: usize, number: usize, fetched: Fetched) -> Result<(), StreamsError> {
+        let Some(ThreadTask { global, inputs, state: State::Running(running), .. }) = self.tasks.get_mut(task) else { return Ok(()) };
+        let Some(input) = inputs.get_mut(number) else { return Ok(()) };
+        match &fetched.error {
+            None => {}
+            Some(error) if error.kind == ClientErrorKind::Retriable => {
+                tracing::debug!(partition = %input.partition, %error, "fetch will be retried");
+                return Ok(());
+            }
+            Some(error) if error.kind == ClientErrorKind::OffsetOutOfRange => {
+                let config = &self.application.config;
+                let of_source = self.application.topology.offset_reset(&config.application_id, &input.partition.topic);
+                let reset = if *global { AutoOffsetReset::Earliest } else { of_source.unwrap_or(config.auto_offset_reset) };
+                let spec = match reset {
+                    AutoOffsetReset::Earliest => OffsetSpec::Earliest,
+                    AutoOffsetReset::Latest => OffsetSpec::Latest { read_committed: false },
+                    AutoOffsetReset::None => return Err(StreamsError::Client(error.clone())),
+                };
+                let to = list_offsets(&mut self.application.requests()?, std::slice::from_ref(&input.partition), spec)?;
+                let to = to.get(&input.partition).copied().unwrap_or(0);
+                tracing::warn!(partition = %input.partition, %error, to, "position is outside of the log; it is reset as auto.offset.reset says");
+                running.set_position(number, to, "");
+                self.consumer.seek(fetched.slot, to);
+                return Ok(());
+            }
+            Some(error) => return Err(StreamsError::Client(error.clone())),
+        }
+        running.add_fetched(number, fetched)?;
+        if let Some(slot) = input.slot
+            && !input.paused
+            && running.input_buffered(number) > self.application.config.buffered_records_per_partition
+        {
+            input.paused = true;
+            self.consumer.pause(slot);
+        }
+        Ok(())
+    }
+
+    /// Writes what arrived of a changelog into its store.
+    fn take_changelog(&mut self, task: usize, number: usize, fetched: Fetched, now_ms: i64) -> Result<(), StreamsError> {
+        let Some(ThreadTask { id, changelogs, state: State::Restoring(stores), .. }) = self.tasks.get_mut(task) else { return Ok(()) };
+        let Some(changelog) = changelogs.get_mut(number) else { return Ok(()) };
+        match fetched.error {
+            None => {}
+            Some(error) if error.kind == ClientErrorKind::Retriable => return Ok(()),
+            Some(error) => {
+                return Err(StreamsError::Other(format!("task {id}, store {}: its changelog cannot be read at offset {}: {error}", changelog.store, changelog.position)));
+            }
+        }
+        let restored = restore_batches(stores, changelog, fetched)?;
+        self.metrics.restored_total.fetch_add(restored, Ordering::Relaxed);
+        let remaining = &self.metrics.restore_remaining;
+        remaining.store(remaining.load(Ordering::Relaxed).saturating_sub(restored), Ordering::Relaxed);
+        if changelog.position >= changelog.end
+            && let Some(slot) = changelog.slot.take()
+        {
+            tracing::info!(task = %id, store = changelog.store, "restored");
+            self.consumer.remove(slot);
+            self.routes.remove(&slot);
+            self.run_when_restored(task, now_ms)?;
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, now_ms: i64) -> Result<bool, StreamsError> {
+        let config = &self.application.config;
+        let loaded = self.globals_loaded();
+        let mut processed = 0;
+        let mut punctuated = false;
+        for task in &mut self.tasks {
+            let State::Running(running) = &mut task.state else { continue };
+            if !task.global && !loaded {
+                continue;
+            }
+            if self.collector.borrow_mut().producer_mut().pending_bytes() > config.output_bytes_max {
+                self.collector.borrow_mut().producer_mut().flush(now_ms);
+                break;
+            }
+            if !task.global && !outputs_known(running, &self.collector) {
+                continue;
+            }
+            let taken = running.process(now_ms, config.run_records_max)?;
+            punctuated |= running.punctuate(now_ms)?;
+            processed += taken;
+            for (number, input) in task.inputs.iter_mut().enumerate() {
+                if let Some(slot) = input.slot
+                    && input.paused
+                    && running.input_buffered(number) <= config.buffered_records_per_partition
+                {
+                    input.paused = false;
+                    self.consumer.resume(slot);
+                }
+            }
+        }
+        self.uncommitted |= processed > 0 || punctuated;
+        if processed > 0 {
+            self.metrics.process_total.fetch_add(processed as u64, Ordering::Relaxed);
+        }
+        Ok(processed > 0 || punctuated)
+    }
+
+    fn commit_due(&self, now_ms: i64) -> bool {
+        if !self.uncommitted {
+            return false;
+        }
+        let config = &self.application.config;
+        let running = || self.tasks.iter().filter_map(|task| if let State::Running(running) = &task.state { Some(running) } else { None });
+        let uncommitted_bytes: usize = running().map(Task::uncommitted_bytes).sum();
+        self.stopping
+            || now_ms - self.last_commit_ms >= config.commit_interval_ms
+            || running().any(Task::wants_commit)
+            || usize::try_from(config.uncommitted_bytes_max).is_ok_and(|limit| uncommitted_bytes > limit)
+    }
+
+    fn begin_commit(&mut self, now_ms: i64) -> Result<(), StreamsError> {
+        for task in &mut self.tasks {
+            if let State::Running(running) = &mut task.state {
+                running.flush(now_ms)?;
+            }
+        }
+        self.collector.borrow_mut().producer_mut().flush(now_ms);
+        self.commit = Commit::Producing { since_ms: now_ms };
+        self.advance_commit(now_ms).map(drop)
+    }
+
+    fn advance_commit(&mut self, now_ms: i64) -> Result<bool, StreamsError> {
+        if let Commit::Producing { since_ms } = self.commit {
+            self.poll_producer(now_ms)?;
+            let pending = self.collector.borrow_mut().producer_mut().pending_records();
+            if pending > 0 {
+                return self.check_commit_time(since_ms, now_ms, || format!("{pending} records of output are not acknowledged"));
+            }
+            let mut offsets = Vec::new();
+            for task in self.tasks.iter().filter(|task| !task.global) {
+                if let State::Running(running) = &task.state {
+                    offsets.extend(running.offsets_to_commit());
+                }
+            }
+            if offsets.is_empty() {
+                self.commit_stores(since_ms, now_ms, &offsets)?;
+                return Ok(true);
+            }
+            self.commit = Commit::Offsets { since_ms, request: None, offsets };
+        }
+        self.submit_offsets()?;
+        self.admin.poll(now_ms, &self.waker, &mut self.answers);
+        let mut answers = std::mem::take(&mut self.answers);
+        let mut progressed = false;
+        for (id, answer) in answers.drain(..) {
+            let Commit::Offsets { since_ms, request, offsets } = &mut self.commit else { continue };
+            if *request != Some(id) {
+                // A purge of repartition topics; the next one deletes what this one could not.
+                continue;
+            }
+            progressed = true;
+            let since_ms = *since_ms;
+            let offsets = std::mem::take(offsets);
+            match answer {
+                Ok(_) => self.commit_stores(since_ms, now_ms, &offsets)?,
+                Err(error) if error.kind == ClientErrorKind::Retriable => {
+                    tracing::warn!(thread = self.name, %error, "commit of offsets will be retried");
+                    self.commit = Commit::Offsets { since_ms, request: None, offsets };
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.answers = answers;
+        if let Commit::Offsets { since_ms, .. } = self.commit {
+            self.check_commit_time(since_ms, now_ms, || "the offsets are not acknowledged".to_owned())?;
+        }
+        Ok(progressed)
+    }
+
+    /// Whether the commit has taken longer than `task.timeout.ms`.
+    fn check_commit_time(&self, since_ms: i64, now_ms: i64, state: impl FnOnce() -> String) -> Result<bool, StreamsError> {
+        let limit_ms = self.application.config.task_timeout_ms;
+        if now_ms - since_ms > limit_ms {
+            return Err(StreamsError::Other(format!("commit: {} after task.timeout.ms, {limit_ms} ms", state())));
+        }
+        Ok(false)
+    }
+
+    /// Sends the offsets of the commit under way, unless they are sent or the group is not settled.
+    fn submit_offsets(&mut self) -> Result<(), StreamsError> {
+        let Commit::Offsets { request: request @ None, offsets, .. } = &mut self.commit else { return Ok(()) };
+        if let Some(member) = self.application.member(&self.waker)? {
+            let group = self.application.config.application_id.clone();
+            *request = Some(self.admin.submit(AdminRequest::CommitOffsets { group, member, offsets: offsets.clone() }));
+        }
+        Ok(())
+    }
+
+    /// Last step of a commit: the stores take what the acknowledged offsets stand for.
+    fn commit_stores(&mut self, since_ms: i64, now_ms: i64, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), StreamsError> {
+        let (mut dropped, mut late) = (0, 0);
+        for task in &mut self.tasks {
+            let State::Running(running) = &mut task.state else { continue };
+            let mut positions = Positions::default();
+            for changelog in running.changelogs() {
+                if let Some(end) = self.acknowledged.get(&(changelog.handle, changelog.partition)) {
+                    positions.set_offset(&changelog.store, *end);
+                }
+            }
+            // A store in memory is loaded from the start again.
+            if task.durable && task.global {
+                for (number, input) in task.inputs.iter().enumerate() {
+                    positions.set_metadata(input.partition.to_string(), running.position(number).to_be_bytes().to_vec());
+                }
+            }
+            running.commit_stores(&positions)?;
+            dropped += running.dropped().total();
+            late += running.dropped().of(DropReason::Late);
+        }
+        let took_ms = u64::try_from(now_ms - since_ms).unwrap_or(0);
+        self.metrics.dropped_total.store(dropped, Ordering::Relaxed);
+        self.metrics.late_total.store(late, Ordering::Relaxed);
+        self.metrics.commit_latency_ms_total.fetch_add(took_ms, Ordering::Relaxed);
+        self.metrics.commit_latency_ms_max.fetch_max(took_ms, Ordering::Relaxed);
+        self.metrics.commit_total.fetch_add(1, Ordering::Release);
+        self.commit = Commit::Idle;
+        self.uncommitted = false;
+        self.last_commit_ms = now_ms;
+        if now_ms - self.last_purge_ms >= self.application.config.repartition_purge_interval_ms {
+            self.last_purge_ms = now_ms;
+            let repartition: Vec<(TopicPartition, i64)> = offsets
+                .iter()
+                .filter(|(partition, _)| self.tasks.iter().flat_map(|task| &task.inputs).any(|input| input.repartition && input.partition == *partition))
+                .map(|(partition, committed)| (partition.clone(), committed.offset))
+                .collect();
+            if !repartition.is_empty() {
+                self.admin.submit(AdminRequest::DeleteRecords(repartition));
+            }
+        }
+        Ok(())
+    }
+
+    fn wake_at_ms(&self, now_ms: i64) -> i64 {
+        let config = &self.application.config;
+        let mut wake_at_ms = now_ms + config.poll_ms;
+        if self.uncommitted {
+            wake_at_ms = wake_at_ms.min(self.last_commit_ms + config.commit_interval_ms);
+        }
+        for task in &self.tasks {
+            if let State::Running(running) = &task.state
+                && let Some(due_ms) = running.next_wall_clock_punctuation()
+            {
+                wake_at_ms = wake_at_ms.min(due_ms);
+            }
+        }
+        wake_at_ms.max(now_ms + 1)
+    }
+}
+
+/// Whether the partition counts of all topics that the task writes to are known.
+fn outputs_known(task: &Task, collector: &SharedCollector) -> bool {
+    let mut collector = collector.borrow_mut();
+    let producer = collector.producer_mut();
+    task.output_topics().iter().all(|topic| producer.partitions(*topic).is_some())
+}
+
+/// Writes fetched changelog batches into the store; the number of records.
+fn restore_batches(stores: &mut Stores, changelog: &mut Changelog, fetched: Fetched) -> Result<u64, StreamsError> {
+    /// A changelog record's place in the two buffers below.
+    struct Entry {
+        key: std::ops::Range<usize>,
+        value: Option<std::ops::Range<usize>>,
+    }
+    let (mut bytes, mut entries) = (Vec::new(), Vec::new());
+    let mut stored = Vec::new();
+    let position = changelog.position;
+    for batch in fetched.batches {
+        let mut cursor = BatchCursor::new(batch).map_err(ClientError::from)?;
+        cursor.skip_below(position).map_err(ClientError::from)?;
+        while let Some(record) = cursor.next().map_err(ClientError::from)? {
+            // Beyond the end may be only what a zombie wrote; the task goes on from the end.
+            if record.offset >= changelog.end {
+                break;
+            }
+            let Some(key) = record.key else { continue };
+            let from = bytes.len();
+            bytes.extend_from_slice(&key);
+            let key = from..bytes.len();
+            let value = record.value.map(|value| {
+                timestamped::join(record.timestamp, &value, &mut stored);
+                let from = bytes.len();
+                bytes.extend_from_slice(&stored);
+                from..bytes.len()
+            });
+            entries.push(Entry { key, value });
+        }
+    }
+    changelog.position = fetched.next_offset.min(changelog.end).max(position);
+    let slice = |range: &std::ops::Range<usize>| bytes.get(range.clone()).unwrap_or_default();
+    stores.restore(&changelog.store, entries.iter().map(|entry| (slice(&entry.key), entry.value.as_ref().map(slice))), changelog.position)?;
+    Ok(u64::try_from(changelog.position - position).unwrap_or(0))
+}
+
+fn list_offsets(requests: &mut Requests, partitions: &[TopicPartition], spec: OffsetSpec) -> Result<HashMap<TopicPartition, i64>, StreamsError> {
+    if partitions.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let asked = partitions.iter().map(|partition| (partition.clone(), spec)).collect();
+    let AdminResponse::Offsets(offsets) = requests.call(AdminRequest::ListOffsets(asked))? else {
+        return Err(StreamsError::Other("the cluster answered a ListOffsets request with something else".to_owned()));
+    };
+    offsets.into_iter().map(|(partition, offset)| Ok((partition, offset?))).collect()
 }

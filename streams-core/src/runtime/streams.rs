@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use brooklet_state_stores::Memory;
 
-use crate::client::{AdminRequest, AdminResponse, Claim, ClaimState, Cluster, CommittedOffset, MemberIdentity, OffsetSpec, TopicPartition};
+use crate::client::{AdminRequest, AdminResponse, Claim, ClaimState, Cluster, CommittedOffset, OffsetSpec, TopicPartition};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoOffsetReset, ErrorHandler, ProcessingGuarantee, StreamsConfig};
 use crate::error::StreamsError;
-use crate::topology::Topology;
+use crate::topology::{TaskId, Topology};
 
 use super::application::Application;
 use super::metrics::{Metric, ThreadMetrics};
@@ -140,26 +140,22 @@ impl Streams {
         }
         let cluster = self.cluster.ok_or_else(|| invalid("bootstrap.servers", "no cluster is set: call .cluster(Cluster::embedded(dir)) or .cluster(Cluster::kafka(address))"))?;
         let state = StateDirectory::open(&config.state_dir, &config.application_id)?;
-        let mut requests = Requests::new(cluster.admin()?, Arc::clone(&self.clock), config.task_timeout_ms.min(60_000));
-        let claim = hold_claim(cluster.claim(&config.application_id, &state.process_id().to_string())?, &*self.clock)?;
+        let claim = hold(cluster.claim(&config.application_id, &state.process_id().to_string())?, &*self.clock)?;
         let memory = Memory::new(config.state_memory_bytes_max);
-        let application = Arc::new(Application { topology: Arc::new(self.topology), cluster, clock: self.clock, state, memory, config });
+        let claim = Mutex::new(Some(claim));
+        let application = Arc::new(Application { topology: Arc::new(self.topology), cluster, clock: self.clock, state, memory, claim, config });
+        let mut requests = application.requests()?;
         let assigned = plan(&application, &mut requests)?;
-        RunningStreams::spawn(application, claim, requests, assigned)
+        RunningStreams::spawn(application, requests, assigned)
     }
 }
 
-/// The claim on the group, and as whom to commit.
-struct Held {
-    claim: Box<dyn Claim>,
-    member: MemberIdentity,
-}
-
-fn hold_claim(mut claim: Box<dyn Claim>, clock: &dyn Clock) -> Result<Held, StreamsError> {
+/// Waits until the group is ours.
+fn hold(mut claim: Box<dyn Claim>, clock: &dyn Clock) -> Result<Box<dyn Claim>, StreamsError> {
     let waker = thread_waker();
     loop {
         match claim.poll(clock.now_ms(), &waker) {
-            ClaimState::Held(member) => return Ok(Held { claim, member }),
+            ClaimState::Held(_) => return Ok(claim),
             ClaimState::Refused(message) | ClaimState::Lost(message) => return Err(StreamsError::SecondInstance(message)),
             ClaimState::Pending => thread::park_timeout(Duration::from_millis(100)),
         }
@@ -173,35 +169,55 @@ fn unexpected(what: &str) -> StreamsError {
 /// Which tasks there are, where their inputs begin, and which thread takes them. Creates the internal topics on the way.
 fn plan(application: &Application, requests: &mut Requests) -> Result<Vec<Vec<Assigned>>, StreamsError> {
     let Application { config, topology, .. } = application;
-    let sources = topology.source_topics();
-    let mut partitions = HashMap::new();
-    for (topic, found) in internal_topics::describe(requests, sources)? {
+    let id = &config.application_id;
+    let sources = topology.source_topics(id);
+    let mut partitions: HashMap<String, i32> = HashMap::new();
+    for (topic, found) in internal_topics::describe(requests, sources.clone())? {
         let count = found.ok_or_else(|| {
-            StreamsError::Other(format!("source topic {topic} does not exist on {}: create it first, e.g. `brooklet topic create {topic} --partitions 4`", application.cluster.name()))
+            let cluster = application.cluster.name();
+            StreamsError::Other(format!("source topic {topic} does not exist on {cluster}: create it first, e.g. `brooklet topic create {topic} --partitions 4`"))
         })?;
         partitions.insert(topic, count);
     }
-    let internal = topology.internal_topics(config, &partitions)?;
+    let mut internal = topology.internal_topics(id, |topic| partitions.get(topic).copied(), config.window_changelog_additional_retention_ms)?;
+    for topic in &mut internal {
+        topic.replication_factor = config.replication_factor;
+        topic.configs.extend(config.internal_topic_configs.iter().cloned());
+    }
     internal_topics::create(requests, &internal)?;
     for topic in internal {
         partitions.insert(topic.name, topic.partitions);
     }
-    let tasks = topology.tasks(&config.application_id, &partitions)?;
-    let inputs: Vec<TopicPartition> = tasks.iter().flat_map(|task| task.inputs.iter().map(|input| input.partition.clone())).collect();
+    let tasks = topology.tasks(id, |topic| partitions.get(topic).copied())?;
+    let inputs: Vec<TopicPartition> = tasks.iter().flat_map(|task| task.inputs.iter().cloned()).collect();
+    let globals: Vec<(TaskId, Vec<TopicPartition>)> = topology
+        .global_stores()
+        .into_iter()
+        .map(|global| {
+            let count = partitions.get(&global.topic).copied().unwrap_or(0);
+            let inputs = (0..count).map(|partition| TopicPartition::new(global.topic.as_str(), partition)).collect();
+            (TaskId { subtopology: global.subtopology, partition: 0 }, inputs)
+        })
+        .collect();
     let starts = starting_offsets(application, requests, &inputs)?;
-    let mut threads: Vec<Vec<Assigned>> = (0..config.stream_threads).map(|_| Vec::new()).collect();
+    let input = |partition: TopicPartition, start: CommittedOffset| AssignedInput { repartition: !sources.iter().any(|topic| **topic == *partition.topic), partition, start };
+    let from_the_start = || CommittedOffset { offset: 0, metadata: String::new() };
+    let mut threads: Vec<Vec<Assigned>> = (0..config.stream_threads)
+        .map(|_| {
+            globals
+                .iter()
+                .map(|(id, inputs)| Assigned { id: *id, global: true, inputs: inputs.iter().map(|partition| input(partition.clone(), from_the_start())).collect() })
+                .collect()
+        })
+        .collect();
     for (index, task) in tasks.into_iter().enumerate() {
-        let inputs = task
-            .inputs
-            .into_iter()
-            .map(|input| {
-                let start = starts.get(&input.partition).cloned().unwrap_or(CommittedOffset { offset: 0, metadata: String::new() });
-                AssignedInput { partition: input.partition, start, repartition: input.repartition }
-            })
-            .collect();
-        let thread = index % config.stream_threads;
-        if let Some(thread) = threads.get_mut(thread) {
-            thread.push(Assigned { id: task.id, inputs });
+        let inputs = task.inputs.into_iter().map(|partition| {
+            let start = starts.get(&partition).cloned().unwrap_or_else(from_the_start);
+            input(partition, start)
+        });
+        let assigned = Assigned { id: task.id, global: false, inputs: inputs.collect() };
+        if let Some(thread) = threads.get_mut(index % config.stream_threads) {
+            thread.push(assigned);
         }
     }
     Ok(threads)
@@ -301,12 +317,11 @@ pub struct RunningStreams {
     threads: Vec<(String, Arc<ThreadMetrics>, Option<JoinHandle<()>>)>,
     requests: Mutex<Requests>,
     inputs: Vec<TopicPartition>,
-    claim: Option<Box<dyn Claim>>,
 }
 
 impl RunningStreams {
-    fn spawn(application: Arc<Application>, held: Held, requests: Requests, assigned: Vec<Vec<Assigned>>) -> Result<Self, StreamsError> {
-        let inputs = assigned.iter().flatten().flat_map(|task| task.inputs.iter().map(|input| input.partition.clone())).collect();
+    fn spawn(application: Arc<Application>, requests: Requests, assigned: Vec<Vec<Assigned>>) -> Result<Self, StreamsError> {
+        let inputs = assigned.iter().flatten().filter(|task| !task.global).flat_map(|task| task.inputs.iter().map(|input| input.partition.clone())).collect();
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             status: Mutex::new(Status { threads: assigned.len(), restored: 0, ended: 0, commits: 0, error: None }),
@@ -323,7 +338,6 @@ impl RunningStreams {
                 shared: Arc::clone(&shared),
                 metrics: Arc::clone(&metrics),
                 name: name.clone(),
-                member: held.member.clone(),
             };
             let handle = thread::Builder::new()
                 .name(name.clone())
@@ -340,7 +354,7 @@ impl RunningStreams {
             threads.push((name, metrics, Some(handle)));
         }
         let stop = StopHandle { shared: Arc::clone(&shared), wakers: Arc::new(wakers) };
-        Ok(Self { application, shared, stop, threads, requests: Mutex::new(requests), inputs, claim: Some(held.claim) })
+        Ok(Self { application, shared, stop, threads, requests: Mutex::new(requests), inputs })
     }
 
     /// Where it is in its life.
@@ -451,7 +465,7 @@ impl RunningStreams {
                 });
             }
         }
-        self.claim.take();
+        self.application.release_claim();
         match self.shared.status().error.take() {
             Some(error) => Err(StreamsError::Other(error)),
             None => Ok(()),
@@ -478,7 +492,6 @@ struct ThreadRun {
     shared: Arc<Shared>,
     metrics: Arc<ThreadMetrics>,
     name: String,
-    member: MemberIdentity,
 }
 
 impl ThreadRun {
@@ -510,7 +523,7 @@ impl ThreadRun {
 
     fn steps(self, waker: Waker, tasks: Vec<Assigned>) -> Result<(), StreamsError> {
         let clock = Arc::clone(&self.application.clock);
-        let mut thread = StreamThread::new(self.application, Arc::clone(&self.metrics), &self.name, self.member, waker, tasks)?;
+        let mut thread = StreamThread::new(self.application, Arc::clone(&self.metrics), &self.name, waker, tasks)?;
         let mut restored = false;
         let mut commits = 0;
         loop {

@@ -1,0 +1,454 @@
+//! The client traits of the streams library over a broker inside the process: the one place where the two halves meet.
+//!
+//! Nothing is encoded and nothing waits: a fetch shares the batches of the partition's tail, an append hands the open batch over, and a
+//! partition's high watermark wakes the stream thread.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use brooklet_broker::log::{AppendError, ReadError};
+use brooklet_broker::protocol::compression::Codec;
+use brooklet_broker::protocol::record_batch;
+use brooklet_broker::replica::Watch;
+use brooklet_broker::{Broker, BrokerConfig, BrokerError, Flush, Isolation, Partition, PartitionError};
+use brooklet_streams_core::client::record_batch::BatchBuilder;
+use brooklet_streams_core::client::{
+    Admin, ClientError, ClientErrorKind, Cluster, Completion, Consumer, ConsumerOptions, Fetched, Producer, ProducerOptions, RecordRef, Slot, TopicHandle,
+    TopicPartition,
+};
+use bytes::Bytes;
+
+mod admin;
+
+/// A decompressed batch is refused above this size: it comes from whoever may produce to the broker.
+const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+
+/// A broker in this process.
+pub(crate) struct EmbeddedCluster {
+    broker: Broker,
+    name: String,
+}
+
+impl EmbeddedCluster {
+    /// Opens the broker's data directory, or creates it.
+    pub(crate) fn open(directory: &Path, flush: Flush, properties: &[(String, String)]) -> Result<Self, BrokerError> {
+        let mut config = BrokerConfig::new(directory);
+        config.flush = flush;
+        for (name, value) in properties {
+            config = config.property(name, value)?;
+        }
+        Ok(Self { broker: Broker::open(config)?, name: format!("the embedded broker in {}", directory.display()) })
+    }
+}
+
+impl Drop for EmbeddedCluster {
+    fn drop(&mut self) {
+        if let Err(error) = self.broker.shutdown() {
+            tracing::error!(%error, "{} did not stop cleanly", self.name);
+        }
+    }
+}
+
+impl Cluster for EmbeddedCluster {
+    fn consumer(&self, options: &ConsumerOptions) -> Result<Box<dyn Consumer>, ClientError> {
+        Ok(Box::new(EmbeddedConsumer {
+            broker: self.broker.clone(),
+            isolation: if options.read_committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+            fetch_bytes_max: options.partition_fetch_bytes_max,
+            wake: Arc::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+        }))
+    }
+
+    fn producer(&self, options: &ProducerOptions) -> Result<Box<dyn Producer>, ClientError> {
+        Ok(Box::new(EmbeddedProducer {
+            broker: self.broker.clone(),
+            batch_bytes: options.batch_bytes,
+            linger_ms: options.linger_ms,
+            wake: Arc::default(),
+            names: HashMap::new(),
+            topics: Vec::new(),
+            sent: VecDeque::new(),
+            failed: Vec::new(),
+            pending_records: 0,
+            pending_bytes: 0,
+            now_ms: 0,
+        }))
+    }
+
+    fn admin(&self) -> Result<Box<dyn Admin>, ClientError> {
+        Ok(Box::new(admin::EmbeddedAdmin::new(self.broker.clone())))
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+/// Remembers whom to wake, and whether somebody was already woken since the last poll.
+#[derive(Default)]
+struct Wake {
+    waker: Mutex<Option<Waker>>,
+    armed: AtomicBool,
+}
+
+impl Wake {
+    fn arm(&self, waker: &Waker) {
+        let mut known = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+        drop(known);
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    fn wake(&self) {
+        if self.armed.swap(false, Ordering::SeqCst)
+            && let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+fn watch(partition: &Partition, wake: &Arc<Wake>) -> Watch {
+    let wake = Arc::clone(wake);
+    partition.watch(Arc::new(move || wake.wake()))
+}
+
+struct ConsumerSlot {
+    at: TopicPartition,
+    /// `None` while the topic does not exist.
+    partition: Option<(Arc<Partition>, Watch)>,
+    position: i64,
+    /// The end that was last reported.
+    reported_end: i64,
+    paused: bool,
+    /// Reported an error that only a seek ends.
+    stuck: bool,
+}
+
+struct EmbeddedConsumer {
+    broker: Broker,
+    isolation: Isolation,
+    fetch_bytes_max: usize,
+    wake: Arc<Wake>,
+    slots: Vec<Option<ConsumerSlot>>,
+    free: Vec<usize>,
+}
+
+impl EmbeddedConsumer {
+    fn slot(&mut self, slot: Slot) -> Option<&mut ConsumerSlot> {
+        self.slots.get_mut(slot.0 as usize)?.as_mut()
+    }
+}
+
+impl Consumer for EmbeddedConsumer {
+    fn add(&mut self, partition: &TopicPartition, offset: i64) -> Result<Slot, ClientError> {
+        let added = Some(ConsumerSlot { at: partition.clone(), partition: None, position: offset, reported_end: -1, paused: false, stuck: false });
+        let index = match self.free.pop() {
+            Some(index) => {
+                if let Some(slot) = self.slots.get_mut(index) {
+                    *slot = added;
+                }
+                index
+            }
+            None => {
+                self.slots.push(added);
+                self.slots.len() - 1
+            }
+        };
+        u32::try_from(index).map(Slot).map_err(|_| ClientError::new(ClientErrorKind::Fatal, "too many partitions"))
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        let index = slot.0 as usize;
+        if let Some(removed @ Some(_)) = self.slots.get_mut(index) {
+            *removed = None;
+            self.free.push(index);
+        }
+    }
+
+    fn seek(&mut self, slot: Slot, offset: i64) {
+        if let Some(slot) = self.slot(slot) {
+            slot.position = offset;
+            slot.stuck = false;
+            slot.reported_end = -1;
+        }
+    }
+
+    fn pause(&mut self, slot: Slot) {
+        if let Some(slot) = self.slot(slot) {
+            slot.paused = true;
+        }
+    }
+
+    fn resume(&mut self, slot: Slot) {
+        if let Some(slot) = self.slot(slot) {
+            slot.paused = false;
+        }
+    }
+
+    fn poll(&mut self, _now_ms: i64, waker: &Waker, fetched: &mut Vec<Fetched>) -> Result<(), ClientError> {
+        // Armed before looking: what arrives while we look wakes us again.
+        self.wake.arm(waker);
+        for (slot, index) in self.slots.iter_mut().zip(0u32..) {
+            let Some(slot) = slot else { continue };
+            if slot.stuck {
+                continue;
+            }
+            if let Some(found) = poll_slot(slot, Slot(index), &self.broker, &self.wake, self.isolation, self.fetch_bytes_max) {
+                slot.stuck = found.error.as_ref().is_some_and(|error| error.kind != ClientErrorKind::Retriable);
+                fetched.push(found);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn poll_slot(slot: &mut ConsumerSlot, id: Slot, broker: &Broker, wake: &Arc<Wake>, isolation: Isolation, bytes_max: usize) -> Option<Fetched> {
+    let failed = |slot: &ConsumerSlot, kind: ClientErrorKind, message: String| Fetched {
+        slot: id,
+        batches: Vec::new(),
+        next_offset: slot.position,
+        end_offset: slot.reported_end.max(slot.position),
+        error: Some(ClientError::new(kind, format!("{}: {message}", slot.at))),
+    };
+    if slot.partition.is_none() {
+        match broker.partition(&slot.at.topic, slot.at.partition) {
+            Some(partition) => {
+                let watch = watch(&partition, wake);
+                slot.partition = Some((partition, watch));
+            }
+            None => return Some(failed(slot, ClientErrorKind::UnknownTopicOrPartition, "does not exist".to_owned())),
+        }
+    }
+    let (partition, _) = slot.partition.as_ref()?;
+    let end = match isolation {
+        Isolation::ReadUncommitted => partition.high_watermark(),
+        Isolation::ReadCommitted => partition.last_stable_offset(),
+    };
+    if slot.paused || (slot.position == end && slot.reported_end == end) {
+        return None;
+    }
+    match partition.fetch(slot.position, bytes_max, isolation) {
+        Ok(found) => {
+            let end_offset = match isolation {
+                Isolation::ReadUncommitted => found.high_watermark,
+                Isolation::ReadCommitted => found.last_stable_offset,
+            };
+            if found.batches.is_empty() && found.next_offset == slot.position && slot.reported_end == end_offset {
+                return None;
+            }
+            let mut batches = Vec::with_capacity(found.batches.len());
+            for batch in found.batches {
+                if let Err(message) = readable(batch, &mut batches) {
+                    return Some(failed(slot, ClientErrorKind::Fatal, message));
+                }
+            }
+            slot.position = found.next_offset;
+            slot.reported_end = end_offset;
+            Some(Fetched { slot: id, batches, next_offset: found.next_offset, end_offset, error: None })
+        }
+        Err(PartitionError::Read(error @ ReadError::OutOfRange { .. })) => Some(failed(slot, ClientErrorKind::OffsetOutOfRange, error.to_string())),
+        Err(PartitionError::Gone(_)) => {
+            slot.partition = None;
+            Some(failed(slot, ClientErrorKind::Retriable, "was deleted".to_owned()))
+        }
+        Err(error) => Some(failed(slot, ClientErrorKind::Fatal, error.to_string())),
+    }
+}
+
+/// Appends to `readable` the batches of `batch` as the stream side reads them: uncompressed. Untouched bytes where they are that already.
+fn readable(batch: Bytes, readable: &mut Vec<Bytes>) -> Result<(), String> {
+    if record_batch::batches(&batch).all(|batch| matches!(batch.codec(), Ok(Codec::None))) {
+        readable.push(batch);
+        return Ok(());
+    }
+    let mut scratch = Vec::new();
+    for batch in record_batch::batches(&batch) {
+        if batch.is_control() {
+            continue;
+        }
+        let mut rebuilt = BatchBuilder::new(batch.size_bytes() * 2);
+        for record in batch.records(&mut scratch, DECOMPRESSED_BYTES_MAX).map_err(|error| error.to_string())? {
+            let record = record.map_err(|error| error.to_string())?;
+            rebuilt.append_at(record.offset, record.timestamp, record.key, record.value, record.headers()).map_err(|error| error.to_string())?;
+        }
+        if !rebuilt.is_empty() {
+            readable.push(rebuilt.finish().freeze());
+        }
+    }
+    Ok(())
+}
+
+/// A partition with its open batch.
+struct Open {
+    partition: Arc<Partition>,
+    _watch: Watch,
+    builder: BatchBuilder,
+    /// When the first record of the open batch came.
+    since_ms: i64,
+}
+
+struct ProducerTopic {
+    name: Arc<str>,
+    partitions: Vec<Open>,
+}
+
+/// A batch that is appended and not yet acknowledged.
+struct Sent {
+    topic: TopicHandle,
+    partition: i32,
+    at: Arc<Partition>,
+    last_offset: i64,
+    records: u32,
+    bytes: usize,
+}
+
+struct EmbeddedProducer {
+    broker: Broker,
+    batch_bytes: usize,
+    linger_ms: i64,
+    wake: Arc<Wake>,
+    names: HashMap<Arc<str>, TopicHandle>,
+    topics: Vec<ProducerTopic>,
+    sent: VecDeque<Sent>,
+    failed: Vec<Completion>,
+    pending_records: usize,
+    pending_bytes: usize,
+    now_ms: i64,
+}
+
+impl EmbeddedProducer {
+    /// Hands the open batch of a partition over to the broker.
+    fn send(&mut self, topic: TopicHandle, partition: i32) {
+        let Some(open) = usize::try_from(partition).ok().and_then(|index| self.topics.get_mut(topic.0 as usize)?.partitions.get_mut(index)) else { return };
+        let (records, bytes) = (open.builder.records(), open.builder.size_bytes());
+        if records == 0 {
+            return;
+        }
+        match open.partition.append(open.builder.finish(), self.now_ms) {
+            Ok(appended) => {
+                let at = Arc::clone(&open.partition);
+                self.sent.push_back(Sent { topic, partition, at, last_offset: appended.last_offset, records, bytes });
+            }
+            Err(error) => {
+                self.pending_records -= records as usize;
+                self.pending_bytes -= bytes;
+                let kind = match &error {
+                    PartitionError::Gone(_) => ClientErrorKind::UnknownTopicOrPartition,
+                    PartitionError::Append(AppendError::BatchTooLarge { .. } | AppendError::SegmentTooSmall { .. }) => ClientErrorKind::TooLarge,
+                    _ => ClientErrorKind::Fatal,
+                };
+                self.failed.push(Completion { topic, partition, records, result: Err(ClientError::new(kind, error)) });
+            }
+        }
+    }
+
+    fn send_all(&mut self, due: impl Fn(&Open) -> bool) {
+        for topic in 0..self.topics.len() {
+            let partitions = self.topics.get(topic).map_or(0, |topic| topic.partitions.len());
+            for partition in 0..partitions {
+                let is_due = self.topics.get(topic).and_then(|topic| topic.partitions.get(partition)).is_some_and(|open| !open.builder.is_empty() && due(open));
+                if is_due && let (Ok(topic), Ok(partition)) = (u32::try_from(topic), i32::try_from(partition)) {
+                    self.send(TopicHandle(topic), partition);
+                }
+            }
+        }
+    }
+
+    /// Learns the partitions of a topic that exists by now.
+    fn learn(&mut self, topic: TopicHandle) {
+        let Some(known) = self.topics.get_mut(topic.0 as usize) else { return };
+        while let Ok(index) = i32::try_from(known.partitions.len())
+            && let Some(partition) = self.broker.partition(&known.name, index)
+        {
+            let _watch = watch(&partition, &self.wake);
+            known.partitions.push(Open { partition, _watch, builder: BatchBuilder::new(self.batch_bytes), since_ms: 0 });
+        }
+    }
+}
+
+impl Producer for EmbeddedProducer {
+    fn topic(&mut self, name: &str) -> Result<TopicHandle, ClientError> {
+        if let Some(topic) = self.names.get(name) {
+            return Ok(*topic);
+        }
+        let handle = TopicHandle(u32::try_from(self.topics.len()).map_err(|_| ClientError::new(ClientErrorKind::Fatal, "too many topics"))?);
+        let name: Arc<str> = name.into();
+        self.topics.push(ProducerTopic { name: Arc::clone(&name), partitions: Vec::new() });
+        self.names.insert(name, handle);
+        self.learn(handle);
+        Ok(handle)
+    }
+
+    fn partitions(&mut self, topic: TopicHandle) -> Option<i32> {
+        if self.topics.get(topic.0 as usize)?.partitions.is_empty() {
+            self.learn(topic);
+        }
+        let count = self.topics.get(topic.0 as usize)?.partitions.len();
+        i32::try_from(count).ok().filter(|count| *count > 0)
+    }
+
+    fn append(&mut self, topic: TopicHandle, partition: i32, record: RecordRef<'_>) -> Result<(), ClientError> {
+        let known = self.topics.get_mut(topic.0 as usize);
+        let name = known.as_ref().map_or_else(|| "?".into(), |known| Arc::clone(&known.name));
+        let Some(open) = usize::try_from(partition).ok().and_then(|index| known?.partitions.get_mut(index)) else {
+            return Err(ClientError::new(ClientErrorKind::UnknownTopicOrPartition, format!("{name}-{partition} does not exist")));
+        };
+        let before = open.builder.size_bytes();
+        if open.builder.is_empty() {
+            open.since_ms = self.now_ms;
+        }
+        open.builder.append(record).map_err(|error| ClientError::new(ClientErrorKind::TooLarge, format!("record for {name}-{partition}: {error}")))?;
+        let size = open.builder.size_bytes();
+        self.pending_records += 1;
+        self.pending_bytes += size - before;
+        if size >= self.batch_bytes {
+            self.send(topic, partition);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, now_ms: i64) {
+        self.now_ms = now_ms;
+        self.send_all(|_| true);
+    }
+
+    fn poll(&mut self, now_ms: i64, waker: &Waker, completions: &mut Vec<Completion>) -> Result<(), ClientError> {
+        self.now_ms = now_ms;
+        let linger_ms = self.linger_ms;
+        self.send_all(|open| now_ms - open.since_ms >= linger_ms);
+        self.wake.arm(waker);
+        completions.append(&mut self.failed);
+        // Acknowledged is what the high watermark has passed. Batches of one partition are acknowledged in order, those of several are not.
+        let (pending_records, pending_bytes) = (&mut self.pending_records, &mut self.pending_bytes);
+        self.sent.retain(|sent| {
+            let result = if sent.at.high_watermark() > sent.last_offset {
+                Ok(sent.last_offset)
+            } else if sent.at.has_failed() {
+                Err(ClientError::new(ClientErrorKind::Fatal, format!("{}-{} takes no more records: see the broker's log", sent.at.topic(), sent.partition)))
+            } else {
+                return true;
+            };
+            *pending_records -= sent.records as usize;
+            *pending_bytes -= sent.bytes;
+            completions.push(Completion { topic: sent.topic, partition: sent.partition, records: sent.records, result });
+            false
+        });
+        Ok(())
+    }
+
+    fn pending_records(&self) -> usize {
+        self.pending_records
+    }
+
+    fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+}
