@@ -342,7 +342,7 @@ impl EmbeddedProducer {
                 self.pending_bytes -= bytes;
                 let kind = match &error {
                     PartitionError::Gone(_) => ClientErrorKind::UnknownTopicOrPartition,
-                    PartitionError::Append(AppendError::BatchTooLarge { .. } | AppendError::SegmentTooSmall { .. }) => ClientErrorKind::TooLarge,
+                    PartitionError::Append(AppendError::TooLarge { .. } | AppendError::LargerThanSegment { .. }) => ClientErrorKind::TooLarge,
                     _ => ClientErrorKind::Fatal,
                 };
                 self.failed.push(Completion { topic, partition, records, result: Err(ClientError::new(kind, error)) });
