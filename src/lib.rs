@@ -43,11 +43,16 @@
 
 mod cluster;
 mod embedded;
-pub mod topics;
 
 pub use brooklet_streams_core::{ProcessError, Record, StreamsError, clock, json_serde, avro_serde, processor, serde, test_driver, typed_store};
 pub use brooklet_streams_core::{RunningStreams, State, StopHandle, Streams};
 pub use cluster::{Cluster, Flush};
+
+/// Topics from outside of a topology: create them, write typed records, read them to their end.
+pub mod topics {
+    pub use brooklet_streams_core::client::NewTopic;
+    pub use brooklet_streams_core::runtime::topics::{TopicWriter, create, end_offsets, read, request};
+}
 
 /// What an application's `main` returns.
 pub type Result<T, E = StreamsError> = std::result::Result<T, E>;

@@ -1,16 +1,10 @@
 //! The cluster that a command talks to, and one request to it.
 
 use std::error::Error;
-use std::sync::Arc;
 
-use brooklet::Cluster;
-use brooklet_streams_core::client::{self, Admin, AdminRequest, AdminResponse};
-use brooklet_streams_core::clock::SystemClock;
-use brooklet_streams_core::runtime::requests::Requests;
+use brooklet::{Cluster, topics};
+use brooklet_streams_core::client::{AdminRequest, AdminResponse};
 use clap::Args;
-
-/// How long a cluster may take to answer.
-const TIMEOUT_MS: i64 = 20_000;
 
 /// Options of every command that talks to a cluster.
 #[derive(Args, Clone)]
@@ -28,8 +22,7 @@ impl Connection {
 
     /// One request, and its answer.
     pub(crate) fn call(&self, request: AdminRequest) -> Result<AdminResponse, Box<dyn Error>> {
-        let admin: Box<dyn Admin> = client::Cluster::admin(&self.cluster())?;
-        Ok(Requests::new(admin, Arc::new(SystemClock), TIMEOUT_MS).call(request)?)
+        Ok(topics::request(&self.cluster(), request)?)
     }
 }
 

@@ -29,11 +29,19 @@ fn requests(cluster: &dyn Cluster) -> Result<Requests, StreamsError> {
     Ok(Requests::new(cluster.admin()?, Arc::new(SystemClock), i64::try_from(TIMEOUT.as_millis()).unwrap_or(i64::MAX)))
 }
 
+/// One request to the cluster, and its answer.
+///
+/// # Errors
+/// When the cluster does not answer, or refuses.
+pub fn request(cluster: &dyn Cluster, request: AdminRequest) -> Result<AdminResponse, StreamsError> {
+    Ok(requests(cluster)?.call(request)?)
+}
+
 /// Creates topics; one that exists already with the same number of partitions is fine.
 ///
 /// # Errors
 /// When a topic exists with another number of partitions, or the cluster refuses it.
-pub fn create_topics(cluster: &dyn Cluster, topics: &[NewTopic]) -> Result<(), StreamsError> {
+pub fn create(cluster: &dyn Cluster, topics: &[NewTopic]) -> Result<(), StreamsError> {
     let mut requests = requests(cluster)?;
     let AdminResponse::PerTopic(results) = requests.call(AdminRequest::CreateTopics(topics.to_vec()))? else {
         return Err(StreamsError::Other("the cluster answered a CreateTopics request with something else".to_owned()));
@@ -229,7 +237,7 @@ impl<K, V> TopicWriter<K, V> {
 ///
 /// # Errors
 /// When the topic does not exist, cannot be read, or holds other bytes than the serdes expect.
-pub fn read_topic<K, V>(
+pub fn read<K, V>(
     cluster: &dyn Cluster,
     topic: &str,
     consumed: &Consumed<K, V>,
