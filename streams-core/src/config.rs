@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::StreamsError;
+pub use crate::task::ErrorResponse;
 pub use crate::topology::AutoOffsetReset;
 
 /// What a crash may repeat.
@@ -12,17 +13,6 @@ pub enum ProcessingGuarantee {
     /// Nothing is lost; what was processed since the last commit is processed again.
     #[default]
     AtLeastOnce,
-}
-
-/// What to do with a record that cannot be read, or whose processing fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum ErrorHandler {
-    /// Log it and stop (Kafka's `LogAndFail…`).
-    #[default]
-    LogAndFail,
-    /// Log it, count it as dropped, and go on with the next record (Kafka's `LogAndContinue…`). What the record has already
-    /// forwarded or stored stays.
-    LogAndContinue,
 }
 
 /// The settings of one application instance.
@@ -56,9 +46,9 @@ pub struct StreamsConfig {
     /// `auto.offset.reset` for sources that name none. Kafka Streams' default is earliest.
     pub auto_offset_reset: AutoOffsetReset,
     /// `deserialization.exception.handler`.
-    pub deserialization_handler: ErrorHandler,
+    pub deserialization_handler: ErrorResponse,
     /// `processing.exception.handler`.
-    pub processing_handler: ErrorHandler,
+    pub processing_handler: ErrorResponse,
     /// `repartition.purge.interval.ms`: how often committed records of repartition topics are deleted (KIP-811).
     pub repartition_purge_interval_ms: i64,
     /// `windowstore.changelog.additional.retention.ms`.
@@ -99,9 +89,9 @@ impl StreamsConfig {
             uncommitted_bytes_max: 64 << 20,
             state_memory_bytes_max: 128 << 20,
             replication_factor: -1,
-            auto_offset_reset: AutoOffsetReset::default(),
-            deserialization_handler: ErrorHandler::default(),
-            processing_handler: ErrorHandler::default(),
+            auto_offset_reset: AutoOffsetReset::Earliest,
+            deserialization_handler: ErrorResponse::default(),
+            processing_handler: ErrorResponse::default(),
             repartition_purge_interval_ms: 30_000,
             window_changelog_additional_retention_ms: 86_400_000,
             poll_ms: 100,
@@ -129,8 +119,8 @@ impl StreamsConfig {
         };
         let size = |least: i64| at_least(least).and_then(|number| usize::try_from(number).map_err(|_| invalid("a size")));
         let handler = || match value.rsplit('.').next().unwrap_or(value) {
-            "LogAndFailExceptionHandler" | "LogAndFailProcessingExceptionHandler" | "fail" => Ok(ErrorHandler::LogAndFail),
-            "LogAndContinueExceptionHandler" | "LogAndContinueProcessingExceptionHandler" | "continue" => Ok(ErrorHandler::LogAndContinue),
+            "LogAndFailExceptionHandler" | "LogAndFailProcessingExceptionHandler" | "fail" => Ok(ErrorResponse::Fail),
+            "LogAndContinueExceptionHandler" | "LogAndContinueProcessingExceptionHandler" | "continue" => Ok(ErrorResponse::Continue),
             _ => Err(invalid("LogAndFailExceptionHandler or LogAndContinueExceptionHandler")),
         };
         match name {

@@ -111,6 +111,9 @@ pub enum StreamsError {
         /// What is wrong with it.
         message: String,
     },
+    /// A state store.
+    #[error(transparent)]
+    Store(#[from] brooklet_state_stores::StoreError),
     /// The cluster, or the way to it.
     #[error(transparent)]
     Client(#[from] ClientError),

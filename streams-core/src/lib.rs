@@ -19,10 +19,12 @@
 mod cache;
 pub mod client;
 pub mod clock;
+pub mod config;
 pub mod error;
 pub mod partitioner;
 pub mod processor;
 pub mod record;
+pub mod runtime;
 pub mod serde;
 pub mod task;
 pub mod test_driver;
@@ -31,3 +33,4 @@ pub mod typed_store;
 
 pub use error::{ProcessError, StreamsError};
 pub use record::{Headers, Record, RecordMetadata};
+pub use runtime::streams::{RunningStreams, State, StopHandle, Streams};

@@ -104,8 +104,8 @@ pub trait Cluster: Send + Sync {
     ///
     /// # Errors
     /// When the settings do not fit.
-    fn claim(&self, application_id: &str, process_id: &str) -> Result<Box<dyn Claim>, ClientError> {
-        let _ = (application_id, process_id);
+    fn claim(&self, application_id: &str, process_id: &str, topics: &[String]) -> Result<Box<dyn Claim>, ClientError> {
+        let _ = (application_id, process_id, topics);
         Ok(Box::new(HeldClaim))
     }
 

@@ -1,7 +1,10 @@
 //! What the threads of one application instance share.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
+use std::thread;
+use std::time::Duration;
 
 use brooklet_state_stores::Memory;
 
@@ -12,13 +15,13 @@ use crate::error::StreamsError;
 use crate::task::{RecordCollector, SharedCollector};
 use crate::topology::Topology;
 
-use super::requests::Requests;
+use super::requests::{Requests, thread_waker};
 use super::state_directory::StateDirectory;
 
 /// Settings, topology and cluster of a running instance.
 pub(crate) struct Application {
     pub(crate) config: StreamsConfig,
-    pub(crate) topology: Arc<Topology>,
+    pub(crate) topology: Topology,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) state: StateDirectory,
@@ -52,6 +55,19 @@ impl Application {
     /// Requests whose caller waits: for starting, not for running.
     pub(crate) fn requests(&self) -> Result<Requests, ClientError> {
         Ok(Requests::new(self.cluster.admin()?, Arc::clone(&self.clock), self.config.task_timeout_ms.min(60_000)))
+    }
+
+    /// Waits until the group is ours. `partitions` has the topics whose offsets will be committed.
+    pub(crate) fn hold_claim(&self, partitions: &HashMap<String, i32>) -> Result<(), StreamsError> {
+        let mut topics: Vec<String> = partitions.keys().cloned().collect();
+        topics.sort_unstable();
+        let claim = self.cluster.claim(&self.config.application_id, &self.state.process_id().to_string(), &topics)?;
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
+        let waker = thread_waker();
+        while self.member(&waker)?.is_none() {
+            thread::park_timeout(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// As whom to commit now; `None` while the group settles.

@@ -10,3 +10,4 @@ mod signal;
 mod state_directory;
 mod stream_thread;
 pub mod streams;
+pub mod topics;

@@ -24,10 +24,9 @@ use crate::client::{
     Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset, Completion, Consumer, Fetched, OffsetSpec,
     RequestId, Slot, TopicHandle, TopicPartition,
 };
-use crate::config::ErrorHandler;
 use crate::error::StreamsError;
 use crate::processor::DropReason;
-use crate::task::{GlobalStores, SharedCollector, Task, TaskEnvironment, TaskSettings};
+use crate::task::{ErrorResponse, GlobalStores, SharedCollector, StreamSettings, Task, TaskEnvironment};
 use crate::topology::{AutoOffsetReset, TaskId};
 
 use super::application::Application;
@@ -158,7 +157,7 @@ impl StreamThread {
         tracing::info!(thread = name, tasks, "stream thread starts");
         let cache_bytes = config.cache_bytes_max / config.stream_threads;
         let mut thread = Self {
-            cache: ThreadCache::new(cache_bytes, config.processing_handler == ErrorHandler::LogAndContinue),
+            cache: ThreadCache::new(cache_bytes, config.processing_handler == ErrorResponse::Continue),
             globals: GlobalStores::default(),
             metrics,
             name: name.to_owned(),
@@ -225,8 +224,8 @@ impl StreamThread {
     /// Closes tasks and stores. What is not committed is dropped, to be processed again.
     pub(crate) fn close(mut self) -> Result<(), StreamsError> {
         for task in &mut self.tasks {
-            if let State::Running(task) = std::mem::replace(&mut task.state, State::Closed) {
-                task.close()?;
+            if let State::Running(mut task) = std::mem::replace(&mut task.state, State::Closed) {
+                task.close();
             }
         }
         tracing::info!(thread = self.name, "stream thread stopped");
@@ -327,12 +326,16 @@ impl StreamThread {
         let State::Restoring(stores) = std::mem::replace(&mut task.state, State::Closed) else { return Ok(()) };
         let config = &self.application.config;
         let environment = TaskEnvironment {
-            application_id: config.application_id.clone(),
+            application_id: config.application_id.as_str().into(),
             collector: Rc::clone(&self.collector),
             cache: Rc::clone(&self.cache),
             globals: self.globals.clone(),
-            settings: TaskSettings::of(config),
-            now_ms,
+            settings: StreamSettings {
+                task_idle_max_ms: config.max_task_idle_ms,
+                deserialization_error: config.deserialization_handler,
+                processing_error: config.processing_handler,
+                uncommitted_bytes_max: usize::try_from(config.uncommitted_bytes_max).unwrap_or(usize::MAX),
+            },
         };
         let partitions = task.inputs.iter().map(|input| input.partition.clone()).collect();
         if task.global {
@@ -344,10 +347,10 @@ impl StreamThread {
         }
         // What the stores hold of their changelogs is acknowledged.
         let held: Vec<(String, i64)> = stores.positions().offsets().map(|(store, offset)| (store.to_owned(), offset)).collect();
-        let mut running = Task::new(&self.application.topology, task.id, partitions, stores, &environment)?;
+        let mut running = Task::new(&self.application.topology, task.id, partitions, stores, &environment, now_ms)?;
         for changelog in running.changelogs() {
             if let Some((_, offset)) = held.iter().find(|(store, _)| *store == changelog.store) {
-                self.acknowledged.insert((changelog.handle, changelog.partition), *offset);
+                self.acknowledged.insert((changelog.handle, changelog.partition.partition), *offset);
             }
         }
         for (number, input) in task.inputs.iter_mut().enumerate() {
@@ -357,7 +360,7 @@ impl StreamThread {
             self.routes.insert(slot, Route::Input { task: index, input: number });
         }
         if task.global {
-            self.globals.extend(running.global_stores());
+            self.globals.extend(running.built_stores().iter().map(|(name, store)| (name.clone(), store.clone())));
         }
         task.state = State::Running(running);
         tracing::debug!(task = %task.id, "task runs");
@@ -367,7 +370,7 @@ impl StreamThread {
     /// Whether the global stores hold what their topics held when the thread began.
     fn globals_loaded(&self) -> bool {
         self.tasks.iter().filter(|task| task.global).all(|task| match &task.state {
-            State::Running(running) => task.inputs.iter().enumerate().all(|(number, input)| running.position(number) >= input.load_to),
+            State::Running(running) => task.inputs.iter().enumerate().all(|(number, input)| running.position(number).is_some_and(|position| position >= input.load_to)),
             State::Restoring(_) | State::Closed => false,
         })
     }
@@ -505,12 +508,10 @@ impl StreamThread {
             return false;
         }
         let config = &self.application.config;
-        let running = || self.tasks.iter().filter_map(|task| if let State::Running(running) = &task.state { Some(running) } else { None });
-        let uncommitted_bytes: usize = running().map(Task::uncommitted_bytes).sum();
+        let mut running = self.tasks.iter().filter_map(|task| if let State::Running(running) = &task.state { Some(running) } else { None });
         self.stopping
             || now_ms - self.last_commit_ms >= config.commit_interval_ms
-            || running().any(Task::wants_commit)
-            || usize::try_from(config.uncommitted_bytes_max).is_ok_and(|limit| uncommitted_bytes > limit)
+            || running.any(Task::wants_commit)
     }
 
     fn begin_commit(&mut self, now_ms: i64) -> Result<(), StreamsError> {
@@ -598,14 +599,16 @@ impl StreamThread {
             let State::Running(running) = &mut task.state else { continue };
             let mut positions = Positions::default();
             for changelog in running.changelogs() {
-                if let Some(end) = self.acknowledged.get(&(changelog.handle, changelog.partition)) {
+                if let Some(end) = self.acknowledged.get(&(changelog.handle, changelog.partition.partition)) {
                     positions.set_offset(&changelog.store, *end);
                 }
             }
             // A store in memory is loaded from the start again.
             if task.durable && task.global {
                 for (number, input) in task.inputs.iter().enumerate() {
-                    positions.set_metadata(input.partition.to_string(), running.position(number).to_be_bytes().to_vec());
+                    if let Some(position) = running.position(number) {
+                        positions.set_metadata(input.partition.to_string(), position.to_be_bytes().to_vec());
+                    }
                 }
             }
             running.commit_stores(&positions)?;
@@ -642,10 +645,10 @@ impl StreamThread {
             wake_at_ms = wake_at_ms.min(self.last_commit_ms + config.commit_interval_ms);
         }
         for task in &self.tasks {
-            if let State::Running(running) = &task.state
-                && let Some(due_ms) = running.next_wall_clock_punctuation()
-            {
-                wake_at_ms = wake_at_ms.min(due_ms);
+            if let State::Running(running) = &task.state {
+                for due_ms in [running.next_wall_clock_punctuation(), running.idle_until_ms()].into_iter().flatten() {
+                    wake_at_ms = wake_at_ms.min(due_ms);
+                }
             }
         }
         wake_at_ms.max(now_ms + 1)

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use brooklet_state_stores::Memory;
 
-use crate::client::{AdminRequest, AdminResponse, Claim, ClaimState, Cluster, CommittedOffset, OffsetSpec, TopicPartition};
+use crate::client::{AdminRequest, AdminResponse, Cluster, CommittedOffset, OffsetSpec, TopicPartition};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{AutoOffsetReset, ErrorHandler, ProcessingGuarantee, StreamsConfig};
+use crate::config::{AutoOffsetReset, ErrorResponse, ProcessingGuarantee, StreamsConfig};
 use crate::error::StreamsError;
-use crate::topology::{TaskId, Topology};
+use crate::topology::{TaskId, Topology, check_name};
 
 use super::application::Application;
 use super::metrics::{Metric, ThreadMetrics};
@@ -107,14 +107,14 @@ impl Streams {
     }
 
     /// `deserialization.exception.handler`.
-    pub fn deserialization_handler(mut self, handler: ErrorHandler) -> Self {
-        self.config.deserialization_handler = handler;
+    pub fn deserialization_handler(mut self, response: ErrorResponse) -> Self {
+        self.config.deserialization_handler = response;
         self
     }
 
     /// `processing.exception.handler`.
-    pub fn processing_handler(mut self, handler: ErrorHandler) -> Self {
-        self.config.processing_handler = handler;
+    pub fn processing_handler(mut self, response: ErrorResponse) -> Self {
+        self.config.processing_handler = response;
         self
     }
 
@@ -135,30 +135,16 @@ impl Streams {
         }
         let config = self.config;
         let invalid = |name: &str, message: &str| StreamsError::Config { name: name.to_owned(), message: message.to_owned() };
-        if !crate::topology::is_valid_name(&config.application_id) {
-            return Err(invalid("application.id", "use 1 to 249 of the letters a-z, A-Z, digits, '.', '_' and '-'"));
-        }
+        check_name(&config.application_id).map_err(|error| invalid("application.id", &error.to_string()))?;
         let cluster = self.cluster.ok_or_else(|| invalid("bootstrap.servers", "no cluster is set: call .cluster(Cluster::embedded(dir)) or .cluster(Cluster::kafka(address))"))?;
         let state = StateDirectory::open(&config.state_dir, &config.application_id)?;
-        let claim = hold(cluster.claim(&config.application_id, &state.process_id().to_string())?, &*self.clock)?;
         let memory = Memory::new(config.state_memory_bytes_max);
-        let claim = Mutex::new(Some(claim));
-        let application = Arc::new(Application { topology: Arc::new(self.topology), cluster, clock: self.clock, state, memory, claim, config });
+        let application = Application { topology: self.topology, cluster, clock: self.clock, state, memory, claim: Mutex::default(), config };
         let mut requests = application.requests()?;
-        let assigned = plan(&application, &mut requests)?;
-        RunningStreams::spawn(application, requests, assigned)
-    }
-}
-
-/// Waits until the group is ours.
-fn hold(mut claim: Box<dyn Claim>, clock: &dyn Clock) -> Result<Box<dyn Claim>, StreamsError> {
-    let waker = thread_waker();
-    loop {
-        match claim.poll(clock.now_ms(), &waker) {
-            ClaimState::Held(_) => return Ok(claim),
-            ClaimState::Refused(message) | ClaimState::Lost(message) => return Err(StreamsError::SecondInstance(message)),
-            ClaimState::Pending => thread::park_timeout(Duration::from_millis(100)),
-        }
+        let partitions = prepare_topics(&application, &mut requests)?;
+        application.hold_claim(&partitions)?;
+        let assigned = assign(&application, &mut requests, &partitions)?;
+        RunningStreams::spawn(Arc::new(application), requests, assigned)
     }
 }
 
@@ -166,28 +152,38 @@ fn unexpected(what: &str) -> StreamsError {
     StreamsError::Other(format!("the cluster answered a request for {what} with something else"))
 }
 
-/// Which tasks there are, where their inputs begin, and which thread takes them. Creates the internal topics on the way.
-fn plan(application: &Application, requests: &mut Requests) -> Result<Vec<Vec<Assigned>>, StreamsError> {
+/// Checks the topics of the user, and creates the internal ones. The partition count of each that is read.
+fn prepare_topics(application: &Application, requests: &mut Requests) -> Result<HashMap<String, i32>, StreamsError> {
     let Application { config, topology, .. } = application;
-    let id = &config.application_id;
-    let sources = topology.source_topics(id);
-    let mut partitions: HashMap<String, i32> = HashMap::new();
-    for (topic, found) in internal_topics::describe(requests, sources.clone())? {
-        let count = found.ok_or_else(|| {
-            let cluster = application.cluster.name();
-            StreamsError::Other(format!("source topic {topic} does not exist on {cluster}: create it first, e.g. `brooklet topic create {topic} --partitions 4`"))
-        })?;
+    let missing = |what: &str, topic: &str| {
+        let cluster = application.cluster.name();
+        StreamsError::Other(format!("{what} topic {topic} does not exist on {cluster}: create it first, e.g. `brooklet topic create {topic} --partitions 4`"))
+    };
+    let mut partitions = HashMap::new();
+    for (topic, found) in internal_topics::describe(requests, topology.source_topics())? {
+        let count = found.ok_or_else(|| missing("source", &topic))?;
         partitions.insert(topic, count);
     }
-    let mut internal = topology.internal_topics(id, |topic| partitions.get(topic).copied(), config.window_changelog_additional_retention_ms)?;
+    for (topic, found) in internal_topics::describe(requests, topology.sink_topics())? {
+        found.ok_or_else(|| missing("sink", &topic))?;
+    }
+    let known = |topic: &str| partitions.get(topic).copied();
+    let mut internal = topology.internal_topics(&config.application_id, known, config.window_changelog_additional_retention_ms)?;
     for topic in &mut internal {
         topic.replication_factor = config.replication_factor;
         topic.configs.extend(config.internal_topic_configs.iter().cloned());
     }
     internal_topics::create(requests, &internal)?;
-    for topic in internal {
+    for topic in internal.into_iter().filter(|topic| topology.is_repartition_topic(&config.application_id, &topic.name)) {
         partitions.insert(topic.name, topic.partitions);
     }
+    Ok(partitions)
+}
+
+/// Which tasks there are, where their inputs begin, and which thread takes them.
+fn assign(application: &Application, requests: &mut Requests, partitions: &HashMap<String, i32>) -> Result<Vec<Vec<Assigned>>, StreamsError> {
+    let Application { config, topology, .. } = application;
+    let id = &config.application_id;
     let tasks = topology.tasks(id, |topic| partitions.get(topic).copied())?;
     let inputs: Vec<TopicPartition> = tasks.iter().flat_map(|task| task.inputs.iter().cloned()).collect();
     let globals: Vec<(TaskId, Vec<TopicPartition>)> = topology
@@ -200,7 +196,7 @@ fn plan(application: &Application, requests: &mut Requests) -> Result<Vec<Vec<As
         })
         .collect();
     let starts = starting_offsets(application, requests, &inputs)?;
-    let input = |partition: TopicPartition, start: CommittedOffset| AssignedInput { repartition: !sources.iter().any(|topic| **topic == *partition.topic), partition, start };
+    let input = |partition: TopicPartition, start: CommittedOffset| AssignedInput { repartition: topology.is_repartition_topic(id, &partition.topic), partition, start };
     let from_the_start = || CommittedOffset { offset: 0, metadata: String::new() };
     let mut threads: Vec<Vec<Assigned>> = (0..config.stream_threads)
         .map(|_| {

@@ -13,7 +13,7 @@ use crate::client::{
 };
 use crate::clock::{Clock, SystemClock};
 use crate::error::StreamsError;
-use crate::partitioner;
+use crate::partitioner::partition_of;
 use crate::record::Record;
 use crate::serde::{Payload, SharedSerde};
 use crate::topology::{Consumed, Partitions, Produced};
@@ -97,7 +97,7 @@ pub struct TopicWriter<K, V> {
     present: Vec<i64>,
 }
 
-impl<K, V> TopicWriter<K, V> {
+impl<K: 'static, V: 'static> TopicWriter<K, V> {
     /// A writer to a topic that exists.
     ///
     /// # Errors
@@ -162,9 +162,11 @@ impl<K, V> TopicWriter<K, V> {
         if value_present {
             value.serialize(&self.topic, &record.value, &mut self.value).map_err(|error| write_error("the value", &self.topic, error))?;
         }
-        let partition = match self.produced.partitions_of(&self.topic, &record.key, &record.value, self.partitions) {
-            Some(Partitions::Only(partition)) => partition,
-            _ if key_present => partitioner::partition(&self.key, self.partitions),
+        let chosen = self.produced.partitioner.as_ref().map(|choose| choose(&self.topic, &record.key, &record.value, self.partitions));
+        let partition = match chosen {
+            Some(Partitions::One(partition)) => partition,
+            Some(Partitions::Many(_)) => return Err(StreamsError::Other(format!("the partitioner for topic {} chose several partitions; a TopicWriter writes to one", self.topic))),
+            _ if key_present => partition_of(&self.key, self.partitions),
             _ => {
                 self.next_unkeyed = (self.next_unkeyed + 1) % self.partitions;
                 self.next_unkeyed
@@ -237,7 +239,7 @@ impl<K, V> TopicWriter<K, V> {
 ///
 /// # Errors
 /// When the topic does not exist, cannot be read, or holds other bytes than the serdes expect.
-pub fn read<K, V>(
+pub fn read<K: 'static, V: 'static>(
     cluster: &dyn Cluster,
     topic: &str,
     consumed: &Consumed<K, V>,
@@ -302,7 +304,7 @@ pub fn read<K, V>(
     Ok(())
 }
 
-fn decode<T>(topic: &str, serde: &SharedSerde<T>, bytes: Option<Payload<'_>>) -> Result<T, String> {
+fn decode<T: 'static>(topic: &str, serde: &SharedSerde<T>, bytes: Option<Payload<'_>>) -> Result<T, String> {
     match bytes {
         Some(bytes) => serde.deserialize(topic, bytes).map_err(|error| error.to_string()),
         None => serde.null().ok_or_else(|| "null, which this type has not: read it as an Option".to_owned()),

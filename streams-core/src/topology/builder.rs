@@ -404,7 +404,7 @@ impl TopologyBuilder {
 }
 
 /// Kafka's rule for topics (`Topic#validate`), which nodes and stores follow since topics are named after them.
-fn check_name(name: &str) -> Result<(), TopologyError> {
+pub(crate) fn check_name(name: &str) -> Result<(), TopologyError> {
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if fits && name != "." && name != ".." { Ok(()) } else { Err(TopologyError::InvalidName { name: name.to_owned() }) }
 }

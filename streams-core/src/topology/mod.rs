@@ -31,6 +31,7 @@ pub use options::{
 };
 pub use subtopology::Subtopology;
 
+pub(crate) use builder::check_name;
 pub(crate) use graph::{Graph, NodeKind};
 pub(crate) use internal_topics::changelog_topic;
 pub(crate) use options::valid_timestamp;
