@@ -197,7 +197,7 @@ macro_rules! avro_serde {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use serde::Deserialize;
 
     use super::*;

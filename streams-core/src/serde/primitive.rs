@@ -213,7 +213,7 @@ impl HasSerde for () {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use std::fmt::Debug;
 
     use super::*;
@@ -245,7 +245,7 @@ mod tests {
         check(String::new(), b"");
         check(vec![1_u8, 2], &[1, 2]);
         check(Bytes::from_static(b"ab"), b"ab");
-        check(Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0fFF), b"01020304-0506-0708-090a-0b0c0d0e0fff");
+        check(Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0fff), b"01020304-0506-0708-090a-0b0c0d0e0fff");
     }
 
     #[test]

@@ -16,6 +16,8 @@ mod builder;
 mod key_value;
 mod scan;
 mod store;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::hash::Hash;

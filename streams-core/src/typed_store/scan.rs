@@ -18,11 +18,14 @@ use crate::serde::{Window, Windowed};
 /// How many entries are taken from the bytes store at a time.
 const PAGE_ENTRIES: usize = 256;
 
+/// Bounds of keys, as bytes.
+type KeyBounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
 /// Entries of a [`TimestampedKeyValueStore`](super::TimestampedKeyValueStore).
 pub struct KeyValueRange<K: StoreKey, V: Datum> {
     store: Rc<Store<K, V, KeyValueBacking>>,
     /// What is still to be taken from the bytes store; `None` when nothing is.
-    rest: Option<(Bound<Vec<u8>>, Bound<Vec<u8>>)>,
+    rest: Option<KeyBounds>,
     direction: Direction,
     page: VecDeque<(Vec<u8>, Vec<u8>)>,
     /// The next is the last.

@@ -259,14 +259,14 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Store<K, V, B> {
         let listener = if count > 0 { self.listener.borrow().clone() } else { None };
         // What a listener makes dirty again comes behind these, and waits for the next flush.
         for _ in 0..count {
-            let change = self.core()?.flush_next(task)?;
+            let change = self.core()?.flush_next()?;
             let (Some((change, metadata)), Some(listener)) = (change, &listener) else { continue };
             let mut listener = listener
                 .try_borrow_mut()
                 .map_err(|_| ProcessError::new(format!("store {}: flushed from inside its own flush", self.name)))?;
-            let current = std::mem::replace(&mut task.metadata, metadata);
+            let current = (std::mem::replace(&mut task.metadata, metadata), std::mem::replace(&mut task.record_timestamp, change.timestamp));
             let result = listener.flushed(change, task);
-            task.metadata = current;
+            (task.metadata, task.record_timestamp) = current;
             result?;
         }
         Ok(())
@@ -304,9 +304,13 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> CachedStore for Store<K, V, B> {
     }
 
     fn evict_oldest(&self, task: &mut TaskContext) -> Result<(), ProcessError> {
-        let oldest = self.core()?.cache.as_ref().and_then(|cache| cache.entries.oldest());
-        let Some(place) = oldest else { return Ok(()) };
-        self.flush(Some(place), task)?;
+        let dirty = self.core()?.cache.as_ref().and_then(|cache| {
+            let place = cache.entries.oldest()?;
+            cache.entries.entry(place).is_dirty.then_some(place)
+        });
+        if dirty.is_some() {
+            self.flush(dirty, task)?;
+        }
         // A listener may have used the entry again; then it is no longer the oldest, and the next one goes.
         self.drop_oldest();
         Ok(())
@@ -426,10 +430,10 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
 
     /// Writes the next dirty entry. Returns what the listener is to hear, with the record context of the latest update.
     #[allow(clippy::type_complexity)] // Both are taken apart at once.
-    fn flush_next(&mut self, task: &mut TaskContext) -> Result<Option<(Flushed<B::FlushKey, V>, Option<RecordMetadata>)>, ProcessError> {
+    fn flush_next(&mut self) -> Result<Option<(Flushed<B::FlushKey, V>, Option<RecordMetadata>)>, ProcessError> {
         let Some(mut cache) = self.cache.take() else { return Ok(None) };
         let result = match cache.dirty.front().copied() {
-            Some(place) => self.flush_entry(&mut cache, place, task),
+            Some(place) => self.flush_entry(&mut cache, place),
             None => Ok(None),
         };
         if result.is_ok() {
@@ -444,7 +448,6 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
         &mut self,
         cache: &mut Cache<K, V>,
         place: u32,
-        task: &mut TaskContext,
     ) -> Result<Option<(Flushed<B::FlushKey, V>, Option<RecordMetadata>)>, ProcessError> {
         let entry = cache.entries.entry_mut(place);
         if entry.is_lost {
@@ -460,9 +463,8 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
         let is_change = entry.value.is_some() || !matches!(entry.stored, Stored::Absent);
         if is_change {
             let value = entry.value.as_ref().map(|value| &value.value);
-            if self.write(&entry.key, entry.window_start, value, entry.timestamp)? == PutOutcome::Expired {
-                task.drop_record(DropReason::ExpiredWindow);
-            }
+            // A window that has expired since it was put is not late: nobody counts it.
+            let (PutOutcome::Stored | PutOutcome::Expired) = self.write(&entry.key, entry.window_start, value, entry.timestamp)?;
         }
         entry.is_dirty = false;
         let metadata = entry.metadata.take();
