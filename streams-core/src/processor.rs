@@ -10,7 +10,7 @@ use crate::error::ProcessError;
 use crate::record::{Datum, Record, RecordMetadata};
 use crate::task::{Punctuations, TaskSetup};
 use crate::topology::{DroppedRecords, TaskId};
-use crate::typed_store::{GlobalKeyValueStore, StoreKey, TimestampedKeyValueStore, TimestampedWindowStore};
+use crate::typed_store::{BuiltStore, GlobalKeyValueStore, StoreKey, TimestampedKeyValueStore, TimestampedWindowStore};
 
 /// One node's code: takes records of type `KIn, VIn`, forwards records of type `KOut, VOut` to its children.
 ///
@@ -351,6 +351,14 @@ impl<K, V> InitContext<'_, K, V> {
     /// Ends a punctuation.
     pub fn cancel(&mut self, punctuation: Punctuation) {
         self.setup.context.cancel(punctuation);
+    }
+
+    /// A store that is connected to this node, of whatever kind and types.
+    ///
+    /// # Errors
+    /// When it is not connected; the message says what to do.
+    pub fn store(&self, name: &str) -> Result<BuiltStore, ProcessError> {
+        self.setup.connected(self.name, name).cloned()
     }
 
     /// A key-value store that is connected to this node.
