@@ -1,0 +1,111 @@
+//! `count`, `reduce`, `aggregate` in tumbling and hopping windows: one row for each key and window.
+//!
+//! The operator has its own stream time: the highest event time that has reached it. A window takes records while its end is above stream
+//! time less the grace; each window that does not is one late record, dropped and counted. Windows are updated in the order of their starts.
+//! Records without key or value are dropped and counted (Kafka Streams passes null values to the aggregator here, and only here).
+
+use std::sync::Arc;
+
+use brooklet_streams_core::ProcessError;
+use brooklet_streams_core::processor::{DropReason, InitContext, Processor, ProcessorContext};
+use brooklet_streams_core::record::{Datum, Record};
+use brooklet_streams_core::serde::{Window, Windowed};
+use brooklet_streams_core::typed_store::{StoreKey, TimestampedWindowStore, Written};
+
+use super::aggregate::Fold;
+use super::changes::ForwardChanges;
+use crate::change::Change;
+use crate::null::NullCheck;
+use crate::windows::TimeWindows;
+
+pub(crate) struct WindowAggregate<K: StoreKey, V, VA: Datum, F> {
+    pub(crate) fold: Arc<F>,
+    pub(crate) windows: TimeWindows,
+    pub(crate) store_name: Arc<str>,
+    pub(crate) store: Option<TimestampedWindowStore<K, VA>>,
+    pub(crate) keys: NullCheck<K>,
+    pub(crate) values: NullCheck<V>,
+    /// Highest event time that has come here; -1 before the first.
+    pub(crate) stream_time: i64,
+    /// Somebody downstream wants old values.
+    pub(crate) sends_old: bool,
+}
+
+impl<K, V, VA, F> Processor<K, V, Windowed<K>, Change<VA>> for WindowAggregate<K, V, VA, F>
+where
+    K: StoreKey,
+    V: Datum,
+    VA: Datum,
+    F: Fold<K, V, VA>,
+{
+    fn init(&mut self, context: &mut InitContext<'_, Windowed<K>, Change<VA>>) -> Result<(), ProcessError> {
+        let store = context.window_store::<K, VA>(&self.store_name)?;
+        if let Some(listener) = ForwardChanges::below(context, self.sends_old) {
+            store.set_flush_listener(Box::new(listener));
+        }
+        self.store = Some(store);
+        Ok(())
+    }
+
+    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, Windowed<K>, Change<VA>>) -> Result<(), ProcessError> {
+        if self.keys.is_null(&record.key) {
+            context.drop_record(DropReason::NullKey);
+            return Ok(());
+        }
+        if self.values.is_null(&record.value) {
+            context.drop_record(DropReason::NullValue);
+            return Ok(());
+        }
+        self.stream_time = self.stream_time.max(record.timestamp);
+        let closed = self.stream_time.saturating_sub(self.windows.grace_ms());
+        let size_ms = self.windows.size_ms();
+        let mut open: Option<Window> = None;
+        for start in self.windows.starts_of(record.timestamp) {
+            let window = Window::starting_at(start, size_ms);
+            if window.end <= closed {
+                context.drop_record(DropReason::Late);
+            } else if let Some(previous) = open.replace(window) {
+                self.update(record.clone(), previous, context)?;
+            }
+        }
+        match open {
+            Some(window) => self.update(record, window, context),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<K: StoreKey, V: Datum, VA: Datum, F: Fold<K, V, VA>> WindowAggregate<K, V, VA, F> {
+    fn update(
+        &self,
+        record: Record<K, V>,
+        window: Window,
+        context: &mut ProcessorContext<'_, Windowed<K>, Change<VA>>,
+    ) -> Result<(), ProcessError> {
+        let Record { key, value, timestamp, headers } = record;
+        let store = self.store.as_ref().ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
+        let keeps_old = self.sends_old && !store.is_cached();
+        let fold = &*self.fold;
+        let mut old = None;
+        let mut latest = timestamp;
+        let written = store.update(&key, window.start, context, |row| {
+            let state = row.map(|row| {
+                latest = latest.max(row.timestamp);
+                row.value
+            });
+            if keeps_old {
+                old.clone_from(&state);
+            }
+            let new = fold(&key, value, state)?;
+            let row_timestamp = if new.is_some() { latest } else { timestamp };
+            Ok((new, row_timestamp))
+        })?;
+        match written {
+            Written::Stored(new) => {
+                let key = Windowed::new(key, window);
+                context.forward(Record { key, value: Change { new, old }, timestamp: latest, headers })
+            }
+            Written::Cached | Written::Expired => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! How the stream of a stream–table join is written to its repartition topic.
+
+use std::fmt;
+use std::sync::Arc;
+
+use brooklet_streams_core::serde::{Serde, SharedSerde};
+
+/// Serdes of the stream, and a name, for `join_with` and `left_join_with`.
+///
+/// The serdes matter only when the stream has been re-keyed. Those that are not given here are the stream's own; without these,
+/// building the topology fails.
+pub struct Joined<K, V> {
+    pub(crate) key: Option<SharedSerde<K>>,
+    pub(crate) value: Option<SharedSerde<V>>,
+    pub(crate) name: Option<String>,
+}
+
+impl<K, V> Default for Joined<K, V> {
+    fn default() -> Self {
+        Self { key: None, value: None, name: None }
+    }
+}
+
+impl<K, V> Joined<K, V> {
+    /// With these serdes of the stream.
+    pub fn with(key: impl Serde<K>, value: impl Serde<V>) -> Self {
+        Self { key: Some(Arc::new(key)), value: Some(Arc::new(value)), name: None }
+    }
+
+    /// Names the join's node; its repartition topic, if it needs one, becomes `<application.id>-<name>-repartition`.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..Self::default() }
+    }
+
+    /// As [`Joined::named`], beside serdes.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+}
+
+impl<K, V> fmt::Debug for Joined<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Joined").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,146 @@
+//! `TimeWindowedKStream`: a stream by key and window.
+
+use std::fmt;
+use std::sync::Arc;
+
+use brooklet_streams_core::record::Datum;
+use brooklet_streams_core::serde::{SharedSerde, TimeWindowed, Windowed};
+use brooklet_streams_core::topology::Node;
+use brooklet_streams_core::typed_store::{StoreKey, WindowStoreBuilder};
+
+use crate::change::Change;
+use crate::grouped::{KGroupedStream, aggregate_fold, count_fold, reduce_fold};
+use crate::ktable::KTable;
+use crate::null::NullCheck;
+use crate::operators::aggregate::Fold;
+use crate::operators::window_aggregate::WindowAggregate;
+use crate::options::Materialized;
+use crate::outcome::Outcome;
+use crate::plan::naming::{self, Name};
+use crate::plan::{Lower, NodeKind};
+use crate::rows::InWindowStore;
+use crate::windows::TimeWindows;
+
+/// A stream grouped by key and by windows of event time. Its aggregations are tables with one row for each key and window.
+///
+/// A record updates every window that contains it and is still open: a window closes when the operator's stream time, the highest event time it has
+/// seen, reaches the window's end plus the grace. Each closed window that a record would belong to counts as one dropped record.
+///
+/// ```
+/// use brooklet_streams_dsl::{Consumed, Materialized, Produced, StreamsBuilder, TimeWindows, hours, minutes};
+///
+/// let builder = StreamsBuilder::new();
+/// builder
+///     .stream::<String, String>("views", Consumed::default())
+///     .group_by_key()
+///     .windowed_by(TimeWindows::of_size(hours(1)).grace(minutes(10)))
+///     .count(Materialized::named("views-per-hour"))
+///     .to_stream()
+///     .map(|page, count| (format!("{}@{}", page.key, page.window.start), count))
+///     .to("views-per-hour", Produced::default());
+/// ```
+pub struct TimeWindowedKStream<K, V> {
+    grouped: KGroupedStream<K, V>,
+    windows: TimeWindows,
+}
+
+impl<K, V> Clone for TimeWindowedKStream<K, V> {
+    fn clone(&self) -> Self {
+        Self { grouped: self.grouped.clone(), windows: self.windows }
+    }
+}
+
+impl<K, V> fmt::Debug for TimeWindowedKStream<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeWindowedKStream").field("windows", &self.windows).finish_non_exhaustive()
+    }
+}
+
+impl<K: Datum, V: Datum> TimeWindowedKStream<K, V> {
+    pub(crate) fn new(grouped: KGroupedStream<K, V>, windows: TimeWindows) -> Self {
+        if let Some(problem) = windows.problem() {
+            grouped.at.plan().report(problem);
+        }
+        Self { grouped, windows }
+    }
+}
+
+impl<K: StoreKey, V: Datum> TimeWindowedKStream<K, V> {
+    /// How many records each key has in each window.
+    pub fn count(&self, materialized: Materialized<K, i64>) -> KTable<Windowed<K>, i64> {
+        self.aggregated(naming::AGGREGATE, count_fold::<K, V>, materialized)
+    }
+
+    /// As [`KGroupedStream::reduce`], in each window.
+    pub fn reduce<R: Outcome<V, S> + 'static, S: 'static>(
+        &self,
+        reducer: impl Fn(V, V) -> R + Send + Sync + 'static,
+        materialized: Materialized<K, V>,
+    ) -> KTable<Windowed<K>, V> {
+        self.aggregated(naming::REDUCE, reduce_fold(reducer), materialized)
+    }
+
+    /// As [`KGroupedStream::aggregate`], in each window.
+    pub fn aggregate<VA: Datum, R: Outcome<VA, S> + 'static, S: 'static>(
+        &self,
+        initializer: impl Fn() -> VA + Send + Sync + 'static,
+        aggregator: impl Fn(&K, V, VA) -> R + Send + Sync + 'static,
+        materialized: Materialized<K, VA>,
+    ) -> KTable<Windowed<K>, VA> {
+        self.aggregated(naming::AGGREGATE, aggregate_fold(initializer, aggregator), materialized)
+    }
+
+    fn aggregated<VA: Datum>(
+        &self,
+        prefix: &str,
+        fold: impl Fold<K, V, VA>,
+        materialized: Materialized<K, VA>,
+    ) -> KTable<Windowed<K>, VA> {
+        let Self { grouped, windows } = self.clone();
+        let Materialized { name, key, value, store: options } = materialized;
+        let queryable = name.is_some();
+        let needed_ms = windows.size_ms().saturating_add(windows.grace_ms());
+        let retention_ms = options.retention_ms.unwrap_or(needed_ms);
+        let (store, function) = {
+            let mut plan = grouped.at.plan();
+            let store = name.unwrap_or_else(|| plan.names.store(prefix));
+            if retention_ms < needed_ms {
+                plan.report(format!(
+                    "the retention of window store {store} is {retention_ms} ms; size and grace of its windows are {needed_ms} ms together"
+                ));
+            }
+            (store, Name::automatic(plan.names.node(prefix)))
+        };
+        let parent = grouped.by_key(&store);
+        let key = key.unwrap_or_else(|| Arc::clone(&grouped.key));
+        let (keys, values) = (NullCheck::of(&key), NullCheck::of(&grouped.value));
+        let fold = Arc::new(fold);
+        let builder = WindowStoreBuilder::shared(store.as_str(), retention_ms, windows.size_ms(), Arc::clone(&key), Arc::clone(&value));
+        let builder = options.window(builder);
+        let kind = NodeKind::Aggregate { store: store.clone() };
+        let lower: Lower = Arc::new(move |id, lowering| {
+            let parent = lowering.parent::<K, V>(id)?;
+            let sends_old = lowering.decisions.sends_old(id);
+            let (fold, store_name) = (Arc::clone(&fold), Arc::<str>::from(store.as_str()));
+            let (keys, values) = (keys.clone(), values.clone());
+            let supplier = move || WindowAggregate {
+                fold: Arc::clone(&fold),
+                windows,
+                store_name: Arc::clone(&store_name),
+                store: None,
+                keys: keys.clone(),
+                values: values.clone(),
+                stream_time: -1,
+                sends_old,
+            };
+            let node: Node<Windowed<K>, Change<VA>> = lowering.topology.add_processor(lowering.name(id), supplier, &[parent])?;
+            lowering.topology.add_state_store(builder.clone())?;
+            lowering.topology.connect(node, &[&store])?;
+            lowering.set_output(id, node);
+            Ok(())
+        });
+        let id = grouped.at.plan().add(kind, function, vec![parent], lower);
+        let windowed: SharedSerde<Windowed<K>> = Arc::new(TimeWindowed::new(key, windows.size_ms()));
+        KTable::new(grouped.at.at(id), windowed, Some(value), Arc::new(InWindowStore), queryable)
+    }
+}
