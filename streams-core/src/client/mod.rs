@@ -5,6 +5,7 @@
 //!
 //! Two implementations: rdkafka with a small wire client (`client/kafka/`) for any Kafka cluster, and the embedded adapter in the facade.
 
+pub mod kafka;
 pub mod record_batch;
 
 use std::fmt;
@@ -97,7 +98,8 @@ pub trait Cluster: Send + Sync {
     fn admin(&self) -> Result<Box<dyn Admin>, ClientError>;
 
     /// Takes the group `application_id` for this process, so that a second instance is refused. `process_id` stays the same over
-    /// restarts of one instance (it is kept in the state directory), so that a restart takes its own place at once.
+    /// restarts of one instance (it is kept in the state directory), so that a restart takes its own place at once. `topics` are those
+    /// whose offsets are committed (sources and repartition topics): the group names them, so that the cluster keeps their offsets.
     ///
     /// The default holds at once and commits as no member: for a cluster within the process, where the lock on the data directory
     /// already keeps a second one out.
@@ -210,7 +212,8 @@ pub struct Fetched {
     pub batches: Vec<Bytes>,
     /// The position after these batches, past control records and compacted offsets.
     pub next_offset: i64,
-    /// End of what can be read: high watermark, or last stable offset when read committed; exclusive.
+    /// End of what can be read: high watermark, or last stable offset when read committed; exclusive. -1 when not known, which is so
+    /// only beside an error.
     pub end_offset: i64,
     /// Why this partition cannot be fetched. Fetching goes on only after a `seek` or `remove`, except for retriable errors.
     pub error: Option<ClientError>,

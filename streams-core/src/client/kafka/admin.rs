@@ -1,0 +1,112 @@
+//! [`Admin`] over the wire client: polled for stream threads, blocking for tools.
+
+use std::fmt;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::wire::WireClient;
+use crate::client::{Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, RequestId};
+
+type Answer = (RequestId, Result<AdminResponse, ClientError>);
+
+#[derive(Default)]
+struct Answers {
+    ready: Vec<Answer>,
+    waker: Option<Waker>,
+}
+
+/// Requests of one caller, answered by the wire thread.
+pub(super) struct KafkaAdmin {
+    wire: WireClient,
+    next_id: u64,
+    answers: Arc<Mutex<Answers>>,
+}
+
+impl KafkaAdmin {
+    pub(super) fn new(wire: WireClient) -> Self {
+        Self { wire, next_id: 0, answers: Arc::default() }
+    }
+}
+
+impl Admin for KafkaAdmin {
+    fn submit(&mut self, request: AdminRequest) -> RequestId {
+        let id = RequestId(self.next_id);
+        self.next_id += 1;
+        let answers = Arc::clone(&self.answers);
+        let reply = Box::new(move |answer| {
+            let waker = {
+                let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+                answers.ready.push((id, answer));
+                answers.waker.take()
+            };
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        });
+        self.wire.submit(request, None, reply);
+        id
+    }
+
+    fn poll(&mut self, _now_ms: i64, waker: &Waker, answers: &mut Vec<Answer>) {
+        let mut shared = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.append(&mut shared.ready);
+        if !shared.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            shared.waker = Some(waker.clone());
+        }
+    }
+}
+
+/// A blocking client for tools: one request, one answer.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use brooklet_streams_core::client::{AdminRequest, AdminResponse, kafka::AdminClient};
+/// let admin = AdminClient::connect("127.0.0.1:9092")?;
+/// if let AdminResponse::Topics(topics) = admin.call(AdminRequest::ListTopics, Duration::from_secs(10))? {
+///     for (name, partitions) in topics {
+///         println!("{name} {partitions:?}");
+///     }
+/// }
+/// # Ok::<(), brooklet_streams_core::client::ClientError>(())
+/// ```
+pub struct AdminClient {
+    wire: WireClient,
+}
+
+impl AdminClient {
+    /// A client of the cluster that one of `bootstrap` (`host:port,host:port`) belongs to. Connects with the first request.
+    ///
+    /// # Errors
+    /// When `bootstrap` is malformed.
+    pub fn connect(bootstrap: &str) -> Result<Self, ClientError> {
+        Ok(Self { wire: WireClient::start(bootstrap)? })
+    }
+
+    /// Sends `request` and waits for its answer, which comes within `timeout`. Blocks the calling thread.
+    ///
+    /// # Errors
+    /// What the cluster answered, or [`ClientErrorKind::Retriable`] when it did not.
+    pub fn call(&self, request: AdminRequest, timeout: Duration) -> Result<AdminResponse, ClientError> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let reply = Box::new(move |answer| {
+            // Nobody waits any more after the timeout below.
+            let _ = sender.send(answer);
+        });
+        self.wire.submit(request, Some(timeout), reply);
+        // The wire client keeps the timeout; this margin is for its thread to be scheduled.
+        match receiver.recv_timeout(timeout + Duration::from_secs(5)) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                Err(ClientError::new(ClientErrorKind::Fatal, "the wire client's thread has ended"))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for AdminClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AdminClient").field(&self.wire).finish()
+    }
+}

@@ -1,0 +1,240 @@
+//! [`Producer`] over librdkafka, idempotent, with acks from all replicas.
+//!
+//! ## Batches are librdkafka's
+//! It has no way to close open batches without waiting for them, so `flush` cannot. Instead they never stay open long: `linger.ms` is
+//! cut to [`LINGER_MS_MAX`]. While a broker is busy with one batch librdkafka fills the next, so throughput does not suffer.
+//!
+//! ## The number of partitions is the wire client's
+//! librdkafka's own metadata calls wait.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytes::Bytes;
+
+use super::admin::KafkaAdmin;
+use super::native::{self, Client, Delivery, Queue, Refused, Role, Topic, WakeCell};
+use crate::client::{
+    Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, Completion, Producer, RecordRef, RequestId, TopicHandle,
+};
+use crate::record::Headers;
+
+pub(super) const LINGER_MS_MAX: i64 = 5;
+
+/// How soon an unanswered question for a topic's partitions is asked again: it may be created any moment.
+const UNKNOWN_REFRESH_MS: i64 = 100;
+/// As `metadata.max.age.ms`.
+const KNOWN_REFRESH_MS: i64 = 300_000;
+/// Counted for each record beside its bytes: what librdkafka keeps for one.
+const RECORD_OVERHEAD_BYTES: usize = 64;
+
+pub(super) struct KafkaProducer {
+    // Before the client: what is made from an instance goes before it.
+    topics: Vec<ProducedTopic>,
+    deliveries: Queue,
+    client: Arc<Client>,
+    wake: Arc<WakeCell>,
+    /// Absent where the wire client refuses the settings.
+    metadata: Option<KafkaAdmin>,
+    answers: Vec<(RequestId, Result<AdminResponse, ClientError>)>,
+    /// Records that librdkafka had no room for; in order, before all later ones.
+    overflow: VecDeque<Overflow>,
+    completed: Vec<Completion>,
+    pending_records: usize,
+    pending_bytes: usize,
+    now_ms: i64,
+}
+
+struct ProducedTopic {
+    name: Arc<str>,
+    topic: Topic,
+    partitions: Option<i32>,
+    asked: Option<RequestId>,
+    asked_at_ms: Option<i64>,
+}
+
+struct Overflow {
+    topic: TopicHandle,
+    partition: i32,
+    key: Option<Bytes>,
+    value: Option<Bytes>,
+    timestamp: i64,
+    headers: Headers,
+    bytes: usize,
+}
+
+impl KafkaProducer {
+    pub(super) fn start(settings: &[(String, String)], metadata: Option<KafkaAdmin>) -> Result<Self, ClientError> {
+        let client = Client::start(Role::Producer, settings)?;
+        let wake = Arc::new(WakeCell::default());
+        let deliveries = Queue::of_client(&client, &wake)?;
+        Ok(Self {
+            topics: Vec::new(),
+            deliveries,
+            client,
+            wake,
+            metadata,
+            answers: Vec::new(),
+            overflow: VecDeque::new(),
+            completed: Vec::new(),
+            pending_records: 0,
+            pending_bytes: 0,
+            now_ms: 0,
+        })
+    }
+
+    /// Sends what librdkafka had no room for, as far as it has room now. A record that it refuses for good is completed as failed.
+    fn drain_overflow(&mut self) {
+        while let Some(record) = self.overflow.pop_front() {
+            let Some(topic) = self.topics.get(record.topic.0 as usize) else { continue };
+            let borrowed = RecordRef {
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+                timestamp: record.timestamp,
+                headers: &record.headers,
+            };
+            match native::produce(&topic.topic, record.partition, borrowed, record.bytes) {
+                Ok(()) => {}
+                Err(Refused::Full) => {
+                    self.overflow.push_front(record);
+                    return;
+                }
+                Err(Refused::Error(error)) => {
+                    self.pending_records -= 1;
+                    self.pending_bytes -= record.bytes;
+                    self.completed.push(Completion { topic: record.topic, partition: record.partition, records: 1, result: Err(error) });
+                }
+            }
+        }
+    }
+
+    fn take_metadata(&mut self, waker: &Waker) {
+        let Some(metadata) = &mut self.metadata else { return };
+        metadata.poll(self.now_ms, waker, &mut self.answers);
+        for (id, answer) in self.answers.drain(..) {
+            let Some(topic) = self.topics.iter_mut().find(|topic| topic.asked == Some(id)) else { continue };
+            topic.asked = None;
+            match answer {
+                Ok(AdminResponse::Topics(topics)) => topic.partitions = topics.first().and_then(|(_, count)| *count),
+                Ok(_) => {}
+                // What was known stays good.
+                Err(error) => tracing::debug!(topic = &*topic.name, %error, "number of partitions not known"),
+            }
+        }
+    }
+}
+
+/// Adds a delivery to the run of the same partition, or begins one.
+fn complete(completions: &mut Vec<Completion>, delivery: &Delivery) {
+    let topic = TopicHandle(delivery.tag);
+    if delivery.is_ok() {
+        if let Some(last) = completions.last_mut()
+            && last.topic == topic
+            && last.partition == delivery.partition
+            && let Ok(offset) = &mut last.result
+        {
+            last.records += 1;
+            *offset = delivery.offset;
+            return;
+        }
+        completions.push(Completion { topic, partition: delivery.partition, records: 1, result: Ok(delivery.offset) });
+        return;
+    }
+    let error = native::error_of(delivery.code, format_args!("producing to partition {}", delivery.partition));
+    if let Some(last) = completions.last_mut()
+        && last.topic == topic
+        && last.partition == delivery.partition
+        && last.result.as_ref().err().is_some_and(|known| known.message == error.message)
+    {
+        last.records += 1;
+        return;
+    }
+    completions.push(Completion { topic, partition: delivery.partition, records: 1, result: Err(error) });
+}
+
+impl Producer for KafkaProducer {
+    fn topic(&mut self, name: &str) -> Result<TopicHandle, ClientError> {
+        if let Some(known) = self.topics.iter().position(|topic| &*topic.name == name) {
+            return Ok(handle(known));
+        }
+        let new = handle(self.topics.len());
+        let topic = Topic::new(&self.client, name, new.0)?;
+        self.topics.push(ProducedTopic { name: Arc::from(name), topic, partitions: None, asked: None, asked_at_ms: None });
+        Ok(new)
+    }
+
+    fn partitions(&mut self, topic: TopicHandle) -> Option<i32> {
+        let (Some(topic), Some(metadata)) = (self.topics.get_mut(topic.0 as usize), &mut self.metadata) else { return None };
+        let refresh_ms = if topic.partitions.is_some() { KNOWN_REFRESH_MS } else { UNKNOWN_REFRESH_MS };
+        let due = topic.asked_at_ms.is_none_or(|asked_at_ms| self.now_ms - asked_at_ms >= refresh_ms);
+        if topic.asked.is_none() && due {
+            topic.asked = Some(metadata.submit(AdminRequest::DescribeTopics(vec![topic.name.to_string()])));
+            topic.asked_at_ms = Some(self.now_ms);
+        }
+        topic.partitions
+    }
+
+    fn append(&mut self, topic: TopicHandle, partition: i32, record: RecordRef<'_>) -> Result<(), ClientError> {
+        let Some(produced) = self.topics.get(topic.0 as usize) else {
+            return Err(ClientError::new(ClientErrorKind::Fatal, format_args!("topic handle {} is not of this producer", topic.0)));
+        };
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES;
+        let refused = if self.overflow.is_empty() { native::produce(&produced.topic, partition, record, bytes) } else { Err(Refused::Full) };
+        match refused {
+            Ok(()) => {}
+            Err(Refused::Full) => self.overflow.push_back(Overflow {
+                topic,
+                partition,
+                key: record.key.map(Bytes::copy_from_slice),
+                value: record.value.map(Bytes::copy_from_slice),
+                timestamp: record.timestamp,
+                headers: record.headers.clone(),
+                bytes,
+            }),
+            Err(Refused::Error(error)) => return Err(error),
+        }
+        self.pending_records += 1;
+        self.pending_bytes += bytes;
+        Ok(())
+    }
+
+    fn flush(&mut self, now_ms: i64) {
+        self.now_ms = now_ms;
+        self.drain_overflow();
+    }
+
+    fn poll(&mut self, now_ms: i64, waker: &Waker, completions: &mut Vec<Completion>) -> Result<(), ClientError> {
+        self.now_ms = now_ms;
+        // First, so that nothing that comes from now on goes unnoticed.
+        self.wake.register(waker);
+        if self.deliveries.take_ready() {
+            let Self { deliveries, completed, pending_records, pending_bytes, .. } = self;
+            deliveries.deliveries(|delivery| {
+                *pending_records -= 1;
+                *pending_bytes -= delivery.bytes;
+                complete(completed, &delivery);
+            });
+        }
+        self.drain_overflow();
+        self.take_metadata(waker);
+        completions.append(&mut self.completed);
+        match self.client.fatal_error() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn pending_records(&self) -> usize {
+        self.pending_records
+    }
+
+    fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+}
+
+fn handle(index: usize) -> TopicHandle {
+    // An application has nowhere near four billion topics.
+    TopicHandle(u32::try_from(index).unwrap_or(u32::MAX))
+}
