@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 mod sim;
 
-pub use sim::{Crash, SimDisk};
+pub use sim::{Crash, Fault, SimDisk};
 
 /// A name in a directory, with its length.
 #[derive(Clone, Debug, PartialEq, Eq)]
