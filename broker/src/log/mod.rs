@@ -7,27 +7,60 @@
 //! - read: [`Log::plan_read`] (bounds, index) → [`ReadPlan::perform`] (shares the in-memory tail or preads; no lock).
 //!   [`Log::read`] is both.
 //! - group commit: [`Log::begin_sync`] → [`SyncJob::run`] (no lock) → [`Log::complete_sync`].
+//!
+//! The offsets, their order and who moves each: docs/design/offsets.md. What is synced when: docs/decisions/0003.
+//!
+//! ## Files of a partition's directory
+//! `%020d.log` (batches), `.index` and `.timeindex` (sparse indexes), `.snapshot` (idempotent producers; at each roll and clean close),
+//! `leader-epoch-checkpoint`, `partition.metadata`. Nothing is created before the first append.
 
-use std::path::PathBuf;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
+use crate::protocol::record_batch::{self, TimestampType};
 
 mod append;
 mod config;
 mod error;
-mod read;
-mod sync;
+mod index_file;
+mod leader_epochs;
 pub mod offset_checkpoint;
+mod offset_index;
+mod partition_metadata;
+mod producer_state;
+mod read;
+mod recovery;
+mod retention;
+mod scan;
+mod segment;
+mod sync;
+mod tail;
+mod time_index;
+
+#[cfg(test)]
+mod tests;
 
 pub use append::{AppendOrigin, AppendRules, Appended, ValidBatch};
 pub use config::LogConfig;
 pub use error::{AppendError, LogError, ReadError};
 pub use read::{ReadPlan, ReadSlice, TimestampOffset};
+pub use recovery::Recovery;
+pub use scan::{BatchScanner, Scan};
 pub use sync::SyncJob;
+
+use leader_epochs::LeaderEpochs;
+use producer_state::ProducerStates;
+use retention::SegmentView;
+use segment::{ActiveSegment, BatchFacts, SealedSegment};
+use tail::Tail;
 
 /// Where a log lies and what is known of it from before.
 #[derive(Clone, Debug)]
@@ -44,37 +77,112 @@ pub struct OpenOptions {
     pub log_start_offset: i64,
 }
 
-/// What opening a log found and repaired.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// Segments that were re-read because they reach beyond the recovery point.
-    pub segments_scanned: usize,
-    pub batches_scanned: u64,
-    /// Bytes cut from the end: a torn write, or what followed a corrupt batch.
-    pub bytes_truncated: u64,
-    pub segments_deleted: usize,
-    pub indexes_rebuilt: usize,
+/// One partition on disk.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    topic_id: Uuid,
+    config: LogConfig,
+    /// Oldest first; each ends where the next, and the last where the active one starts.
+    sealed: VecDeque<SealedSegment>,
+    active: ActiveSegment,
+    tail: Tail,
+    producers: ProducerStates,
+    leader_epochs: LeaderEpochs,
+    log_start_offset: i64,
+    /// The log end offset.
+    next_offset: i64,
+    flushed_offset: i64,
+    /// The directory and its `partition.metadata` are there.
+    is_created: bool,
+    /// Since it was opened, or since the last clean close before that.
+    has_changed: bool,
+    unsynced: Unsynced,
+    sync_in_flight: bool,
+    /// Why nothing more is written.
+    poison: Option<String>,
 }
 
-/// One partition on disk.
-#[derive(Debug)]
-pub struct Log {}
+/// What the next sync has to take along.
+#[derive(Debug, Default)]
+struct Unsynced {
+    /// Files that are complete: of sealed segments, snapshots, metadata.
+    files: Vec<Arc<dyn DiskFile>>,
+    active: bool,
+    leader_epochs: bool,
+    dir: bool,
+    parent_dir: bool,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("dir", &self.dir)
+            .field("log_start_offset", &self.log_start_offset)
+            .field("flushed_offset", &self.flushed_offset)
+            .field("log_end_offset", &self.next_offset)
+            .field("segments", &self.segments().collect::<Vec<_>>())
+            .field("poison", &self.poison)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn disk_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+    let path = path.to_owned();
+    move |source| LogError::Disk { operation, path, source }
+}
 
 impl Log {
-    /// Opens the log, repairing what a crash left. A directory that is not there is an empty log; nothing is created until the first append.
+    /// Opens the log, repairing what a crash left; what was recovered is synced when this returns. A directory that is not there is an empty log.
     pub fn open(disk: Arc<dyn Disk>, options: OpenOptions, now_ms: i64) -> Result<(Log, Recovery), LogError> {
-        let _ = (disk, options, now_ms);
-        todo!()
+        recovery::open(disk, options, now_ms)
     }
-
-    /// What a batch must fulfil to be appended: a copy to check batches by without the log's lock.
-    pub fn append_rules(&self) -> AppendRules { todo!() }
 
     /// Appends one batch, already checked: assigns its offsets and leader epoch, checks idempotent sequences, rolls the segment when due,
     /// writes. Nothing is synced: see [`Log::begin_sync`].
     pub fn append(&mut self, batch: ValidBatch, leader_epoch: i32, now_ms: i64) -> Result<Appended, AppendError> {
-        let _ = (batch, leader_epoch, now_ms);
-        todo!()
+        self.check_not_poisoned()?;
+        let ValidBatch { mut bytes, mut facts, origin, timestamp_type } = batch;
+        let log_append_time_ms = match timestamp_type {
+            TimestampType::CreateTime => -1,
+            TimestampType::LogAppendTime => now_ms,
+        };
+        let has_sequence = facts.producer_id >= 0 && origin == AppendOrigin::Client;
+        if has_sequence && let Some(mark) = self.producers.check(&facts)? {
+            return Ok(Appended {
+                base_offset: mark.base_offset(),
+                last_offset: mark.last_offset,
+                log_append_time_ms: if log_append_time_ms < 0 { -1 } else { mark.timestamp },
+                log_start_offset: self.log_start_offset,
+                duplicate: true,
+            });
+        }
+        let offset_delta = facts.last_offset.wrapping_sub(facts.base_offset);
+        facts.base_offset = self.next_offset;
+        facts.last_offset = self.next_offset + offset_delta;
+        facts.leader_epoch = leader_epoch;
+        if log_append_time_ms >= 0 {
+            facts.max_timestamp = log_append_time_ms;
+            record_batch::set_log_append_time(&mut bytes, log_append_time_ms);
+        }
+        record_batch::set_place(&mut bytes, facts.base_offset, leader_epoch);
+        self.create()?;
+        if self.active.must_roll(&self.config, facts.size_bytes, facts.max_timestamp, facts.last_offset, now_ms) {
+            self.roll(now_ms)?;
+        }
+        self.write(&bytes)?;
+        self.active.note(self.disk.as_ref(), &facts, self.config.index_interval_bytes);
+        self.tail.push(facts.base_offset, facts.last_offset, bytes.freeze());
+        self.note(&facts);
+        self.next_offset = facts.last_offset + 1;
+        self.unsynced.active = true;
+        Ok(Appended {
+            base_offset: facts.base_offset,
+            last_offset: facts.last_offset,
+            log_append_time_ms,
+            log_start_offset: self.log_start_offset,
+            duplicate: false,
+        })
     }
 
     /// [`ValidBatch::check`] and [`Log::append`] in one, for callers without contention (tests, coordinators).
@@ -83,57 +191,278 @@ impl Log {
         self.append(valid, leader_epoch, now_ms)
     }
 
-    /// Whole batches from the one that holds `offset` up to `end_bound` (exclusive: high watermark or last stable offset), about
-    /// `max_bytes`. With `at_least_one_batch` the first batch comes even if it is longer. Empty at or past the bound;
-    /// [`ReadError::OutOfRange`] below the log start offset or above the log end offset.
-    pub fn plan_read(&self, offset: i64, max_bytes: usize, end_bound: i64, at_least_one_batch: bool) -> Result<ReadPlan, ReadError> {
-        let _ = (offset, max_bytes, end_bound, at_least_one_batch);
-        todo!()
+    /// Takes what has to be synced for all that is appended by now. `None` if nothing is, or while another job is under way: call again
+    /// after its `complete_sync`. A job that was taken must be completed.
+    pub fn begin_sync(&mut self) -> Option<SyncJob> {
+        let has_work = self.unsynced.active || self.unsynced.leader_epochs || !self.unsynced.files.is_empty();
+        if self.sync_in_flight || self.poison.is_some() || !has_work {
+            return None;
+        }
+        let unsynced = std::mem::take(&mut self.unsynced);
+        let mut files = unsynced.files;
+        files.extend(self.active.file.clone().filter(|_| unsynced.active));
+        let mut dirs = Vec::new();
+        dirs.extend(unsynced.dir.then(|| self.dir.clone()));
+        dirs.extend(self.dir.parent().filter(|_| unsynced.parent_dir).map(Path::to_owned));
+        let leader_epochs = unsynced.leader_epochs.then(|| (self.dir.join(leader_epochs::FILE), self.leader_epochs.encode()));
+        self.sync_in_flight = true;
+        Some(SyncJob { disk: Arc::clone(&self.disk), files, leader_epochs, dirs, end_offset: self.next_offset })
     }
 
-    /// [`Log::plan_read`] and [`ReadPlan::perform`] in one.
-    pub fn read(&self, offset: i64, max_bytes: usize, end_bound: i64, at_least_one_batch: bool) -> Result<ReadSlice, ReadError> {
-        self.plan_read(offset, max_bytes, end_bound, at_least_one_batch)?.perform()
+    /// Moves the flushed offset; returns it. A failed sync poisons the log: appends and syncs fail from now on, reads below the flushed
+    /// offset go on.
+    pub fn complete_sync(&mut self, job: SyncJob, result: io::Result<()>) -> Result<i64, LogError> {
+        self.sync_in_flight = false;
+        match result {
+            Ok(()) => {
+                self.flushed_offset = self.flushed_offset.max(job.end_offset);
+                Ok(self.flushed_offset)
+            }
+            Err(error) => {
+                warn!(dir = %self.dir.display(), %error, flushed_offset = self.flushed_offset, "sync failed, the log takes no more writes");
+                let reason = self.poison.get_or_insert(error.to_string()).clone();
+                Err(LogError::Poisoned { log: self.name(), reason })
+            }
+        }
+    }
+
+    /// Deletes segments that retention no longer keeps, never at or above the high watermark, and forgets producers that have expired.
+    /// Returns how many segments went. Readers that hold their bytes or a plan keep them.
+    pub fn apply_retention(&mut self, now_ms: i64, high_watermark: i64) -> Result<usize, LogError> {
+        self.check_not_poisoned()?;
+        self.producers.expire(now_ms, self.config.producer_id_expiration_ms);
+        let views = self.segment_views()?;
+        let choice = retention::choose(&views, &self.config, self.log_start_offset, high_watermark, now_ms);
+        if choice.roll {
+            self.roll(now_ms)?;
+            // The new segment's name is all that will say where the log ends: it must be on disk before the others go.
+            self.active.open(self.disk.as_ref()).map_err(disk_error("create", &self.active.path))?;
+            self.disk.sync_dir(&self.dir).map_err(disk_error("sync", &self.dir))?;
+        }
+        self.delete_oldest(choice.delete_oldest)?;
+        Ok(choice.delete_oldest)
+    }
+
+    /// DeleteRecords: moves the log start offset up to `offset` (at most the high watermark: the caller's to check, and to note in the
+    /// checkpoint) and deletes the segments wholly below it.
+    pub fn delete_records_before(&mut self, offset: i64) -> Result<(), LogError> {
+        self.check_not_poisoned()?;
+        self.log_start_offset = self.log_start_offset.max(offset.min(self.next_offset));
+        let below = self.sealed.iter().take_while(|segment| segment.end_offset <= self.log_start_offset).count();
+        self.delete_oldest(below)
+    }
+
+    /// Obeys another configuration from now on.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.tail.set_bytes_max(config.tail_bytes_max);
+        self.config = config;
+    }
+
+    /// Drops the in-memory tail: an idle partition keeps no record bytes.
+    pub fn release_tail(&mut self) {
+        self.tail.clear();
+    }
+
+    /// Syncs and closes so that the next open with `clean_shutdown` re-reads nothing. After an error the stop is not clean.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.check_not_poisoned()?;
+        let is_nothing = !self.is_created && self.size_bytes() == 0;
+        if is_nothing || !self.has_changed {
+            return Ok(());
+        }
+        let files = self.active.finish(self.disk.as_ref()).map_err(disk_error("close", &self.active.path))?;
+        self.unsynced.files.extend(files);
+        self.write_snapshot()?;
+        self.unsynced.dir = true;
+        if let Some(job) = self.begin_sync() {
+            let result = job.run();
+            self.complete_sync(job, result)?;
+        }
+        Ok(())
+    }
+
+    /// What a batch must fulfil to be appended: a copy, to check batches by without the log's lock.
+    pub fn append_rules(&self) -> AppendRules {
+        AppendRules::from(&self.config)
     }
 
     /// Earliest offset that clients may read.
-    pub fn log_start_offset(&self) -> i64 { todo!() }
+    pub fn log_start_offset(&self) -> i64 {
+        self.log_start_offset
+    }
+
     /// Next offset to be written.
-    pub fn log_end_offset(&self) -> i64 { todo!() }
+    pub fn log_end_offset(&self) -> i64 {
+        self.next_offset
+    }
+
     /// Below it all is on disk: the recovery point, to be noted in a checkpoint from time to time.
-    pub fn flushed_offset(&self) -> i64 { todo!() }
+    pub fn flushed_offset(&self) -> i64 {
+        self.flushed_offset
+    }
+
     /// Bytes in all segments.
-    pub fn size_bytes(&self) -> u64 { todo!() }
-    pub fn config(&self) -> &LogConfig { todo!() }
-    pub fn set_config(&mut self, config: LogConfig) { let _ = config; }
+    pub fn size_bytes(&self) -> u64 {
+        self.sealed.iter().map(|segment| segment.size_bytes).sum::<u64>() + self.active.size_bytes
+    }
 
-    /// The first record with this timestamp or a later one (ListOffsets by timestamp).
-    pub fn offset_for_timestamp(&self, timestamp_ms: i64) -> Result<Option<TimestampOffset>, ReadError> { let _ = timestamp_ms; todo!() }
-    /// The record with the highest timestamp (ListOffsets -3).
-    pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> { todo!() }
-    /// The leader epoch of the last batch, and where it started.
-    pub fn latest_leader_epoch(&self) -> Option<i32> { todo!() }
-    /// The largest epoch at or below `leader_epoch` and its end offset (exclusive); OffsetForLeaderEpoch, and Fetch's diverging epoch.
-    pub fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<(i32, i64)> { let _ = leader_epoch; todo!() }
+    pub fn segment_count(&self) -> usize {
+        self.sealed.len() + 1
+    }
 
-    /// Takes what has to be synced for all that is appended by now. None if nothing is, or while another job is under way: call again after its
-    /// `complete_sync`.
-    pub fn begin_sync(&mut self) -> Option<SyncJob> { todo!() }
-    /// Moves `flushed_offset`; returns it. A failed sync poisons the log: appends and syncs fail from now on, reads below the flushed
-    /// offset go on.
-    pub fn complete_sync(&mut self, job: SyncJob, result: std::io::Result<()>) -> Result<i64, LogError> { let _ = (job, result); todo!() }
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
 
-    /// Deletes segments that retention no longer keeps, never at or above the high watermark. Returns how many.
-    pub fn apply_retention(&mut self, now_ms: i64, high_watermark: i64) -> Result<usize, LogError> { let _ = (now_ms, high_watermark); todo!() }
-    /// DeleteRecords: moves the log start offset up to `offset` (at most the high watermark, the caller's to check) and deletes segments wholly below it.
-    pub fn delete_records_before(&mut self, offset: i64, now_ms: i64) -> Result<(), LogError> { let _ = (offset, now_ms); todo!() }
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
 
-    /// Drops the in-memory tail: an idle partition keeps no record bytes.
-    pub fn release_tail(&mut self) {}
+    /// Why nothing more is written, after a failed sync.
+    pub fn poison_reason(&self) -> Option<&str> {
+        self.poison.as_deref()
+    }
 
-    /// Syncs and closes so that the next open with `clean_shutdown` re-reads nothing.
-    pub fn close(self) -> Result<(), LogError> { todo!() }
+    /// The highest leader epoch that has written here.
+    pub fn latest_leader_epoch(&self) -> Option<i32> {
+        self.leader_epochs.latest()
+    }
 
-    /// Panics unless log start ≤ flushed ≤ log end, and log start ≤ high watermark ≤ log end.
-    pub fn check_invariants(&self, high_watermark: i64) { let _ = high_watermark; }
+    /// The largest epoch at or below `leader_epoch` and its end offset (exclusive); `None` if that epoch is not known here. For
+    /// OffsetForLeaderEpoch and Fetch's diverging epoch.
+    pub fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<(i32, i64)> {
+        self.leader_epochs.end_offset(leader_epoch, self.next_offset)
+    }
+
+    /// Panics unless log start ≤ flushed ≤ log end, log start ≤ high watermark ≤ log end, and the segments join without overlap.
+    pub fn check_invariants(&self, high_watermark: i64) {
+        let (start, flushed, end) = (self.log_start_offset, self.flushed_offset, self.next_offset);
+        assert!(start <= flushed && flushed <= end, "log start {start}, flushed {flushed}, log end {end}: {self:?}");
+        assert!(start <= high_watermark && high_watermark <= end, "log start {start}, high watermark {high_watermark}, log end {end}");
+        let mut expected = None;
+        for segment in &self.sealed {
+            assert!(expected.is_none_or(|expected| expected == segment.base_offset), "{self:?}");
+            assert!(segment.base_offset <= segment.end_offset, "{self:?}");
+            expected = Some(segment.end_offset);
+        }
+        assert!(expected.is_none_or(|expected| expected == self.active.base_offset), "{self:?}");
+        assert!(self.active.base_offset <= end, "{self:?}");
+    }
+
+    fn check_not_poisoned(&self) -> Result<(), LogError> {
+        match &self.poison {
+            None => Ok(()),
+            Some(reason) => Err(LogError::Poisoned { log: self.name(), reason: reason.clone() }),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// Creates the directory with its metadata, with the first append.
+    fn create(&mut self) -> Result<(), LogError> {
+        if self.is_created {
+            return Ok(());
+        }
+        self.disk.create_dir_all(&self.dir).map_err(disk_error("create", &self.dir))?;
+        let path = self.dir.join(partition_metadata::FILE);
+        let file = write_small(self.disk.as_ref(), &path, partition_metadata::encode(self.topic_id).as_bytes())?;
+        self.unsynced.files.push(file);
+        self.unsynced.dir = true;
+        self.unsynced.parent_dir = true;
+        self.is_created = true;
+        Ok(())
+    }
+
+    /// Writes a batch at the end of the active segment. After an error the segment is as it was.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        let (file, opened) = self.active.open(self.disk.as_ref()).map_err(disk_error("create", &self.active.path))?;
+        self.unsynced.dir |= opened && self.active.size_bytes == 0;
+        self.has_changed = true;
+        let Err(error) = file.write_all_at(self.active.size_bytes, bytes) else { return Ok(()) };
+        // A part of it may be there. A shorter batch in its place would leave the rest behind it.
+        if let Err(error) = file.truncate(self.active.size_bytes) {
+            self.poison.get_or_insert(format!("could not undo a failed write: {error}"));
+        }
+        Err(disk_error("append to", &self.active.path)(error))
+    }
+
+    /// Notes a batch outside the segment: producers and leader epochs.
+    fn note(&mut self, facts: &BatchFacts) {
+        self.producers.note(facts);
+        self.unsynced.leader_epochs |= self.leader_epochs.note(facts.leader_epoch, facts.base_offset);
+    }
+
+    /// Seals the active segment and starts the next one. After an error nothing has changed but what can be done again.
+    fn roll(&mut self, now_ms: i64) -> Result<(), LogError> {
+        let files = self.active.finish(self.disk.as_ref()).map_err(disk_error("seal", &self.active.path))?;
+        self.write_snapshot()?;
+        self.unsynced.files.extend(files);
+        self.unsynced.active = false;
+        self.unsynced.dir = true;
+        self.has_changed = true;
+        let next = ActiveSegment::empty(&self.dir, self.next_offset, now_ms);
+        let full = std::mem::replace(&mut self.active, next);
+        debug!(dir = %self.dir.display(), base_offset = full.base_offset, end_offset = self.next_offset, "segment rolled");
+        self.sealed.push_back(full.seal(self.next_offset, now_ms));
+        Ok(())
+    }
+
+    /// Writes the producers' snapshot at the log end.
+    fn write_snapshot(&mut self) -> Result<(), LogError> {
+        let path = segment::path(&self.dir, self.next_offset, segment::SNAPSHOT);
+        let file = write_small(self.disk.as_ref(), &path, &self.producers.encode_snapshot())?;
+        self.unsynced.files.push(file);
+        Ok(())
+    }
+
+    fn segment_views(&self) -> Result<Vec<SegmentView>, LogError> {
+        let active = SegmentView {
+            end_offset: self.next_offset,
+            size_bytes: self.active.size_bytes,
+            newest_ms: self.active.max_timestamp.map_or(self.active.created_ms, |max| max.timestamp),
+        };
+        let mut views = Vec::with_capacity(self.sealed.len() + 1);
+        for segment in &self.sealed {
+            let max = segment.max_timestamp(self.disk.as_ref()).map_err(disk_error("read", segment.time_index.path()))?;
+            views.push(SegmentView {
+                end_offset: segment.end_offset,
+                size_bytes: segment.size_bytes,
+                newest_ms: max.map_or(segment.seen_ms, |max| max.timestamp),
+            });
+        }
+        views.push(active);
+        Ok(views)
+    }
+
+    /// Deletes the oldest sealed segments, oldest first: at no moment is there a gap.
+    fn delete_oldest(&mut self, count: usize) -> Result<(), LogError> {
+        for _ in 0..count {
+            let Some(oldest) = self.sealed.front() else { break };
+            recovery::delete_segment(self.disk.as_ref(), &self.dir, oldest.base_offset)?;
+            info!(dir = %self.dir.display(), base_offset = oldest.base_offset, size_bytes = oldest.size_bytes, "segment deleted");
+            self.log_start_offset = self.log_start_offset.max(oldest.end_offset);
+            self.sealed.pop_front();
+            self.has_changed = true;
+            self.unsynced.dir = true;
+        }
+        // Without fsync (`flush=os`) the log start may overtake what was synced.
+        self.flushed_offset = self.flushed_offset.max(self.log_start_offset);
+        if self.leader_epochs.truncate_before(self.log_start_offset) {
+            self.unsynced.leader_epochs = true;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a small file anew; not synced.
+fn write_small(disk: &dyn Disk, path: &Path, contents: &[u8]) -> Result<Arc<dyn DiskFile>, LogError> {
+    let write = || {
+        let file = disk.open_or_create(path)?;
+        file.truncate(0)?;
+        file.write_all_at(0, contents)?;
+        Ok(file)
+    };
+    write().map_err(disk_error("write", path))
 }
