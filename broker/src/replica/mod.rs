@@ -289,7 +289,7 @@ impl Partition {
             }));
         }
         if offset > log.log_start_offset() {
-            log.delete_records_before(offset, now_ms)?;
+            log.delete_records_before(offset)?;
         }
         Ok(log.log_start_offset())
     }
