@@ -22,6 +22,8 @@ mod input_queue;
 mod node;
 mod offset_metadata;
 mod punctuation;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::cell::RefCell;
