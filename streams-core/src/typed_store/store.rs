@@ -230,7 +230,7 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Store<K, V, B> {
         match f(current.filter(|_| is_visible)) {
             Ok((value, timestamp)) => {
                 let value = value.filter(|value| !values.is_null(value));
-                let used = cache.entries.entry(place).used;
+                let used = cache.entries.used(place);
                 cache.updated(place, value, timestamp, used, task);
                 Ok(Written::Cached)
             }
@@ -289,8 +289,8 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> CachedStore for Store<K, V, B> {
     fn oldest(&self) -> Option<Oldest> {
         let core = self.core.borrow();
         let entries = &core.cache.as_ref()?.entries;
-        let entry = entries.entry(entries.oldest()?);
-        Some(Oldest { used: entry.used, is_dirty: entry.is_dirty })
+        let place = entries.oldest()?;
+        Some(Oldest { used: entries.used(place), is_dirty: entries.entry(place).is_dirty })
     }
 
     fn drop_oldest(&self) {
