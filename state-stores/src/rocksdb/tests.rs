@@ -328,14 +328,16 @@ fn expired_windows_give_their_space_back() {
 /// Bytes that differ with the seed and do not compress.
 fn incompressible(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    })
-    .take(length)
-    .collect()
+    std::iter::repeat_with(|| next_random(&mut state) as u8)
+        .take(length)
+        .collect()
+}
+
+fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
 }
 
 #[test]
@@ -506,7 +508,7 @@ fn a_kill_at_any_moment_leaves_exactly_one_commit() {
     }
 
     let directory = tempfile::tempdir().unwrap();
-    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let mut seed = 0x9e37_79b9_7f4a_7c15;
     let mut survived = 0;
     for round in 0..12 {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -516,9 +518,7 @@ fn a_kill_at_any_moment_leaves_exactly_one_commit() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
+        let random = next_random(&mut seed);
         // In some rounds before the first commit: while the database is being made or recovered.
         let heard_enough = if round % 4 == 1 { 0 } else { random % 400 };
         let mut acknowledged = survived;
@@ -554,5 +554,64 @@ fn a_kill_at_any_moment_leaves_exactly_one_commit() {
     assert!(
         survived > scene::KEYS,
         "only {survived} commits in all rounds"
+    );
+}
+
+/// What was not synced goes, from the end: the log being written is cut anywhere. (Older logs were synced before a
+/// flush, as were the table files.)
+#[test]
+fn a_loss_of_power_leaves_exactly_one_commit() {
+    let memory = Memory::new(0);
+    let before = tempfile::tempdir().unwrap();
+    let mut stores = Stores::open(Some(before.path()), &scene::specs(), &memory).unwrap();
+    let database = before.path().join("rocksdb");
+    let newest = |extension: &str| {
+        let files = fs::read_dir(&database)
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        files
+            .filter(|file| file.extension().is_some_and(|found| found == extension))
+            .max()
+    };
+    let log_bytes = || fs::metadata(newest("log").unwrap()).unwrap().len();
+    // Until some of it was flushed and a good part is in the log.
+    for number in 1.. {
+        scene::write(&stores, number);
+        stores.commit(&scene::positions(number)).unwrap();
+        if number > 700 && log_bytes() > 200_000 {
+            break;
+        }
+    }
+    drop(stores);
+
+    assert!(newest("sst").is_some(), "nothing was flushed before");
+    let (log, log_bytes) = (newest("log").unwrap(), log_bytes());
+    let mut seed = 0x2545_f491_4f6c_dd1d;
+    let mut found = std::collections::BTreeSet::new();
+    for _ in 0..16 {
+        let after = tempfile::tempdir().unwrap();
+        let copy = after.path().join("rocksdb");
+        fs::create_dir(&copy).unwrap();
+        for file in fs::read_dir(&database).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+        let cut = copy.join(log.file_name().unwrap());
+        let kept = next_random(&mut seed) % log_bytes;
+        fs::OpenOptions::new()
+            .write(true)
+            .open(cut)
+            .unwrap()
+            .set_len(kept)
+            .unwrap();
+
+        let stores = Stores::open(Some(after.path()), &scene::specs(), &memory).unwrap();
+        let number = scene::at(&stores);
+        scene::check(&stores, number);
+        found.insert(number);
+    }
+    assert!(
+        found.len() > 4,
+        "only commits {found:?} were found, the cuts met nothing"
     );
 }
