@@ -37,7 +37,7 @@ broker: prerequisites ## the broker as a server: make broker DATA=./data LISTEN=
 bench-peers: prerequisites ## the same workloads here and on the JVM, side by side (needs Java 17 and mvn)
 	@for tool in java javac mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
 	$(call first-build,release/examples/flight_delays,9)
-	@$(environment) && cargo bench --bench peers -- $(ARGS)
+	@$(environment) && cargo bench --bench peers -- compare $(ARGS)
 
 prerequisites:
 	@scripts/install-prerequisites.sh

@@ -22,6 +22,7 @@ run_java() { java ${JAVA_OPTS:--Xms1g -Xmx3g} -Dorg.slf4j.simpleLogger.defaultLo
 case "${1:-}" in
   start)
     port=${2:-19092}; data="$dir/kraft-$port"; mkdir -p "$data"
+    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then echo "something listens on 127.0.0.1:$port already" >&2; exit 1; fi
     cat > "$data/server.properties" <<PROPS
 process.roles=broker,controller
 node.id=1
