@@ -49,7 +49,7 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Opens a directory, creating it if it is not there.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, node_id: i32, lock: bool) -> Result<Self, BrokerError> {
-        disk.create_dir_all(path).map_err(BrokerError::disk("creating", path))?;
+        create_durably(disk.as_ref(), path)?;
         let lock = if lock { Some(take_lock(path)?) } else { None };
         let cluster_id = open_properties(disk.as_ref(), path, node_id)?;
         let clean_shutdown = match disk.remove_file(&path.join(CLEAN_SHUTDOWN_FILE)) {
@@ -111,6 +111,23 @@ impl DataDir {
         let file = self.path.join(CLEAN_SHUTDOWN_FILE);
         self.disk.write_file_atomically(&file, b"{\"version\":0}").map_err(BrokerError::disk("writing", file))
     }
+}
+
+/// Creates a directory with what it lies in, each name synced where it is new.
+fn create_durably(disk: &dyn Disk, path: &Path) -> Result<(), BrokerError> {
+    let is_missing = |dir: &&Path| matches!(disk.list(dir), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let missing: Vec<_> = path.ancestors().filter(|dir| !dir.as_os_str().is_empty()).take_while(is_missing).collect();
+    disk.create_dir_all(path).map_err(BrokerError::disk("creating", path))?;
+    for dir in missing {
+        let parent = dir.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+        let Some(parent) = parent else { continue };
+        match disk.sync_dir(parent) {
+            // A directory that we may enter but not read: its owner has to care for it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced.map_err(BrokerError::disk("syncing", parent))?,
+        }
+    }
+    Ok(())
 }
 
 fn take_lock(dir: &Path) -> Result<std::fs::File, BrokerError> {

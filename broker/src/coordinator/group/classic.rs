@@ -417,7 +417,7 @@ impl ClassicGroup {
     /// Starts a rebalance unless one is under way, and ends it if nobody has to be waited for.
     fn rebalance(&mut self, rules: &Rules, now_ms: i64, effects: &mut Vec<Effect>) {
         if self.state == State::CompletingRebalance {
-            self.fail_syncs(GroupError::RebalanceInProgress, effects);
+            self.fail_syncs(GroupError::RebalanceInProgress, now_ms, effects);
         }
         if self.state != State::PreparingRebalance {
             let longest = self.rebalance_timeout_ms();
@@ -609,7 +609,7 @@ impl ClassicGroup {
             return effects;
         }
         if !durable {
-            self.fail_syncs(GroupError::CoordinatorNotAvailable, &mut effects);
+            self.fail_syncs(GroupError::CoordinatorNotAvailable, now_ms, &mut effects);
             self.rebalance(rules, now_ms, &mut effects);
             return effects;
         }
@@ -754,22 +754,25 @@ impl ClassicGroup {
     }
 
     /// Ends every wait with this error: the group is removed, or the coordinator stops.
-    pub(crate) fn fail_all(&mut self, error: GroupError) -> Vec<Effect> {
+    pub(crate) fn fail_all(&mut self, error: GroupError, now_ms: i64) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.fail_syncs(error, &mut effects);
+        self.fail_syncs(error, now_ms, &mut effects);
         for (id, member) in &mut self.members {
             if let Some(reply) = member.awaiting_join.take() {
+                member.heard_of(now_ms);
                 effects.push(Effect::Joined(reply, Err((error, id.clone()))));
             }
         }
         effects
     }
 
-    fn fail_syncs(&mut self, error: GroupError, effects: &mut Vec<Effect>) {
+    fn fail_syncs(&mut self, error: GroupError, now_ms: i64, effects: &mut Vec<Effect>) {
         for member in self.members.values_mut() {
             member.assignment = Bytes::new();
             member.synced = false;
             if let Some(reply) = member.awaiting_sync.take() {
+                // It was kept waiting, not silent: its session begins again.
+                member.heard_of(now_ms);
                 effects.push(Effect::Synced(reply, Err(error)));
             }
         }

@@ -514,7 +514,7 @@ impl GroupCoordinator {
         let mut state = self.lock();
         let groups: Vec<_> = state.groups.keys().cloned().collect();
         for group in groups {
-            let effects = state.groups.get_mut(&group).map(|live| live.fail_all(GroupError::CoordinatorNotAvailable)).unwrap_or_default();
+            let effects = state.groups.get_mut(&group).map(|live| live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms())).unwrap_or_default();
             state.perform(core, &group, effects, &mut after);
         }
         for pending in std::mem::take(&mut state.pending).into_values().flatten() {
@@ -635,7 +635,7 @@ impl GroupCoordinator {
         let mut state = self.lock();
         // Only the members are told; starting over would fail the same way.
         let effects = state.groups.get_mut(group).filter(|live| live.generation == metadata.generation).map(|live| {
-            live.fail_all(GroupError::CoordinatorNotAvailable)
+            live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms())
         });
         state.perform(core, group, effects.unwrap_or_default(), &mut after);
         drop(state);
