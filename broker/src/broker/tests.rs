@@ -164,6 +164,10 @@ fn commit_request(group: &str, topic: &str, offset: i64) -> wire::OffsetCommitRe
                 partition_index: 0, committed_offset: offset, committed_leader_epoch: -1 })] })] })
 }
 
+fn init_producer_id() -> wire::InitProducerIdRequest {
+    message!(wire::InitProducerIdRequest { transactional_id: None, producer_id: -1, producer_epoch: -1 })
+}
+
 fn fetched(response: Response) -> wire::fetch_response::PartitionData {
     let Response::Fetch(mut response) = response else { panic!("{response:?}") };
     response.responses.remove(0).partitions.remove(0)
@@ -313,7 +317,7 @@ fn bad_produces_are_refused_by_code_and_write_nothing() {
 fn a_retried_batch_of_an_idempotent_producer_is_stored_once() {
     let fixture = Fixture::new();
     fixture.create("t", 1);
-    let id = fixture.broker().call(wire::InitProducerIdRequest::default()).unwrap().producer_id;
+    let id = fixture.broker().call(init_producer_id()).unwrap().producer_id;
     let idempotent = |sequence| {
         let mut builder = Builder::new().producer(id, 0, sequence);
         builder.append(NOW_MS, None, Some(b"v"), &[]);
@@ -332,7 +336,7 @@ fn producer_ids_are_never_given_out_twice() {
     let mut seen = std::collections::HashSet::new();
     for round in 0..6 {
         for _ in 0..700 {
-            assert!(seen.insert(fixture.broker().call(wire::InitProducerIdRequest::default()).unwrap().producer_id));
+            assert!(seen.insert(fixture.broker().call(init_producer_id()).unwrap().producer_id));
         }
         if round % 2 == 0 { fixture.crash() } else { fixture.restart() }
     }
@@ -609,7 +613,7 @@ fn metadata_creates_topics_when_both_sides_allow_it() {
     assert_eq!((created.error_code, created.partitions.len(), created.partitions[2].leader_id), (0, 3, 1));
     assert_eq!(ask("bad name", true).error_code, ErrorCode::InvalidTopic.code());
     let by_id = message!(wire::MetadataRequest { topics: Some(vec![
-        message!(wire::metadata_request::MetadataRequestTopic { topic_id: created.topic_id })]) });
+        message!(wire::metadata_request::MetadataRequestTopic { name: None, topic_id: created.topic_id })]) });
     assert_eq!(fixture.broker().call(by_id).unwrap().topics[0].name, Some("t".into()));
     let all = message!(wire::MetadataRequest { topics: None });
     assert_eq!(fixture.broker().call(all).unwrap().topics.len(), 1);

@@ -9,13 +9,12 @@ use crate::broker::Core;
 use crate::protocol::{ErrorCode, message};
 
 pub(super) fn handle(core: &Core, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
-    let now_ms = core.now_ms();
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
             let result = match core.partition(&topic.name, wanted.partition_index) {
                 None => Err(ErrorCode::UnknownTopicOrPartition),
                 Some(partition) => {
-                    partition.delete_records_before(wanted.offset, now_ms).map_err(|error| errors::of_partition(&error))
+                    partition.delete_records_before(wanted.offset).map_err(|error| errors::of_partition(&error))
                 }
             };
             message!(DeleteRecordsPartitionResult {

@@ -11,8 +11,10 @@ pub(super) fn handle(core: &Core, request: InitProducerIdRequest) -> InitProduce
     let refused = |code: ErrorCode| {
         message!(InitProducerIdResponse { error_code: code.code(), producer_id: -1, producer_epoch: -1 })
     };
-    if request.transactional_id.is_some() {
-        return refused(ErrorCode::UnsupportedVersion);
+    match &request.transactional_id {
+        None => {}
+        Some(id) if id.is_empty() => return refused(ErrorCode::InvalidRequest),
+        Some(_) => return refused(ErrorCode::UnsupportedVersion),
     }
     match core.next_producer_id() {
         Ok(producer_id) => message!(InitProducerIdResponse { producer_id: producer_id, producer_epoch: 0 }),

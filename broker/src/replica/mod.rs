@@ -276,7 +276,7 @@ impl Partition {
     }
 
     /// Removes records below `offset` (-1: below the high watermark) and returns the new log start offset.
-    pub fn delete_records_before(&self, offset: i64, now_ms: i64) -> Result<i64, PartitionError> {
+    pub fn delete_records_before(&self, offset: i64) -> Result<i64, PartitionError> {
         let high_watermark = self.high_watermark();
         let offset = if offset == -1 { high_watermark } else { offset };
         let mut guard = self.lock();

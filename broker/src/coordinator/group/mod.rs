@@ -200,6 +200,7 @@ impl GroupCoordinator {
                             }
                             Ok(GroupRecord::GroupMetadata { group, value: None }) => {
                                 metadata.remove(&group);
+                                state.groups.remove(&group);
                             }
                             Ok(record) => state.replay(&record),
                             // Groups of a kind that this version does not coordinate.
