@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::error::ProcessError;
-use crate::record::{Datum, Record, RecordMetadata};
+use crate::record::{Datum, Headers, Record, RecordMetadata};
 use crate::task::{Punctuations, TaskSetup};
 use crate::topology::{DroppedRecords, TaskId};
 use crate::typed_store::{BuiltStore, GlobalKeyValueStore, StoreKey, TimestampedKeyValueStore, TimestampedWindowStore};
@@ -151,6 +151,8 @@ pub struct TaskContext {
     pub(crate) metadata: Option<RecordMetadata>,
     /// Event time of the record that was taken from the input, or of the punctuation.
     pub(crate) record_timestamp: i64,
+    /// Headers of the record that was taken from the input; none in a punctuation.
+    pub(crate) headers: Headers,
     /// Highest event time taken from the task's partitions, in milliseconds; -1 before the first.
     pub(crate) stream_time: i64,
     /// Wall-clock time of this step, in milliseconds.
@@ -171,6 +173,7 @@ impl TaskContext {
             id,
             metadata: None,
             record_timestamp: -1,
+            headers: Headers::default(),
             stream_time: -1,
             now_ms,
             commit_requested: false,

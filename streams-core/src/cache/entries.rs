@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::record::RecordMetadata;
+use crate::record::{Headers, RecordMetadata};
 use crate::typed_store::ValueAndTimestamp;
 
 /// End of a list.
@@ -34,6 +34,7 @@ pub(crate) struct Entry<K, V> {
     pub(crate) timestamp: i64,
     /// Record context of the latest update.
     pub(crate) metadata: Option<RecordMetadata>,
+    pub(crate) headers: Headers,
     pub(crate) updated: u64,
     pub(crate) key_bytes: usize,
     pub(crate) value_bytes: usize,
@@ -61,6 +62,7 @@ impl<K, V> Entry<K, V> {
             stored: Stored::Unknown,
             timestamp: -1,
             metadata: None,
+            headers: Headers::default(),
             updated: 0,
             key_bytes: 0,
             value_bytes: 0,

@@ -209,6 +209,9 @@ impl<K: Datum, V: Datum> TypedQueue<K, V> {
         match content {
             Content::Record { key, value, headers } => {
                 self.processed += 1;
+                if !(headers.is_empty() && task.headers.is_empty()) {
+                    task.headers.clone_from(&headers);
+                }
                 match self.children.forward(Record { key, value, timestamp, headers }, task) {
                     Ok(()) => Ok(()),
                     Err(error) => goes_on(settings.processing_error, DropReason::Processing, error, task),
@@ -326,6 +329,7 @@ impl<K: Datum, V: Datum> InputQueue for TypedQueue<K, V> {
             }
         }
         task.metadata = None;
+        task.headers = Headers::default();
         Ok(taken)
     }
 

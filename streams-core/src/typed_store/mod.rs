@@ -28,7 +28,7 @@ pub use self::window::{TimestampedWindowStore, WindowRange};
 pub use crate::cache::{TaskCaches, ThreadCache};
 use crate::error::ProcessError;
 use crate::processor::TaskContext;
-use crate::record::Datum;
+use crate::record::{Datum, Headers};
 
 /// A key of a store. Implemented by every such type.
 ///
@@ -87,4 +87,6 @@ pub struct Flushed<K, V> {
     pub old: Option<V>,
     /// Timestamp of the latest update, in milliseconds: that of the value, or of the record that deleted it.
     pub timestamp: i64,
+    /// Headers of the record that made the latest update.
+    pub headers: Headers,
 }

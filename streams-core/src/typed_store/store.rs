@@ -264,9 +264,13 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Store<K, V, B> {
             let mut listener = listener
                 .try_borrow_mut()
                 .map_err(|_| ProcessError::new(format!("store {}: flushed from inside its own flush", self.name)))?;
-            let current = (std::mem::replace(&mut task.metadata, metadata), std::mem::replace(&mut task.record_timestamp, change.timestamp));
+            let current = (
+                std::mem::replace(&mut task.metadata, metadata),
+                std::mem::replace(&mut task.record_timestamp, change.timestamp),
+                std::mem::replace(&mut task.headers, change.headers.clone()),
+            );
             let result = listener.flushed(change, task);
-            (task.metadata, task.record_timestamp) = current;
+            (task.metadata, task.record_timestamp, task.headers) = current;
             result?;
         }
         Ok(())
@@ -467,7 +471,7 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
             let (PutOutcome::Stored | PutOutcome::Expired) = self.write(&entry.key, entry.window_start, value, entry.timestamp)?;
         }
         entry.is_dirty = false;
-        let metadata = entry.metadata.take();
+        let (metadata, headers) = (entry.metadata.take(), std::mem::take(&mut entry.headers));
         let old = match std::mem::replace(&mut entry.stored, Stored::Unknown) {
             Stored::Present(old) => old,
             Stored::Unknown | Stored::Absent => None,
@@ -477,6 +481,7 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
             new: entry.value.as_ref().map(|value| value.value.clone()),
             old,
             timestamp: entry.timestamp,
+            headers,
         });
         if is_change {
             cache.measured(place, self.key_bytes.len(), self.value_bytes.len());
@@ -553,6 +558,9 @@ impl<K: StoreKey, V: Datum> Cache<K, V> {
                 (mine.partition, mine.offset) = (current.partition, current.offset);
             }
             (mine, current) => mine.clone_from(current),
+        }
+        if !(entry.headers.is_empty() && task.headers.is_empty()) {
+            entry.headers.clone_from(&task.headers);
         }
         if !entry.is_dirty {
             entry.is_dirty = true;

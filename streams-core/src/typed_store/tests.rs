@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::processor::DropReason;
-use crate::record::RecordMetadata;
+use crate::record::{Headers, RecordMetadata};
 use crate::topology::TaskId;
 use crate::serde::{Deserializer, Nullable, Payload, SerdeError, Serializer, Utf8, Windowed, default_serde};
 
@@ -92,7 +92,10 @@ impl Fixture {
         Self { stores, thread: Rc::clone(thread), caches, task: task_context(), built, log }
     }
 
+    /// The task takes a record with a header that says its offset.
     fn at_offset(&mut self, offset: i64) {
+        self.task.headers = Headers::default();
+        self.task.headers.push(format!("offset {offset}"), None);
         self.task.metadata = Some(RecordMetadata { topic: "in".into(), partition: 0, offset });
     }
 
@@ -353,7 +356,7 @@ proptest! {
 // ## Rule by rule
 
 fn flushed(key: &str, new: Option<i64>, old: Option<i64>, timestamp: i64) -> Flushed<String, i64> {
-    Flushed { key: key.to_owned(), new, old, timestamp }
+    Flushed { key: key.to_owned(), new, old, timestamp, headers: Headers::default() }
 }
 
 /// The reduce of case CACHE-1: texts are joined, and a text that ends in `-` deletes.
@@ -413,19 +416,23 @@ fn a_listener_sees_the_record_context_of_the_latest_update() {
     store.set_flush_listener(Box::new(OnFlush(move |change: Flushed<String, i64>, task: &mut TaskContext| {
         assert_eq!(change.old, None, "not wanted");
         assert_eq!(task.record_timestamp(), change.timestamp);
-        seen.borrow_mut().push((change.key, task.record_metadata().map(|metadata| metadata.offset)));
+        assert_eq!(task.headers, change.headers);
+        let header = change.headers.iter().next().map(|header| header.key.clone());
+        seen.borrow_mut().push((change.key, task.record_metadata().map(|metadata| metadata.offset), header));
         Ok(())
     })));
     for (offset, key) in [(1, "a"), (2, "b"), (3, "a")] {
         fixture.at_offset(offset);
         let _ = store.put(&key.to_owned(), Some(1), offset, &mut fixture.task).unwrap();
     }
-    fixture.task.metadata = None;
+    (fixture.task.metadata, fixture.task.headers) = (None, Headers::default());
     let _ = store.put(&"punctuated".to_owned(), Some(1), 0, &mut fixture.task).unwrap();
     fixture.at_offset(9);
     fixture.flush();
-    assert_eq!(*offsets.borrow(), [("b".to_owned(), Some(2)), ("a".to_owned(), Some(3)), ("punctuated".to_owned(), None)]);
+    let expected = [("b", Some(2), Some("offset 2")), ("a", Some(3), Some("offset 3")), ("punctuated", None, None)];
+    assert_eq!(*offsets.borrow(), expected.map(|(key, offset, header)| (key.to_owned(), offset, header.map(str::to_owned))));
     assert_eq!(fixture.task.metadata.as_ref().map(|metadata| metadata.offset), Some(9), "the task's own context is back");
+    assert!(fixture.task.headers.last("offset 9").is_some());
 }
 
 #[test]

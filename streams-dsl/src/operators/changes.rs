@@ -2,7 +2,7 @@
 
 use brooklet_streams_core::ProcessError;
 use brooklet_streams_core::processor::{Children, InitContext, TaskContext};
-use brooklet_streams_core::record::{Datum, Headers, Record};
+use brooklet_streams_core::record::{Datum, Record};
 use brooklet_streams_core::typed_store::{FlushListener, Flushed};
 
 use crate::change::Change;
@@ -27,8 +27,8 @@ impl<K: Datum, V: Datum> FlushListener<K, V> for ForwardChanges<K, V> {
     }
 
     fn flushed(&mut self, change: Flushed<K, V>, task: &mut TaskContext) -> Result<(), ProcessError> {
-        let Flushed { key, new, old, timestamp, .. } = change;
+        let Flushed { key, new, old, timestamp, headers } = change;
         let old = old.filter(|_| self.sends_old);
-        self.children.forward(Record { key, value: Change { new, old }, timestamp, headers: Headers::default() }, task)
+        self.children.forward(Record { key, value: Change { new, old }, timestamp, headers }, task)
     }
 }
