@@ -185,7 +185,8 @@ fn read(partition: &mut Partition, slot: Slot, messages: &mut Messages, bytes_ma
     let mut read_bytes = 0;
     let mut emptied = false;
     while error.is_none() && !emptied && read_bytes < bytes_max {
-        emptied = partition.queue.consume(messages);
+        let reported;
+        (emptied, reported) = partition.queue.consume(messages);
         for message in messages.iter() {
             heard = true;
             match message.arrived() {
@@ -221,6 +222,10 @@ fn read(partition: &mut Partition, slot: Slot, messages: &mut Messages, bytes_ma
             }
         }
         messages.clear();
+        if let Some(reported) = reported {
+            heard = true;
+            error.get_or_insert(reported);
+        }
     }
     if !heard {
         return false;

@@ -123,6 +123,8 @@ fn consumer_settings(bootstrap: &str, options: &ConsumerOptions, cluster: &[(Str
     settings.set("queued.min.messages", QUEUED_MESSAGES_MIN);
     settings.set("queued.max.messages.kbytes", queued_kbytes);
     settings.set("fetch.queue.backoff.ms", 10);
+    // A partition that is added or sought waits for the fetch that is under way, so that is not long when there is nothing to fetch.
+    settings.set("fetch.wait.max.ms", 100);
     settings.set("topic.metadata.propagation.max.ms", 5_000);
     settings.add(cluster, "consumer.", "producer.");
     settings.add(&options.properties, "consumer.", "producer.");

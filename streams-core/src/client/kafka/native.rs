@@ -74,6 +74,18 @@ extern "C" fn on_log(_client: *const sys::rd_kafka_t, level: c_int, facility: *c
     });
 }
 
+/// An error of one partition that librdkafka does not hand out as a message: that its topic does not exist.
+type Reported = Mutex<Option<(Code, String)>>;
+
+extern "C" fn on_error(_client: *mut sys::rd_kafka_t, code: c_int, text: *const c_char, reported: *mut c_void) {
+    // SAFETY: the pointer is that of the `Reported` of the client that calls, which is dropped after the last call.
+    let reported = unsafe { &*reported.cast::<Reported>() };
+    // SAFETY: a C string that lives through the call.
+    let text = unsafe { text_of(text) };
+    let code = Code::try_from(code).unwrap_or(Code::RD_KAFKA_RESP_ERR__FAIL);
+    *reported.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, text));
+}
+
 /// The text at `text`, empty for null.
 ///
 /// # Safety
@@ -125,7 +137,11 @@ fn kind_of(code: Code) -> ClientErrorKind {
 }
 
 /// A librdkafka instance with its threads.
-pub(super) struct Client(NonNull<sys::rd_kafka_t>);
+pub(super) struct Client {
+    client: NonNull<sys::rd_kafka_t>,
+    /// Written by `on_error`, which runs on the thread that reads a partition's queue, while it does.
+    reported: Box<Reported>,
+}
 
 // SAFETY: librdkafka's handles are made for use from several threads.
 unsafe impl Send for Client {}
@@ -143,6 +159,7 @@ impl Client {
     /// Starts an instance with settings under librdkafka's names. It connects when there is something to do.
     pub(super) fn start(role: Role, settings: &[(String, String)]) -> Result<Arc<Self>, ClientError> {
         let mut text = [0 as c_char; ERROR_TEXT_BYTES];
+        let reported: Box<Reported> = Box::default();
         // SAFETY: `conf` is made here and given away to `rd_kafka_new`, or destroyed on every other way out. `text` is as long as said.
         unsafe {
             let conf = sys::rd_kafka_conf_new();
@@ -159,6 +176,9 @@ impl Client {
                 }
             }
             sys::rd_kafka_conf_set_log_cb(conf, Some(on_log));
+            sys::rd_kafka_conf_set_opaque(conf, (&raw const *reported).cast_mut().cast::<c_void>());
+            sys::rd_kafka_conf_set_error_cb(conf, Some(on_error));
+            // Errors of the whole instance come as events, not through the callback.
             sys::rd_kafka_conf_set_events(conf, sys::RD_KAFKA_EVENT_DR | sys::RD_KAFKA_EVENT_ERROR);
             let kind = match role {
                 Role::Consumer => sys::rd_kafka_type_t::RD_KAFKA_CONSUMER,
@@ -166,7 +186,7 @@ impl Client {
             };
             let client = sys::rd_kafka_new(kind, conf, text.as_mut_ptr(), text.len());
             match NonNull::new(client) {
-                Some(client) => Ok(Arc::new(Self(client))),
+                Some(client) => Ok(Arc::new(Self { client, reported })),
                 None => {
                     // On failure the settings stay ours.
                     sys::rd_kafka_conf_destroy(conf);
@@ -177,7 +197,7 @@ impl Client {
     }
 
     fn as_ptr(&self) -> *mut sys::rd_kafka_t {
-        self.0.as_ptr()
+        self.client.as_ptr()
     }
 
     /// The error after which this instance does nothing more, when it has happened.
@@ -313,8 +333,9 @@ impl Queue {
         self.signal.ready.store(true, Ordering::Release);
     }
 
-    /// Takes messages until `messages` is full or the queue empty; never waits. Returns whether it was emptied.
-    pub(super) fn consume(&mut self, messages: &mut Messages) -> bool {
+    /// Takes messages until `messages` is full or the queue empty; never waits. Returns whether it was emptied, and an error of the
+    /// partition that came behind them.
+    pub(super) fn consume(&mut self, messages: &mut Messages) -> (bool, Option<ClientError>) {
         messages.clear();
         let room = messages.pointers.capacity();
         // SAFETY: the vector has room for so many pointers, and librdkafka writes as many as it returns; each is then ours to destroy.
@@ -322,7 +343,8 @@ impl Queue {
         let count = usize::try_from(count).unwrap_or(0).min(room);
         // SAFETY: as above.
         unsafe { messages.pointers.set_len(count) };
-        count < room
+        let reported = self.client.reported.lock().unwrap_or_else(PoisonError::into_inner).take();
+        (count < room, reported.map(|(code, text)| ClientError::new(kind_of(code), text)))
     }
 
     /// Calls `delivery` for each record whose fate is known, and logs errors that pass. Reads the queue to its end, without waiting.

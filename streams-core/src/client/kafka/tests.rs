@@ -262,6 +262,20 @@ fn an_offset_outside_the_log_is_an_error_of_its_partition_until_a_seek() {
 }
 
 #[test]
+fn a_partition_that_is_not_there_is_an_error_of_its_own() {
+    let (_mock, cluster) = mock("t", 1);
+    let mut consumer = consumer(&cluster);
+    let missing = consumer.add(&TopicPartition::new("t", 1), 0).unwrap();
+    let there = consumer.add(&TopicPartition::new("t", 0), 0).unwrap();
+    let fetched = fetch(&mut *consumer, "the error and the other's end", |fetched| {
+        fetched.iter().any(|fetched| fetched.error.is_some()) && fetched.iter().any(|fetched| fetched.slot == there && fetched.end_offset == 0)
+    });
+    let failed: Vec<_> = fetched.iter().filter(|fetched| fetched.error.is_some()).collect();
+    assert!(failed.iter().all(|fetched| fetched.slot == missing && fetched.end_offset == -1), "{failed:?}");
+    assert_eq!(failed[0].error.as_ref().unwrap().kind, ClientErrorKind::UnknownTopicOrPartition);
+}
+
+#[test]
 fn wrong_partitions_are_refused_when_added() {
     let (_mock, cluster) = mock("t", 1);
     let mut consumer = consumer(&cluster);
@@ -402,6 +416,37 @@ fn a_claim_is_held_and_commits_as_its_member() {
     assert!(matches!(ask(&cluster, commit(&member)).unwrap(), AdminResponse::Done));
     let stranger = MemberIdentity { member_id: "stranger".to_owned(), ..member };
     assert!(ask(&cluster, commit(&stranger)).is_err());
+}
+
+#[test]
+fn a_second_instance_is_refused_and_the_first_keeps_its_place() {
+    let (mock, cluster) = mock("t", 1);
+    let topics = ["t".to_owned()];
+    let mut first = cluster.claim("app", "process-1", &topics).unwrap();
+    let held = |claim: &mut dyn Claim, waker: &Waker| match claim.poll(0, waker) {
+        ClaimState::Held(member) => Some(member),
+        ClaimState::Pending => None,
+        other => panic!("{other:?}"),
+    };
+    let member = Arc::new(Bell::default()).until("the first holds", |waker| held(&mut *first, waker));
+    let elsewhere = KafkaCluster::new(&mock.bootstrap_servers(), []).unwrap();
+    let mut second = elsewhere.claim("app", "process-2", &topics).unwrap();
+    let reason = Arc::new(Bell::default()).until("the second is refused", |waker| match second.poll(0, waker) {
+        ClaimState::Refused(reason) => Some(reason),
+        ClaimState::Pending => None,
+        other => panic!("{other:?}"),
+    });
+    assert!(reason.contains("group app") && reason.contains(&mock.bootstrap_servers()), "{reason}");
+    // The mock cluster has no description of groups, so the second got as far as joining: the first holds on through the rebalance.
+    let again = Arc::new(Bell::default()).until("the first holds in a later generation", |waker| {
+        held(&mut *first, waker).filter(|again| again.generation > member.generation)
+    });
+    assert_eq!(again.member_id, member.member_id);
+    drop(second);
+    drop(first);
+    // Both have left: the group is free for anyone.
+    let mut third = elsewhere.claim("app", "process-3", &topics).unwrap();
+    Arc::new(Bell::default()).until("the third holds", |waker| held(&mut *third, waker));
 }
 
 #[test]

@@ -356,19 +356,21 @@ fn in_order<T>(partitions: &[(TopicPartition, T)], results: Vec<Option<Result<i6
 async fn list_offsets(brokers: &Brokers, partitions: &[(TopicPartition, OffsetSpec)]) -> Result<AdminResponse, Failure> {
     let mut results: Vec<Option<Result<i64, ClientError>>> = vec![None; partitions.len()];
     for (leader, indexes) in by_leader(brokers, partitions, &mut results).await? {
-        // The isolation level is the request's, so partitions that ask for the stable end travel apart.
-        for read_committed in [false, true] {
-            let indexes: Vec<usize> = indexes
-                .iter()
-                .copied()
-                .filter(|index| {
-                    let stable = matches!(partitions.get(*index), Some((_, OffsetSpec::Latest { read_committed: true })));
-                    stable == read_committed
-                })
-                .collect();
-            if indexes.is_empty() {
-                continue;
+        // The isolation level is the request's, and a partition may be asked about only once in it.
+        let mut rounds: Vec<(bool, Vec<usize>)> = Vec::new();
+        for index in indexes {
+            let Some((partition, spec)) = partitions.get(index) else { continue };
+            let read_committed = matches!(spec, OffsetSpec::Latest { read_committed: true });
+            let fits = |(stable, asked): &&mut (bool, Vec<usize>)| {
+                let known = |other: &usize| partitions.get(*other).is_some_and(|(other, _)| other == partition);
+                *stable == read_committed && !asked.iter().any(known)
+            };
+            match rounds.iter_mut().find(fits) {
+                Some((_, asked)) => asked.push(index),
+                None => rounds.push((read_committed, vec![index])),
             }
+        }
+        for (read_committed, indexes) in rounds {
             if let Err(error) = list_offsets_of(brokers, leader, read_committed, partitions, &indexes, &mut results).await {
                 for index in indexes {
                     if let Some(result) = results.get_mut(index) {
