@@ -23,6 +23,7 @@ pub trait StoreIterator {
     /// # Errors
     /// When the disk cannot be read or what is on it is corrupt.
     #[allow(clippy::should_implement_trait)] // It lends, which `Iterator` cannot say.
+    #[allow(clippy::type_complexity)] // A named type could not borrow from `self`.
     fn next(&mut self) -> Result<Option<(&[u8], &[u8])>, StoreError>;
 }
 

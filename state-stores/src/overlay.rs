@@ -151,9 +151,7 @@ impl Overlay {
             return;
         }
         let (arena, entries) = (&self.arena, &self.entries);
-        // `insert` keeps the number of entries in a u32.
-        let mut run: Vec<u32> = (self.sorted as u32..entries.len() as u32).collect();
-        run.sort_unstable_by(|&a, &b| key_of(arena, entries, a).cmp(key_of(arena, entries, b)));
+        let mut run = self.sorted_tail();
         while let Some(before) = self.runs.pop_if(|before| before.len() < 2 * run.len()) {
             run = merge_runs(&before, &run, |a, b| {
                 key_of(arena, entries, a).cmp(key_of(arena, entries, b))
@@ -162,6 +160,37 @@ impl Overlay {
         self.runs.push(run);
         self.sorted = self.entries.len();
         self.version += 1;
+    }
+
+    /// Entries that are in no run yet, by key.
+    ///
+    /// Most comparisons are of eight bytes held beside the entry's number, those after what all keys begin with (the
+    /// segment, in a window store); only equal ones look at the keys.
+    fn sorted_tail(&self) -> Vec<u32> {
+        let (arena, entries) = (&self.arena, &self.entries);
+        // `insert` keeps the number of entries in a u32.
+        let tail = self.sorted as u32..entries.len() as u32;
+        let first = key_of(arena, entries, tail.start);
+        let common = tail.clone().skip(1).fold(first.len(), |common, at| {
+            let same =
+                std::iter::zip(first, key_of(arena, entries, at)).take_while(|(a, b)| a == b);
+            common.min(same.take(common).count())
+        });
+        let mut run: Vec<(u64, u32)> = tail
+            .map(|at| {
+                let rest = key_of(arena, entries, at).iter().skip(common);
+                let mut prefix = [0; 8];
+                std::iter::zip(&mut prefix, rest).for_each(|(to, from)| *to = *from);
+                (u64::from_be_bytes(prefix), at)
+            })
+            .collect();
+        // A short key is filled up with zeros, and is equal then to one that has them: the keys decide.
+        run.sort_unstable_by(|(prefix_a, a), (prefix_b, b)| {
+            prefix_a
+                .cmp(prefix_b)
+                .then_with(|| key_of(arena, entries, *a).cmp(key_of(arena, entries, *b)))
+        });
+        run.into_iter().map(|(_, at)| at).collect()
     }
 
     /// Moves the cursor, when writes have come since its last move, to the first entry of what remains: between

@@ -46,6 +46,12 @@ impl Positions {
             .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
     }
 
+    /// Whether giving it to `update` would change nothing.
+    pub(crate) fn has_all_of(&self, newer: &Positions) -> bool {
+        (newer.offsets.iter()).all(|(store, offset)| self.offsets.get(store) == Some(offset))
+            && (newer.metadata.iter()).all(|(name, bytes)| self.metadata.get(name) == Some(bytes))
+    }
+
     pub(crate) fn update(&mut self, newer: &Positions) {
         for (store, offset) in &newer.offsets {
             self.offsets.insert(store.clone(), *offset);

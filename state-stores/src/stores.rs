@@ -29,60 +29,31 @@ pub struct Stores {
     positions: Positions,
 }
 
-impl Stores {
-    /// Opens the stores of a task, making what is not there.
-    ///
-    /// `directory` is the task's own; it may be `None` when all stores are in memory, and is not touched then.
-    /// Stores on disk that no spec names are left as they are.
+/// The stores of a task with their database open, still free to go to the thread of the task.
+///
+/// Opening a database syncs a dozen small files, some tens of milliseconds in all on an ordinary disk. A process that
+/// starts many tasks can have other threads do it, several at once.
+pub struct PreparedStores {
+    database: Option<Arc<Database>>,
+    specs: Vec<StoreSpec>,
+}
+
+impl PreparedStores {
+    /// The stores, for the thread this is called on.
     ///
     /// # Errors
-    /// - [`StoreError::Locked`]: somebody else has the directory open.
-    /// - [`StoreError::NewerFormat`]: a newer version wrote it.
-    /// - [`StoreError::Corrupt`]: it is damaged; [`Stores::delete`] it and restore.
     /// - [`StoreError::WrongKind`]: a store on disk is of another kind; rename it, or delete and restore.
-    /// - [`StoreError::DirectoryMissing`], [`StoreError::DuplicateStore`], [`StoreError::NotPositive`]: the specs.
-    /// - [`StoreError::Io`], [`StoreError::Database`]: the file system.
-    pub fn open(
-        directory: Option<&Path>,
-        specs: &[StoreSpec],
-        memory: &Memory,
-    ) -> Result<Stores, StoreError> {
-        check(specs)?;
-        let persistent: Vec<&StoreSpec> = specs
-            .iter()
-            .filter(|spec| spec.backend == Backend::RocksDb)
-            .collect();
-        let database = match (persistent.first(), directory) {
-            (None, _) => None,
-            (Some(first), None) => {
-                return Err(StoreError::DirectoryMissing {
-                    store: first.name.clone(),
-                });
-            }
-            (Some(_), Some(directory)) => Some(Database::open(
-                Directory::open(directory)?,
-                persistent.iter().map(|spec| spec.name.as_str()),
-                memory,
-            )?),
-        };
-
+    /// - [`StoreError::Corrupt`], [`StoreError::Database`]: what is on disk about the stores cannot be read.
+    pub fn open(self) -> Result<Stores, StoreError> {
         let mut stores = BTreeMap::new();
         let mut positions = Positions::default();
-        for spec in specs {
-            let state = match (&database, spec.backend) {
-                (Some(database), Backend::RocksDb) => open_column(database, spec)?,
-                _ => StoreState::new(
-                    spec.name.clone(),
-                    spec.kind,
-                    Committed::Memory(RefCell::default()),
-                    NO_STREAM_TIME,
-                ),
-            };
-            stores.insert(spec.name.clone(), Rc::new(state));
-        }
-        if let Some(database) = &database {
+        if let Some(database) = &self.database {
             let on_disk = database.positions()?;
-            for spec in persistent {
+            for spec in self
+                .specs
+                .iter()
+                .filter(|spec| spec.backend == Backend::RocksDb)
+            {
                 if let Some(end_offset) = on_disk.offset(&spec.name) {
                     positions.set_offset(&spec.name, end_offset);
                 }
@@ -91,10 +62,73 @@ impl Stores {
                 positions.set_metadata(name, bytes.to_vec());
             }
         }
+        for spec in self.specs {
+            let state = match (&self.database, spec.backend) {
+                (Some(database), Backend::RocksDb) => open_column(database, &spec)?,
+                _ => StoreState::new(
+                    spec.name.clone(),
+                    spec.kind,
+                    Committed::Memory(RefCell::default()),
+                    NO_STREAM_TIME,
+                ),
+            };
+            stores.insert(spec.name, Rc::new(state));
+        }
         Ok(Stores {
-            database,
+            database: self.database,
             stores,
             positions,
+        })
+    }
+}
+
+impl Stores {
+    /// Opens the stores of a task, making what is not there.
+    ///
+    /// `directory` is the task's own; it may be `None` when all stores are in memory, and is not touched then.
+    /// Stores on disk that no spec names are left as they are.
+    ///
+    /// # Errors
+    /// As [`Stores::prepare`] and [`PreparedStores::open`].
+    pub fn open(
+        directory: Option<&Path>,
+        specs: &[StoreSpec],
+        memory: &Memory,
+    ) -> Result<Stores, StoreError> {
+        Stores::prepare(directory, specs, memory)?.open()
+    }
+
+    /// The slow part of [`Stores::open`], on any thread.
+    ///
+    /// # Errors
+    /// - [`StoreError::Locked`]: somebody else has the directory open.
+    /// - [`StoreError::NewerFormat`]: a newer version wrote it.
+    /// - [`StoreError::Corrupt`]: it is damaged; [`Stores::delete`] it and restore.
+    /// - [`StoreError::DirectoryMissing`], [`StoreError::DuplicateStore`], [`StoreError::NotPositive`]: the specs.
+    /// - [`StoreError::Io`], [`StoreError::Database`]: the file system.
+    pub fn prepare(
+        directory: Option<&Path>,
+        specs: &[StoreSpec],
+        memory: &Memory,
+    ) -> Result<PreparedStores, StoreError> {
+        check(specs)?;
+        let persistent = || specs.iter().filter(|spec| spec.backend == Backend::RocksDb);
+        let database = match (persistent().next(), directory) {
+            (None, _) => None,
+            (Some(first), None) => {
+                return Err(StoreError::DirectoryMissing {
+                    store: first.name.clone(),
+                });
+            }
+            (Some(_), Some(directory)) => Some(Database::open(
+                Directory::open(directory)?,
+                persistent().map(|spec| spec.name.as_str()),
+                memory,
+            )?),
+        };
+        Ok(PreparedStores {
+            database,
+            specs: specs.to_vec(),
         })
     }
 
@@ -115,18 +149,36 @@ impl Stores {
     /// # Errors
     /// When the disk cannot be written. What was uncommitted is so still.
     pub fn commit(&mut self, positions: &Positions) -> Result<(), StoreError> {
+        let states: Vec<Rc<StoreState>> = self.stores.values().cloned().collect();
+        let unwritten = |state: &Rc<StoreState>| {
+            !state.overlay.borrow().is_empty()
+                || state.stream_time_ms.get() != state.stream_time_committed_ms.get()
+        };
+        if !states.iter().any(unwritten) && self.positions.has_all_of(positions) {
+            return Ok(());
+        }
+        self.write(&states, positions)
+    }
+
+    /// Commits some of the stores.
+    fn write(
+        &mut self,
+        states: &[Rc<StoreState>],
+        positions: &Positions,
+    ) -> Result<(), StoreError> {
         if let Some(database) = &self.database {
             let mut batch = database.batch(self.uncommitted_bytes());
-            for state in self.stores.values() {
+            for state in states {
                 if let Committed::RocksDb(column) = &state.committed {
                     let expired = expired_segments(state);
                     if let Some((from, to)) = expired {
                         batch.delete_range(column, &from, &to);
                     }
                     let live_from = expired.map_or([0; 8], |(_, to)| to);
+                    let mut column = batch.column(column);
                     state.overlay.borrow_mut().in_order(|key, value| {
                         if expired.is_none() || key >= live_from.as_slice() {
-                            batch.put(column, key, value);
+                            column.put(key, value);
                         }
                     });
                     set_about(&mut batch, state, positions);
@@ -137,7 +189,7 @@ impl Stores {
             }
             batch.write()?;
         }
-        for state in self.stores.values() {
+        for state in states {
             if let Committed::Memory(entries) = &state.committed {
                 let expired = expired_segments(state);
                 StoreState::write_memory(entries, |entries| {
@@ -164,7 +216,7 @@ impl Stores {
     }
 
     /// Puts a piece of a store's changelog into it, past the uncommitted writes: atomically with `end_offset`, the
-    /// exclusive end of the piece in the changelog. Larger pieces cost less; a few megabytes are plenty.
+    /// exclusive end of the piece in the changelog. Larger pieces cost less; a megabyte or two is plenty.
     ///
     /// Keys and values are as the store has them: the window key for a window store (expired ones are dropped), the
     /// timestamp before the value for a store with timestamps.
@@ -186,50 +238,15 @@ impl Stores {
                 store: store.to_owned(),
             });
         }
-        let mut records = records.into_iter();
         let mut positions = Positions::default();
         positions.set_offset(store, end_offset);
-        let stream_time_ms = state.stream_time_ms.get();
-        let restored = match (&state.committed, &self.database) {
-            (Committed::RocksDb(column), Some(database)) => {
-                let mut batch = database.batch(0);
-                stored_records(&state, &mut records, |key, value| {
-                    batch.put(column, key, value)
-                })
-                .and_then(|()| {
-                    if let Some((from, to)) = expired_segments(&state) {
-                        batch.delete_range(column, &from, &to);
-                    }
-                    set_about(&mut batch, &state, &positions);
-                    batch.write()
-                })
-            }
-            (Committed::Memory(entries), _) => {
-                // First all are looked at: an in-memory store cannot take back half a piece.
-                let mut piece = Vec::new();
-                stored_records(&state, &mut records, |key, value| {
-                    piece.push((key.to_vec(), value.map(<[u8]>::to_vec)));
-                })
-                .map(|()| {
-                    StoreState::write_memory(entries, |entries| {
-                        for (key, value) in &piece {
-                            memory::put(entries, key, value.as_deref());
-                        }
-                        if let Some((_, to)) = expired_segments(&state) {
-                            memory::drop_below(entries, &to);
-                        }
-                    });
-                })
-            }
-            (Committed::RocksDb(_), None) => unreachable!("a persistent store without a database"),
-        };
-        if let Err(error) = restored {
-            state.stream_time_ms.set(stream_time_ms);
-            return Err(error);
+        // By way of the uncommitted: that keeps the last of a key's records only, and puts keys in order.
+        let restored = put_records(&state, records)
+            .and_then(|()| self.write(std::slice::from_ref(&state), &positions));
+        if restored.is_err() {
+            state.discard();
         }
-        state.committed(live_segment_min(&state));
-        self.positions.update(&positions);
-        Ok(())
+        restored
     }
 
     /// What the last commit or restoration stood for; for persistent stores also that of an earlier process.
@@ -399,17 +416,17 @@ fn set_about(batch: &mut Batch<'_>, state: &StoreState, positions: &Positions) {
     }
 }
 
-/// Gives changelog records to `write` with their keys as stored, without the expired ones, and observes their time.
-fn stored_records<'r>(
+/// Puts changelog records, with their keys as stored and without the expired ones, and observes their time.
+fn put_records<'r>(
     state: &StoreState,
-    records: &mut dyn Iterator<Item = (&'r [u8], Option<&'r [u8]>)>,
-    mut write: impl FnMut(&[u8], Option<&[u8]>),
+    records: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
 ) -> Result<(), StoreError> {
+    let mut overlay = state.overlay.borrow_mut();
     let mut stored_key = Vec::new();
     for (key, value) in records {
         state.check_lengths(key, value)?;
         let Some(retention) = retention(state.kind) else {
-            write(key, value);
+            overlay.put(key, value);
             continue;
         };
         let window_key = WindowKey::parse(key).ok_or_else(|| StoreError::InvalidWindowKey {
@@ -428,7 +445,7 @@ fn stored_records<'r>(
         let segment = retention.segment_of(window_start_ms);
         if segment >= retention.live_segment_min(stream_time_ms) {
             key_schema::stored_key(segment, &window_key, &mut stored_key);
-            write(&stored_key, value);
+            overlay.put(&stored_key, value);
         }
     }
     Ok(())

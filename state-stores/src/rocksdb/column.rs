@@ -96,6 +96,7 @@ impl<'a> ColumnCursor<'a> {
     }
 
     /// The entry the cursor is before.
+    #[allow(clippy::type_complexity)] // As `StoreIterator::next`.
     pub(crate) fn peek(&self) -> Result<Option<(&[u8], &[u8])>, StoreError> {
         match self.raw.item() {
             Some(item) => Ok(Some(item)),

@@ -30,6 +30,21 @@ pub(crate) struct Batch<'a> {
     batch: WriteBatch,
 }
 
+/// The part of a batch that is of one store.
+pub(crate) struct ColumnBatch<'b> {
+    family: &'b ColumnFamily,
+    batch: &'b mut WriteBatch,
+}
+
+impl ColumnBatch<'_> {
+    pub(crate) fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.batch.put_cf(self.family, key, value),
+            None => self.batch.delete_cf(self.family, key),
+        }
+    }
+}
+
 impl Database {
     /// Opens the database of a directory with at least these stores, made if need be.
     pub(crate) fn open<'a>(
@@ -157,11 +172,11 @@ impl Database {
 }
 
 impl Batch<'_> {
-    pub(crate) fn put(&mut self, column: &Column, key: &[u8], value: Option<&[u8]>) {
-        let column = column.family();
-        match value {
-            Some(value) => self.batch.put_cf(column, key, value),
-            None => self.batch.delete_cf(column, key),
+    /// Where to put the writes of one store.
+    pub(crate) fn column<'b>(&'b mut self, column: &'b Column) -> ColumnBatch<'b> {
+        ColumnBatch {
+            family: column.family(),
+            batch: &mut self.batch,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompressionType, InfoLogger, LogLevel, Options, WriteBufferManager,
+    BlockBasedOptions, Cache, DBCompressionType, DataBlockIndexType, InfoLogger, LogLevel, Options,
+    WriteBufferManager,
 };
 
 /// No budget goes below this: RocksDB needs a few blocks and one small memtable to work at all.
@@ -102,6 +103,8 @@ pub(super) fn column(memory: &Memory) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&memory.0.cache);
     blocks.set_block_size(8 << 10);
+    // A hash index in each block: tasks read single keys far more than ranges.
+    blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
     blocks.set_bloom_filter(10.0, false);
     blocks.set_optimize_filters_for_memory(true);
     // Indexes and filters count in the budget too.

@@ -132,6 +132,35 @@ fn stores_are_open_once_as_long_as_a_handle_or_a_snapshot_lives() {
 }
 
 #[test]
+fn stores_prepared_on_other_threads_are_opened_on_the_task_s() {
+    let parent = tempfile::tempdir().unwrap();
+    let memory = Memory::new(8 << 20);
+    let prepared: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|task| {
+                let (directory, memory) = (parent.path().join(format!("0_{task}")), &memory);
+                scope.spawn(move || {
+                    Stores::prepare(Some(&directory), &[keys("keys")], memory).unwrap()
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    for prepared in prepared {
+        let stores = prepared.open().unwrap();
+        stores
+            .key_value("keys")
+            .unwrap()
+            .put(b"a", Some(b"1"))
+            .unwrap();
+        assert_eq!(count(&*stores.key_value("keys").unwrap()), 1);
+    }
+}
+
+#[test]
 fn a_store_of_another_kind_than_on_disk_is_refused() {
     let directory = committed();
     let specs = [StoreSpec::window("keys", 1000, Backend::RocksDb)];
