@@ -364,7 +364,7 @@ fn print_manufacturers(cluster: &Cluster) -> Result<(), Box<dyn Error>> {
 
 fn print_carrier_days(cluster: &Cluster) -> Result<(), Box<dyn Error>> {
     let mut latest: HashMap<(String, i64), CarrierDay> = HashMap::new();
-    let keys = WindowedSerde::<String>::new(Duration::from_millis(DAY_MS.unsigned_abs()));
+    let keys = TimeWindowed::new(default_serde::<String>(), DAY_MS);
     let consumed = Consumed::with(keys, Json::<CarrierDay>::default());
     topics::read(cluster, "delays-by-carrier-day", &consumed, |_partition, _offset, record: Record<Windowed<String>, CarrierDay>| {
         latest.insert((record.key.key, record.key.window.start), record.value);

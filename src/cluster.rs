@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use brooklet_streams_core::client::kafka::KafkaCluster;
 use brooklet_streams_core::client::{self, Admin, Claim, ClientError, ClientErrorKind, Consumer, ConsumerOptions, Producer, ProducerOptions};
 
 pub use brooklet_broker::Flush;
@@ -67,7 +66,7 @@ impl Cluster {
             Kind::Embedded { directory, flush, properties } => {
                 Arc::new(EmbeddedCluster::open(directory, *flush, properties).map_err(|error| ClientError::new(ClientErrorKind::Config, error))?)
             }
-            Kind::Kafka { bootstrap, properties } => Arc::new(KafkaCluster::new(bootstrap, properties.clone())?),
+            Kind::Kafka { bootstrap, properties } => return Err(ClientError::new(ClientErrorKind::Config, format!("{bootstrap}{properties:?}"))),
         };
         *opened = Some(Arc::clone(&cluster));
         Ok(cluster)
@@ -87,8 +86,8 @@ impl client::Cluster for Cluster {
         self.open()?.admin()
     }
 
-    fn claim(&self, application_id: &str, process_id: &str) -> Result<Box<dyn Claim>, ClientError> {
-        self.open()?.claim(application_id, process_id)
+    fn claim(&self, application_id: &str, process_id: &str, topics: &[String]) -> Result<Box<dyn Claim>, ClientError> {
+        self.open()?.claim(application_id, process_id, topics)
     }
 
     fn name(&self) -> String {

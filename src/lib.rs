@@ -59,8 +59,8 @@ pub type Result<T, E = StreamsError> = std::result::Result<T, E>;
 
 /// What most programs use.
 pub mod prelude {
-    pub use brooklet_streams_core::config::{ErrorHandler, ProcessingGuarantee};
-    pub use brooklet_streams_core::serde::{Avro, HasSerde, Json, Serde, Windowed, WindowedSerde};
+    pub use brooklet_streams_core::config::{ErrorResponse, ProcessingGuarantee};
+    pub use brooklet_streams_core::serde::{Avro, HasSerde, Json, Serde, TimeWindowed, Windowed, default_serde};
     pub use brooklet_streams_core::topology::{AutoOffsetReset, Consumed, Produced, Topology};
     pub use brooklet_streams_core::{Headers, ProcessError, Record, RunningStreams, Streams, StreamsError};
     pub use brooklet_streams_dsl::*;
