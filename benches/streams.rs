@@ -143,20 +143,20 @@ fn topology(workload: &str) -> Result<(Topology, Vec<&'static str>), Box<dyn Err
     let orders = builder.stream::<String, String>("orders", Consumed::default());
     let inputs = match workload {
         "passthrough" => {
-            orders.map_values(|value| value).to("out", Produced::default());
+            orders.map_values(|_key, value| value).to("out", Produced::default());
             vec!["orders"]
         }
         "aggregate" => {
             orders
                 .group_by_key()
-                .aggregate(|| 0i64, |_key, value, sum: i64| sum + amount(&value).parse::<i64>().unwrap_or(0), Materialized::named("totals"))
+                .aggregate(|| 0i64, |_key, value: String, sum: i64| sum + amount(&value).parse::<i64>().unwrap_or(0), Materialized::named("totals"))
                 .to_stream()
                 .to("out", Produced::default());
             vec!["orders"]
         }
         "join" => {
-            let customers = builder.table::<String, String>("customers", Consumed::default(), Materialized::named("customers-store"));
-            orders.join(&customers, |order, customer| format!("{}:{}", amount(customer), amount(order))).to("out", Produced::default());
+            let customers = builder.table_with::<String, String>("customers", Consumed::default(), Materialized::named("customers-store"));
+            orders.join(&customers, |order, customer| format!("{}:{}", amount(customer), amount(&order))).to("out", Produced::default());
             vec!["orders", "customers"]
         }
         _ => return Err(format!("workload {workload} is not known").into()),

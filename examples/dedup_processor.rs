@@ -58,7 +58,7 @@ fn topology() -> brooklet::Result<Topology> {
     let readings = topology.add_source::<String, i64>("readings", ["readings"], Consumed::default())?;
     let dedup = topology.add_processor("dedup", Dedup::default, &[readings])?;
     topology.add_state_store(KeyValueStoreBuilder::<String, i64>::new("seen"))?;
-    topology.connect(&dedup, &["seen"])?;
+    topology.connect(dedup, &["seen"])?;
     topology.add_sink("once", "readings-once", Produced::default(), &[dedup])?;
     Ok(topology.build()?)
 }
@@ -66,13 +66,13 @@ fn topology() -> brooklet::Result<Topology> {
 fn main() -> Result<(), Box<dyn Error>> {
     let topology = topology()?;
     println!("{}", topology.describe());
-    let mut driver = TopologyTestDriver::new(topology)?;
-    let input = driver.input_topic::<String, i64>("readings", Produced::default());
-    let output = driver.output_topic::<String, i64>("readings-once", Consumed::default());
+    let driver = TopologyTestDriver::new(&topology)?;
+    let input = driver.input_topic::<String, i64>("readings")?;
+    let output = driver.output_topic::<String, i64>("readings-once");
     for (id, value, at_ms) in [("a", 20, 0), ("b", 21, 1_000), ("a", 20, 2_000), ("c", 22, 50_000), ("b", 21, 59_000), ("a", 20, 75_000), ("c", 22, 80_000)] {
-        input.pipe(&mut driver, Record::new(id.to_owned(), value, at_ms))?;
+        input.pipe(id.to_owned(), value, at_ms)?;
     }
-    while let Some(record) = output.read(&mut driver)? {
+    while let Some(record) = output.read()? {
         println!("{}\t{}\tat {} ms", record.key, record.value, record.timestamp);
     }
     Ok(())

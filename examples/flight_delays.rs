@@ -98,8 +98,8 @@ brooklet::json_serde!(CarrierDay);
 
 fn topology(grace_days: u64) -> brooklet::Result<Topology> {
     let builder = StreamsBuilder::new();
-    let planes = builder.table::<String, Plane>("planes", Consumed::default(), Materialized::named("planes-store"));
-    let airlines = builder.global_table::<String, Airline>("airlines", Consumed::default(), Materialized::named("airlines-store"));
+    let planes = builder.table::<String, Plane>("planes", Consumed::default());
+    let airlines = builder.global_table::<String, Airline>("airlines", Consumed::default());
 
     // A flight that was cancelled early may have no tail number: the key is optional.
     let departed = builder
@@ -128,9 +128,14 @@ fn topology(grace_days: u64) -> brooklet::Result<Topology> {
             Materialized::named("by-carrier-day"),
         )
         .to_stream()
-        .to("delays-by-carrier-day", Produced::default());
+        .to("delays-by-carrier-day", Produced::with(carrier_day_keys(), Json::default()));
 
     Ok(builder.build()?)
+}
+
+/// Keys of `delays-by-carrier-day`: the carrier, then the start of its day, as Kafka Streams writes windowed keys.
+fn carrier_day_keys() -> TimeWindowed<String> {
+    TimeWindowed::new(default_serde(), DAY_MS)
 }
 
 /// What the command line asks for.
@@ -364,8 +369,7 @@ fn print_manufacturers(cluster: &Cluster) -> Result<(), Box<dyn Error>> {
 
 fn print_carrier_days(cluster: &Cluster) -> Result<(), Box<dyn Error>> {
     let mut latest: HashMap<(String, i64), CarrierDay> = HashMap::new();
-    let keys = TimeWindowed::new(default_serde::<String>(), DAY_MS);
-    let consumed = Consumed::with(keys, Json::<CarrierDay>::default());
+    let consumed = Consumed::with(carrier_day_keys(), Json::<CarrierDay>::default());
     topics::read(cluster, "delays-by-carrier-day", &consumed, |_partition, _offset, record: Record<Windowed<String>, CarrierDay>| {
         latest.insert((record.key.key, record.key.window.start), record.value);
     })?;

@@ -20,7 +20,7 @@ fn topology() -> brooklet::Result<Topology> {
     let builder = StreamsBuilder::new();
     builder
         .stream::<String, String>("lines", Consumed::default())
-        .flat_map_values(|line| line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect::<Vec<_>>())
+        .flat_map_values(|_file, line| line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect::<Vec<_>>())
         .group_by(|_file, word| word.clone())
         .count(Materialized::named("counts"))
         .to_stream()

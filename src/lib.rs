@@ -17,7 +17,7 @@
 //! let builder = StreamsBuilder::new();
 //! builder
 //!     .stream::<String, String>("lines", Consumed::default())
-//!     .flat_map_values(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+//!     .flat_map_values(|_, line| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
 //!     .group_by(|_, word| word.clone())
 //!     .count(Materialized::default())
 //!     .to_stream()
