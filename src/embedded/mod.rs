@@ -277,7 +277,7 @@ fn readable(batch: Bytes, readable: &mut Vec<Bytes>) -> Result<(), String> {
         let mut rebuilt = BatchBuilder::new(batch.size_bytes() * 2);
         for record in batch.records(&mut scratch, DECOMPRESSED_BYTES_MAX).map_err(|error| error.to_string())? {
             let record = record.map_err(|error| error.to_string())?;
-            rebuilt.append_at(record.offset, record.timestamp, record.key, record.value, record.headers().map(|(name, value)| (name.as_bytes(), value))).map_err(|error| error.to_string())?;
+            rebuilt.append_at(record.offset, record.timestamp, record.key, record.value, record.headers()).map_err(|error| error.to_string())?;
         }
         if !rebuilt.is_empty() {
             readable.push(rebuilt.finish().freeze());
