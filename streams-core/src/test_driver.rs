@@ -519,3 +519,151 @@ impl Producer for TestProducer {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::error::TopologyError;
+    use crate::processor::{DropReason, InitContext, Processor, ProcessorContext, Punctuation, PunctuationType};
+    use crate::topology::{Consumed, InternalTopic, Produced};
+    use crate::typed_store::{GlobalKeyValueStore, KeyValueStoreBuilder};
+
+    /// Sends each word of a line under itself.
+    struct Split;
+
+    impl Processor<String, String, String, String> for Split {
+        fn process(&mut self, record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+            for word in record.value.split(' ') {
+                context.forward(Record::new(word.to_owned(), word.to_owned(), record.timestamp))?;
+            }
+            Ok(())
+        }
+    }
+
+    /// Counts by key.
+    struct Count(Option<TimestampedKeyValueStore<String, i64>>);
+
+    impl Processor<String, String, String, i64> for Count {
+        fn init(&mut self, context: &mut InitContext<'_, String, i64>) -> Result<(), ProcessError> {
+            self.0 = Some(context.key_value_store("counts")?);
+            context.schedule(100, PunctuationType::WallClockTime).map(|_| ())
+        }
+
+        fn process(&mut self, record: Record<String, String>, context: &mut ProcessorContext<'_, String, i64>) -> Result<(), ProcessError> {
+            let timestamp = record.timestamp;
+            let counted = self.0.as_ref().unwrap().update(&record.key, context, |old| Ok((Some(old.map_or(0, |old| old.value) + 1), timestamp)))?;
+            match counted {
+                WrittenTo::Stored(Some(count)) => context.forward(record.with_value(count)),
+                _ => Ok(()),
+            }
+        }
+
+        fn punctuate(&mut self, _: Punctuation, timestamp: i64, context: &mut ProcessorContext<'_, String, i64>) -> Result<(), ProcessError> {
+            context.forward(Record::new("at".to_owned(), timestamp, timestamp))
+        }
+    }
+
+    /// Lines to words, through a repartition topic, to counts.
+    fn word_count(store: KeyValueStoreBuilder<String, i64>) -> Result<Topology, TopologyError> {
+        let mut builder = Topology::builder();
+        let lines = builder.add_source("lines", ["text"], Consumed::default())?;
+        let words = builder.add_processor("split", || Split, &[lines])?;
+        builder.add_internal_topic(InternalTopic::repartition("words-repartition", None))?;
+        builder.add_sink("move", "words-repartition", Produced::default(), &[words])?;
+        let moved = builder.add_source("moved", ["words-repartition"], Consumed::default())?;
+        let counts = builder.add_processor("count", || Count(None), &[moved])?;
+        builder.add_state_store(store)?;
+        builder.connect(counts, &["counts"])?;
+        builder.add_sink("out", "counts-topic", Produced::default(), &[counts])?;
+        builder.build()
+    }
+
+    #[test]
+    fn what_is_piped_in_goes_through_repartition_topics_and_stores() {
+        for store in [KeyValueStoreBuilder::new("counts"), KeyValueStoreBuilder::new("counts").in_memory()] {
+            let driver = TopologyTestDriver::new(&word_count(store).unwrap()).unwrap();
+            let input = driver.input_topic::<(), String>("text").unwrap();
+            let output = driver.output_topic::<String, i64>("counts-topic");
+            input.pipe((), "a b a".to_owned(), 5).unwrap();
+            assert_eq!(driver.dropped().of(DropReason::NullKey), 1, "a unit is a null");
+
+            let input = driver.input_topic::<String, String>("text").unwrap();
+            input.pipe(String::new(), "a b a".to_owned(), 5).unwrap();
+            let read: Vec<_> = output.read_all().unwrap().into_iter().map(|record| (record.key, record.value, record.timestamp)).collect();
+            assert_eq!(read, [("a".to_owned(), 1, 5), ("b".to_owned(), 1, 5), ("a".to_owned(), 2, 5)]);
+
+            let counts = driver.key_value_store::<String, i64>("counts").unwrap();
+            assert_eq!(counts.read(&"a".to_owned()).unwrap().unwrap().value, 2);
+            counts.put(&"a".to_owned(), Some(40), 6).unwrap();
+            input.pipe(String::new(), "a".to_owned(), 7).unwrap();
+            assert_eq!(output.read().unwrap().unwrap().value, 41);
+            assert!(output.is_empty());
+            assert_eq!(driver.produced_topics(), ["counts-topic", "test-counts-changelog", "test-words-repartition"]);
+        }
+    }
+
+    #[test]
+    fn wall_clock_time_moves_when_told_to() {
+        let topology = word_count(KeyValueStoreBuilder::new("counts").in_memory()).unwrap();
+        let driver = TopologyTestDriver::with(&topology, TestDriverOptions { now_ms: 1_000, ..TestDriverOptions::default() }).unwrap();
+        let output = driver.output_topic::<String, i64>("counts-topic");
+        driver.advance_wall_clock(99).unwrap();
+        assert!(output.is_empty());
+        driver.advance_wall_clock(1).unwrap();
+        assert_eq!(output.read().unwrap().unwrap().value, 1_100);
+    }
+
+    #[test]
+    fn a_topic_or_store_that_is_not_there_is_named_with_those_that_are() {
+        let driver = TopologyTestDriver::new(&word_count(KeyValueStoreBuilder::new("counts").in_memory()).unwrap()).unwrap();
+        let error = driver.input_topic::<String, String>("txt").map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error, "the topology does not read topic txt; it reads test-words-repartition, text");
+        assert!(driver.key_value_store::<String, i64>("conts").is_err());
+        assert!(driver.window_store::<String, i64>("counts").is_err());
+    }
+
+    /// Adds what a global store has of the key.
+    struct Look(Option<GlobalKeyValueStore<String, String>>);
+
+    impl Processor<String, String, String, String> for Look {
+        fn init(&mut self, context: &mut InitContext<'_, String, String>) -> Result<(), ProcessError> {
+            self.0 = Some(context.global_store("planes")?);
+            Ok(())
+        }
+
+        fn process(&mut self, record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+            let found = self.0.as_ref().unwrap().read(&record.key)?;
+            let value = format!("{} {:?}", record.value, found.map(|found| found.value));
+            context.forward(record.with_value(value))
+        }
+    }
+
+    #[test]
+    fn a_global_store_holds_its_topic_and_every_processor_may_read_it() {
+        let mut builder = Topology::builder();
+        let store = KeyValueStoreBuilder::<String, String>::new("planes").in_memory();
+        builder.add_global_store::<String, String>(store, "read-planes", "planes-topic", Consumed::default(), "keep-planes").unwrap();
+        let flights = builder.add_source("flights", ["flights"], Consumed::default()).unwrap();
+        let looked = builder.add_processor("look", || Look(None), &[flights]).unwrap();
+        builder.add_sink("out", "out", Produced::default(), &[looked]).unwrap();
+        let driver = TopologyTestDriver::new(&builder.build().unwrap()).unwrap();
+
+        let planes = driver.input_topic::<String, Option<String>>("planes-topic").unwrap();
+        let flights = driver.input_topic::<String, String>("flights").unwrap();
+        let output = driver.output_topic::<String, String>("out");
+        let fly = |value: &str| {
+            flights.pipe("N1".to_owned(), value.to_owned(), 1).unwrap();
+            output.read().unwrap().unwrap().value
+        };
+        assert_eq!(fly("one"), "one None");
+        planes.pipe("N1".to_owned(), Some("Airbus".to_owned()), 100).unwrap();
+        assert_eq!(fly("two"), "two Some(\"Airbus\")");
+        planes.pipe("N1".to_owned(), Some("Boeing".to_owned()), 50).unwrap();
+        assert_eq!(fly("three"), "three Some(\"Boeing\")", "the last offset wins, not the last time");
+        planes.pipe("N1".to_owned(), None, 60).unwrap();
+        assert_eq!(fly("four"), "four None");
+        assert_eq!(driver.produced_topics(), ["out"], "a global store has no changelog");
+    }
+}

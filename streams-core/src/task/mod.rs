@@ -112,10 +112,9 @@ pub(crate) struct TaskSetup {
 
 impl TaskSetup {
     pub(crate) fn connected(&self, node: &str, store: &str) -> Result<&BuiltStore, ProcessError> {
-        if self.connected.iter().any(|name| name == store) {
-            if let Some(store) = self.stores.get(store) {
-                return Ok(store);
-            }
+        let is_connected = self.connected.iter().any(|name| name == store);
+        if let Some(store) = self.stores.get(store).filter(|_| is_connected) {
+            return Ok(store);
         }
         Err(ProcessError::new(if self.globals.contains_key(store) {
             format!("store {store} is global: look it up with global_store({store:?})")

@@ -77,6 +77,7 @@ pub(crate) struct BuiltSource {
 /// Declared processor.
 pub(crate) struct ProcessorFactory<KIn, VIn, KOut, VOut, S> {
     supplier: S,
+    #[allow(clippy::type_complexity, reason = "a marker of all four types, without owning one")]
     typed: PhantomData<fn(KIn, VIn) -> (KOut, VOut)>,
 }
 

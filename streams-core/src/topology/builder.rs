@@ -428,3 +428,113 @@ impl<K: StoreKey, V: Datum> Processor<K, Option<V>, (), ()> for GlobalUpdate<K, 
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::typed_store::KeyValueStoreBuilder;
+
+    struct Ends;
+
+    impl Processor<String, String, String, String> for Ends {
+        fn process(&mut self, _record: Record<String, String>, _context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+            Ok(())
+        }
+    }
+
+    fn strings() -> Consumed<String, String> {
+        Consumed::default()
+    }
+
+    /// What the last step of a declaration answers.
+    fn refused(declare: impl FnOnce(&mut TopologyBuilder) -> Result<(), TopologyError>) -> String {
+        let mut builder = Topology::builder();
+        declare(&mut builder).and_then(|()| builder.build().map(|_| ())).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn mistakes_are_reported_with_the_names_that_are_wrong() {
+        assert_eq!(refused(|_| Ok(())), "the topology has no source: there is nothing to read");
+        assert_eq!(
+            refused(|builder| {
+                builder.add_source("a", ["t"], strings())?;
+                builder.add_source("a", ["u"], strings()).map(|_| ())
+            }),
+            "node a is declared twice; give one of them another name"
+        );
+        assert_eq!(
+            refused(|builder| {
+                builder.add_source("a", ["t"], strings())?;
+                builder.add_source("b", ["t"], strings()).map(|_| ())
+            }),
+            "source b: topic t is already read by source a"
+        );
+        assert_eq!(refused(|builder| builder.add_source("a", ["t", "t"], strings()).map(|_| ())), "source a: topic t is already read by source a");
+        assert_eq!(refused(|builder| builder.add_source("a", Vec::<String>::new(), strings()).map(|_| ())), "source a has no topic");
+        assert_eq!(
+            refused(|builder| builder.add_source("a b", ["t"], strings()).map(|_| ())),
+            "\"a b\" is not a valid name: use 1 to 249 of the letters a-z, A-Z, digits, '.', '_' and '-'"
+        );
+        assert_eq!(refused(|builder| builder.add_processor("p", || Ends, &[]).map(|_| ())), "node p has no parent");
+        assert_eq!(
+            refused(|builder| {
+                let source = builder.add_source("a", ["t"], strings())?;
+                let sink = builder.add_sink("s", "o", Produced::default(), &[source])?;
+                builder.add_processor("p", || Ends, &[sink]).map(|_| ())
+            }),
+            "node p: its parent s is a sink, which sends nothing"
+        );
+    }
+
+    #[test]
+    fn stores_must_be_declared_connected_and_of_a_processor() {
+        let store = || KeyValueStoreBuilder::<String, String>::new("counts");
+        assert_eq!(
+            refused(|builder| {
+                let source = builder.add_source("a", ["t"], strings())?;
+                let processor = builder.add_processor("p", || Ends, &[source])?;
+                builder.connect(processor, &["counts"])
+            }),
+            "store counts is not declared in this topology"
+        );
+        assert_eq!(
+            refused(|builder| {
+                builder.add_source("a", ["t"], strings())?;
+                builder.add_state_store(store())
+            }),
+            "store counts is connected to no processor: call connect(processor, &[\"counts\"])"
+        );
+        assert_eq!(
+            refused(|builder| {
+                let source = builder.add_source("a", ["t"], strings())?;
+                builder.add_state_store(store())?;
+                builder.connect(source, &["counts"])
+            }),
+            "a is a source or a sink: stores connect to processors only"
+        );
+        assert_eq!(
+            refused(|builder| {
+                builder.add_state_store(store())?;
+                builder.add_state_store(store())
+            }),
+            "store counts is declared twice; give one of them another name"
+        );
+    }
+
+    #[test]
+    fn an_internal_topic_must_be_written() {
+        assert_eq!(
+            refused(|builder| {
+                builder.add_internal_topic(InternalTopic::repartition("moved", None))?;
+                builder.add_source("a", ["moved"], strings()).map(|_| ())
+            }),
+            "nothing is written to internal topic moved"
+        );
+        assert_eq!(
+            refused(|builder| builder.add_internal_topic(InternalTopic::repartition("moved", Some(0)))),
+            "internal topic moved: 0 partitions; there must be at least one"
+        );
+    }
+}

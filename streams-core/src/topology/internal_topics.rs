@@ -301,3 +301,163 @@ impl Graph {
         self.sources().flat_map(|(index, topics)| topics.iter().map(move |topic| (self.cluster_topic(application_id, topic).into(), index))).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::processor::{Processor, ProcessorContext};
+    use crate::record::Record;
+    use crate::topology::{Consumed, InternalTopic, Node, Produced, TopologyBuilder};
+    use crate::typed_store::{KeyValueStoreBuilder, WindowStoreBuilder};
+
+    struct Ends;
+
+    impl Processor<String, String, String, String> for Ends {
+        fn process(&mut self, _record: Record<String, String>, _context: &mut ProcessorContext<'_, String, String>) -> Result<(), crate::ProcessError> {
+            Ok(())
+        }
+    }
+
+    fn source(builder: &mut TopologyBuilder, topic: &str) -> Node<String, String> {
+        builder.add_source(format!("read-{topic}"), [topic], Consumed::default()).unwrap()
+    }
+
+    /// Writes `from` into a repartition topic, and reads that.
+    fn repartition(builder: &mut TopologyBuilder, from: Node<String, String>, topic: &str, partitions: Option<i32>) -> Node<String, String> {
+        builder.add_internal_topic(InternalTopic::repartition(topic, partitions)).unwrap();
+        builder.add_sink(format!("write-{topic}"), topic, Produced::default(), &[from]).unwrap();
+        source(builder, topic)
+    }
+
+    fn cluster<'a>(topics: &'a [(&'a str, i32)]) -> impl Fn(&str) -> Option<i32> + 'a {
+        move |topic| topics.iter().find(|(name, _)| *name == topic).map(|(_, partitions)| *partitions)
+    }
+
+    fn counts(topology: &Topology, topics: &[(&str, i32)]) -> Result<Vec<(String, i32)>, TopologyError> {
+        let topics = topology.internal_topics("app", cluster(topics), 1_000)?;
+        Ok(topics.into_iter().map(|topic| (topic.name, topic.partitions)).collect())
+    }
+
+    fn named(counts: &[(&str, i32)]) -> Vec<(String, i32)> {
+        counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    }
+
+    #[test]
+    fn repartition_topics_are_as_wide_as_what_is_written_into_them_through_chains() {
+        let mut builder = Topology::builder();
+        let (a, b) = (source(&mut builder, "a"), source(&mut builder, "b"));
+        let both = builder.add_processor("both", || Ends, &[a, b]).unwrap();
+        let first = repartition(&mut builder, both, "first", None);
+        let second = repartition(&mut builder, first, "second", None);
+        repartition(&mut builder, second, "third", Some(9));
+        let topology = builder.build().unwrap();
+        let expected = named(&[("app-first", 6), ("app-second", 6), ("app-third", 9)]);
+        assert_eq!(counts(&topology, &[("a", 3), ("b", 6)]).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_topic_that_does_not_exist_is_named() {
+        let mut builder = Topology::builder();
+        source(&mut builder, "a");
+        let error = counts(&builder.build().unwrap(), &[]).unwrap_err();
+        assert_eq!(error.to_string(), "source topic a does not exist; create it first");
+    }
+
+    #[test]
+    fn a_repartition_topic_that_feeds_itself_needs_a_number() {
+        let mut builder = Topology::builder();
+        builder.add_internal_topic(InternalTopic::repartition("loop", None)).unwrap();
+        let read = source(&mut builder, "loop");
+        builder.add_sink("write", "loop", Produced::default(), &[read]).unwrap();
+        let error = counts(&builder.build().unwrap(), &[]).unwrap_err();
+        assert_eq!(error.to_string(), "the number of partitions of loop depends on itself; give one of them a number of partitions");
+    }
+
+    #[test]
+    fn copartitioned_topics_must_agree_and_repartition_topics_follow_them() {
+        let join = |partitions: Option<i32>| {
+            let mut builder = Topology::builder();
+            let (stream, table) = (source(&mut builder, "stream"), source(&mut builder, "table"));
+            let moved = repartition(&mut builder, stream, "moved", partitions);
+            let joined = builder.add_processor("join", || Ends, &[moved, table]).unwrap();
+            builder.copartition([joined.index()]).unwrap();
+            builder.build().unwrap()
+        };
+        let cluster = [("stream", 2), ("table", 5)];
+        assert_eq!(counts(&join(None), &cluster).unwrap(), named(&[("app-moved", 5)]));
+        assert_eq!(counts(&join(Some(5)), &cluster).unwrap(), named(&[("app-moved", 5)]));
+        assert_eq!(
+            counts(&join(Some(4)), &cluster).unwrap_err().to_string(),
+            "topics table (5 partitions) and moved (4 partitions) are joined, so they must have the same number of partitions; repartition one of them"
+        );
+    }
+
+    #[test]
+    fn repartition_topics_that_are_joined_take_the_wider_number() {
+        let mut builder = Topology::builder();
+        let (a, b) = (source(&mut builder, "a"), source(&mut builder, "b"));
+        let (a, b) = (repartition(&mut builder, a, "one", None), repartition(&mut builder, b, "two", None));
+        builder.add_processor("join", || Ends, &[a, b]).unwrap();
+        builder.copartition([a.index(), b.index()]).unwrap();
+        let topology = builder.build().unwrap();
+        assert_eq!(counts(&topology, &[("a", 2), ("b", 7)]).unwrap(), named(&[("app-one", 7), ("app-two", 7)]));
+    }
+
+    #[test]
+    fn tasks_are_as_many_as_the_widest_source_has_partitions_and_so_are_changelogs() {
+        let mut builder = Topology::builder();
+        let (a, b) = (source(&mut builder, "a"), source(&mut builder, "b"));
+        let both = builder.add_processor("both", || Ends, &[a, b]).unwrap();
+        builder.add_state_store(KeyValueStoreBuilder::<String, String>::new("kept").in_memory()).unwrap();
+        builder.add_state_store(KeyValueStoreBuilder::<String, String>::new("not-logged").in_memory().logging(false)).unwrap();
+        builder.add_state_store(WindowStoreBuilder::<String, String>::new("windows", 5_000, 1_000).in_memory()).unwrap();
+        builder.connect(both, &["kept", "not-logged", "windows"]).unwrap();
+        let other = repartition(&mut builder, both, "moved", Some(1));
+        builder.add_processor("end", || Ends, &[other]).unwrap();
+        let topology = builder.build().unwrap();
+
+        let sizes = [("a", 2), ("b", 1)];
+        let tasks = topology.tasks("app", cluster(&sizes)).unwrap();
+        let tasks: Vec<String> = tasks
+            .iter()
+            .map(|task| format!("{}: {}", task.id, task.inputs.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")))
+            .collect();
+        assert_eq!(tasks, ["0_0: a-0 b-0", "0_1: a-1", "1_0: app-moved-0"]);
+
+        let topics = topology.internal_topics("app", cluster(&sizes), 1_000).unwrap();
+        let topics: Vec<String> = topics
+            .iter()
+            .map(|topic| {
+                let configs: Vec<String> = topic.configs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                format!("{} {} {}", topic.name, topic.partitions, configs.join(" "))
+            })
+            .collect();
+        assert_eq!(
+            topics,
+            [
+                "app-moved 1 cleanup.policy=delete message.timestamp.type=CreateTime retention.ms=-1 segment.bytes=52428800",
+                "app-kept-changelog 2 cleanup.policy=compact message.timestamp.type=CreateTime",
+                "app-windows-changelog 2 cleanup.policy=compact,delete message.timestamp.type=CreateTime retention.ms=6000",
+            ]
+        );
+        assert_eq!(topology.source_topics(), ["a", "b"]);
+        assert!(topology.is_repartition_topic("app", "app-moved"));
+    }
+
+    #[test]
+    fn a_global_store_makes_no_task_and_needs_no_changelog() {
+        let mut builder = Topology::builder();
+        let store = KeyValueStoreBuilder::<String, String>::new("planes").in_memory();
+        builder.add_global_store::<String, String>(store, "read-planes", "planes-topic", Consumed::default(), "keep-planes").unwrap();
+        source(&mut builder, "flights");
+        let topology = builder.build().unwrap();
+        let cluster = cluster(&[("flights", 1), ("planes-topic", 3)]);
+        let tasks = topology.tasks("app", &cluster).unwrap();
+        assert_eq!(tasks.iter().map(|task| task.id.to_string()).collect::<Vec<_>>(), ["1_0"]);
+        assert_eq!(topology.internal_topics("app", &cluster, 0).unwrap(), []);
+        let expected = GlobalStore { store: "planes".to_owned(), topic: "planes-topic".to_owned(), subtopology: 0 };
+        assert_eq!(topology.global_stores(), [expected]);
+    }
+}

@@ -113,7 +113,7 @@ impl Processor<String, String, String, String> for Planned {
             }
             Does::Ticks { .. } => context.forward(record),
             Does::Commits => {
-                if self.taken % 5 == 0 {
+                if self.taken.is_multiple_of(5) {
                     context.request_commit();
                 }
                 context.forward(record)
