@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use brooklet_streams_core::client::kafka::KafkaCluster;
 use brooklet_streams_core::client::{self, Admin, Claim, ClientError, ClientErrorKind, Consumer, ConsumerOptions, Producer, ProducerOptions};
 
 pub use brooklet_broker::Flush;
@@ -66,7 +67,7 @@ impl Cluster {
             Kind::Embedded { directory, flush, properties } => {
                 Arc::new(EmbeddedCluster::open(directory, *flush, properties).map_err(|error| ClientError::new(ClientErrorKind::Config, error))?)
             }
-            Kind::Kafka { bootstrap, properties } => return Err(ClientError::new(ClientErrorKind::Config, format!("{bootstrap}{properties:?}"))),
+            Kind::Kafka { bootstrap, properties } => Arc::new(KafkaCluster::new(bootstrap, properties.clone())?),
         };
         *opened = Some(Arc::clone(&cluster));
         Ok(cluster)

@@ -66,9 +66,9 @@ impl EmbeddedAdmin {
         }
     }
 
-    fn delete_records(&self, at: &TopicPartition, before: i64, now_ms: i64) -> Result<i64, ClientError> {
+    fn delete_records(&self, at: &TopicPartition, before: i64) -> Result<i64, ClientError> {
         let partition = self.broker.partition(&at.topic, at.partition).ok_or_else(|| unknown(at))?;
-        partition.delete_records_before(before, now_ms).map_err(|error| ClientError::new(ClientErrorKind::Fatal, format!("{at}: {error}")))
+        partition.delete_records_before(before).map_err(|error| ClientError::new(ClientErrorKind::Fatal, format!("{at}: {error}")))
     }
 }
 
@@ -90,8 +90,7 @@ impl Admin for EmbeddedAdmin {
                 self.answer(id, Ok(AdminResponse::Offsets(found)));
             }
             AdminRequest::DeleteRecords(asked) => {
-                let now_ms = self.broker.config().clock.now_ms();
-                let starts = asked.into_iter().map(|(at, before)| (at.clone(), self.delete_records(&at, before, now_ms))).collect();
+                let starts = asked.into_iter().map(|(at, before)| (at.clone(), self.delete_records(&at, before))).collect();
                 self.answer(id, Ok(AdminResponse::Offsets(starts)));
             }
             AdminRequest::FetchOffsets { group, partitions } => {
