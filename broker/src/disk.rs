@@ -100,7 +100,12 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn open_or_create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -122,7 +127,11 @@ impl Disk for RealDisk {
             // A name that is not UTF-8 is none of ours.
             if let Ok(name) = entry.file_name().into_string() {
                 let is_dir = metadata.is_dir();
-                entries.push(DirEntry { name, is_dir, len_bytes: if is_dir { 0 } else { metadata.len() } });
+                entries.push(DirEntry {
+                    name,
+                    is_dir,
+                    len_bytes: if is_dir { 0 } else { metadata.len() },
+                });
             }
         }
         Ok(entries)

@@ -59,13 +59,19 @@ struct State {
 enum NameChange {
     Set(PathBuf, Option<FileId>),
     Remove(PathBuf),
-    Rename { from: PathBuf, to: PathBuf, file: Option<FileId> },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+        file: Option<FileId>,
+    },
 }
 
 impl NameChange {
     fn is_in(&self, dir: &Path) -> bool {
         let path = match self {
-            NameChange::Set(path, _) | NameChange::Remove(path) | NameChange::Rename { to: path, .. } => path,
+            NameChange::Set(path, _)
+            | NameChange::Remove(path)
+            | NameChange::Rename { to: path, .. } => path,
         };
         path.parent() == Some(dir)
     }
@@ -121,7 +127,10 @@ fn injected() -> io::Error {
 }
 
 fn not_found(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("{} is not there", path.display()))
+    io::Error::new(
+        io::ErrorKind::NotFound,
+        format!("{} is not there", path.display()),
+    )
 }
 
 impl State {
@@ -186,13 +195,21 @@ impl SimDisk {
             Crash::Torn { .. } => {
                 let mut names = state.durable_names.clone();
                 let kept = random.below(state.pending_names.len() + 1);
-                state.pending_names.iter().take(kept).for_each(|change| change.apply(&mut names));
+                state
+                    .pending_names
+                    .iter()
+                    .take(kept)
+                    .for_each(|change| change.apply(&mut names));
                 names
             }
         };
         // What lies in a directory that is gone, is gone.
         let all = names.clone();
-        names.retain(|path, _| path.ancestors().skip(1).all(|dir| dir.parent().is_none() || all.contains_key(dir)));
+        names.retain(|path, _| {
+            path.ancestors()
+                .skip(1)
+                .all(|dir| dir.parent().is_none() || all.contains_key(dir))
+        });
         let mut files = BTreeMap::new();
         for (id, file) in &state.files {
             let contents = match crash {
@@ -200,11 +217,26 @@ impl SimDisk {
                 Crash::LoseUnsynced => file.synced.clone(),
                 Crash::Torn { .. } => torn(file, &mut random),
             };
-            files.insert(*id, FileState { now: contents.clone(), synced: contents, unsynced: Vec::new() });
+            files.insert(
+                *id,
+                FileState {
+                    now: contents.clone(),
+                    synced: contents,
+                    unsynced: Vec::new(),
+                },
+            );
         }
         let durable_names = names.clone();
-        let state = State { files, names, durable_names, next_file: state.next_file, ..State::default() };
-        SimDisk { state: Arc::new(Mutex::new(state)) }
+        let state = State {
+            files,
+            names,
+            durable_names,
+            next_file: state.next_file,
+            ..State::default()
+        };
+        SimDisk {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -212,7 +244,10 @@ impl SimDisk {
     }
 
     fn handle(&self, file: FileId) -> Arc<dyn DiskFile> {
-        Arc::new(SimFile { disk: self.clone(), file })
+        Arc::new(SimFile {
+            disk: self.clone(),
+            file,
+        })
     }
 }
 
@@ -224,7 +259,11 @@ fn torn(file: &FileState, random: &mut Random) -> Vec<u8> {
             (1, Change::Write { position, bytes }) => {
                 let kept = random.below(bytes.len() + 1);
                 let bytes = bytes.get(..kept).unwrap_or_default().to_vec();
-                Change::Write { position: *position, bytes }.apply(&mut contents);
+                Change::Write {
+                    position: *position,
+                    bytes,
+                }
+                .apply(&mut contents);
             }
             _ => change.apply(&mut contents),
         }
@@ -273,7 +312,8 @@ impl Disk for SimDisk {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.lock().names.get(path).copied().flatten();
-        file.map(|file| self.handle(file)).ok_or_else(|| not_found(path))
+        file.map(|file| self.handle(file))
+            .ok_or_else(|| not_found(path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -281,27 +321,49 @@ impl Disk for SimDisk {
         if !state.is_dir(dir) {
             return Err(not_found(dir));
         }
-        let children = state.names.iter().filter(|(path, _)| path.parent() == Some(dir));
+        let children = state
+            .names
+            .iter()
+            .filter(|(path, _)| path.parent() == Some(dir));
         Ok(children
             .filter_map(|(path, file)| {
                 let name = path.file_name()?.to_str()?.to_owned();
-                let length = file.and_then(|file| state.files.get(&file)).map_or(0, |file| file.now.len() as u64);
-                Some(DirEntry { name, is_dir: file.is_none(), len_bytes: length })
+                let length = file
+                    .and_then(|file| state.files.get(&file))
+                    .map_or(0, |file| file.now.len() as u64);
+                Some(DirEntry {
+                    name,
+                    is_dir: file.is_none(),
+                    len_bytes: length,
+                })
             })
             .collect())
     }
 
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let state = self.lock();
-        let file = state.names.get(path).copied().flatten().ok_or_else(|| not_found(path))?;
-        Ok(state.files.get(&file).map(|file| file.now.clone()).unwrap_or_default())
+        let file = state
+            .names
+            .get(path)
+            .copied()
+            .flatten()
+            .ok_or_else(|| not_found(path))?;
+        Ok(state
+            .files
+            .get(&file)
+            .map(|file| file.now.clone())
+            .unwrap_or_default())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.lock();
         state.operate()?;
         let file = *state.names.get(from).ok_or_else(|| not_found(from))?;
-        state.change_name(NameChange::Rename { from: from.to_owned(), to: to.to_owned(), file });
+        state.change_name(NameChange::Rename {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            file,
+        });
         Ok(())
     }
 
@@ -319,7 +381,10 @@ impl Disk for SimDisk {
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        let mut missing: Vec<&Path> = dir.ancestors().take_while(|dir| !state.is_dir(dir)).collect();
+        let mut missing: Vec<&Path> = dir
+            .ancestors()
+            .take_while(|dir| !state.is_dir(dir))
+            .collect();
         while let Some(dir) = missing.pop() {
             state.operate()?;
             state.change_name(NameChange::Set(dir.to_owned(), None));
@@ -329,7 +394,12 @@ impl Disk for SimDisk {
 
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        let below: Vec<PathBuf> = state.names.keys().filter(|path| path.starts_with(dir)).cloned().collect();
+        let below: Vec<PathBuf> = state
+            .names
+            .keys()
+            .filter(|path| path.starts_with(dir))
+            .cloned()
+            .collect();
         for path in below.into_iter().rev() {
             state.operate()?;
             state.change_name(NameChange::Remove(path));
@@ -343,8 +413,11 @@ impl Disk for SimDisk {
         if !state.is_dir(dir) {
             return Err(not_found(dir));
         }
-        let (done, pending): (Vec<_>, Vec<_>) = std::mem::take(&mut state.pending_names).into_iter().partition(|change| change.is_in(dir));
-        done.iter().for_each(|change| change.apply(&mut state.durable_names));
+        let (done, pending): (Vec<_>, Vec<_>) = std::mem::take(&mut state.pending_names)
+            .into_iter()
+            .partition(|change| change.is_in(dir));
+        done.iter()
+            .for_each(|change| change.apply(&mut state.durable_names));
         state.pending_names = pending;
         Ok(())
     }
@@ -367,7 +440,13 @@ impl DiskFile for SimFile {
             Err(error) if was_stopped => return Err(error),
             Err(_) => bytes.get(..bytes.len() / 2).unwrap_or_default(),
         };
-        state.change_file(self.file, Change::Write { position, bytes: written.to_vec() });
+        state.change_file(
+            self.file,
+            Change::Write {
+                position,
+                bytes: written.to_vec(),
+            },
+        );
         result
     }
 
@@ -376,7 +455,11 @@ impl DiskFile for SimFile {
         if state.is_stopped() {
             return Err(injected());
         }
-        let contents = state.files.get(&self.file).map(|file| file.now.as_slice()).unwrap_or_default();
+        let contents = state
+            .files
+            .get(&self.file)
+            .map(|file| file.now.as_slice())
+            .unwrap_or_default();
         let position = usize::try_from(position).map_err(io::Error::other)?;
         let unread = contents.get(position..).unwrap_or_default();
         let count = unread.len().min(buffer.len());
@@ -413,7 +496,12 @@ impl DiskFile for SimFile {
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.disk.lock().files.get(&self.file).map_or(0, |file| file.now.len() as u64))
+        Ok(self
+            .disk
+            .lock()
+            .files
+            .get(&self.file)
+            .map_or(0, |file| file.now.len() as u64))
     }
 }
 
@@ -437,13 +525,27 @@ mod tests {
         let file = disk.open_or_create(path).unwrap();
         file.write_all_at(0, b"one").unwrap();
         file.sync_data().unwrap();
-        assert!(disk.crash(Crash::LoseUnsynced).open(path).is_err(), "the name was not synced");
+        assert!(
+            disk.crash(Crash::LoseUnsynced).open(path).is_err(),
+            "the name was not synced"
+        );
         disk.sync_dir(Path::new("/d")).unwrap();
         file.write_all_at(3, b"two").unwrap();
-        assert_eq!(disk.crash(Crash::LoseUnsynced).read_file(path).unwrap(), b"one");
-        assert_eq!(disk.crash(Crash::KeepAll).read_file(path).unwrap(), b"onetwo");
-        let torn: Vec<Vec<u8>> = (0..50).map(|seed| disk.crash(Crash::Torn { seed }).read_file(path).unwrap()).collect();
-        assert!(torn.iter().all(|contents| b"onetwo".starts_with(contents) && contents.starts_with(b"one")));
+        assert_eq!(
+            disk.crash(Crash::LoseUnsynced).read_file(path).unwrap(),
+            b"one"
+        );
+        assert_eq!(
+            disk.crash(Crash::KeepAll).read_file(path).unwrap(),
+            b"onetwo"
+        );
+        let torn: Vec<Vec<u8>> = (0..50)
+            .map(|seed| disk.crash(Crash::Torn { seed }).read_file(path).unwrap())
+            .collect();
+        assert!(
+            torn.iter()
+                .all(|contents| b"onetwo".starts_with(contents) && contents.starts_with(b"one"))
+        );
         assert!(torn.iter().any(|contents| contents == b"onetw"));
     }
 
@@ -456,16 +558,29 @@ mod tests {
             disk.write_file_atomically(path, b"old").unwrap();
             disk.set_fault(Fault::StopAt(disk.operations() + operation));
             let done = disk.write_file_atomically(path, b"new contents").is_ok();
-            for crash in [Crash::LoseUnsynced, Crash::KeepAll, Crash::Torn { seed: operation }, Crash::Torn { seed: operation + 100 }] {
+            for crash in [
+                Crash::LoseUnsynced,
+                Crash::KeepAll,
+                Crash::Torn { seed: operation },
+                Crash::Torn {
+                    seed: operation + 100,
+                },
+            ] {
                 let contents = disk.crash(crash).read_file(path).unwrap();
-                assert!(contents == b"new contents" || !done && contents == b"old", "{operation} {crash:?}: {contents:?}");
+                assert!(
+                    contents == b"new contents" || !done && contents == b"old",
+                    "{operation} {crash:?}: {contents:?}"
+                );
             }
             if done {
                 break;
             }
             operation += 1;
         }
-        assert_eq!(operation, 6, "create, truncate, write, sync, rename, sync of the directory");
+        assert_eq!(
+            operation, 6,
+            "create, truncate, write, sync, rename, sync of the directory"
+        );
     }
 
     #[test]
@@ -475,7 +590,11 @@ mod tests {
         disk.set_fault(Fault::OnceAt(disk.operations() + 1));
         file.write_all_at(0, b"1111").unwrap();
         assert!(file.write_all_at(4, b"2222").is_err());
-        assert_eq!(file.len_bytes().unwrap(), 6, "half of the failed write is there");
+        assert_eq!(
+            file.len_bytes().unwrap(),
+            6,
+            "half of the failed write is there"
+        );
         file.write_all_at(4, b"3333").unwrap();
         disk.set_fault(Fault::NextSync);
         assert!(file.sync_data().is_err());

@@ -4,7 +4,9 @@ use bytes::BytesMut;
 
 use crate::log::segment::BatchFacts;
 use crate::log::{AppendError, LogConfig};
-use crate::protocol::record_batch::{self, BatchError, DECOMPRESSED_BYTES_MAX, RecordBatch, TimestampType};
+use crate::protocol::record_batch::{
+    self, BatchError, DECOMPRESSED_BYTES_MAX, RecordBatch, TimestampType,
+};
 
 /// Who appends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,13 +59,24 @@ impl ValidBatch {
     ///
     /// Records are walked, compressed ones as they are decompressed: what is stored can be read by every consumer. A false max timestamp
     /// in the header is put right, since the time index relies on it.
-    pub fn check(mut bytes: BytesMut, rules: &AppendRules, origin: AppendOrigin, now_ms: i64) -> Result<ValidBatch, AppendError> {
+    pub fn check(
+        mut bytes: BytesMut,
+        rules: &AppendRules,
+        origin: AppendOrigin,
+        now_ms: i64,
+    ) -> Result<ValidBatch, AppendError> {
         let size_bytes = bytes.len();
         if size_bytes > rules.message_bytes_max as usize {
-            return Err(AppendError::TooLarge { size_bytes, max_bytes: rules.message_bytes_max as usize });
+            return Err(AppendError::TooLarge {
+                size_bytes,
+                max_bytes: rules.message_bytes_max as usize,
+            });
         }
         if size_bytes > rules.segment_bytes as usize {
-            return Err(AppendError::LargerThanSegment { size_bytes, segment_bytes: rules.segment_bytes as usize });
+            return Err(AppendError::LargerThanSegment {
+                size_bytes,
+                segment_bytes: rules.segment_bytes as usize,
+            });
         }
         let batch = RecordBatch::parse(&bytes).map_err(of_batch)?;
         if batch.size_bytes() != size_bytes {
@@ -78,11 +91,19 @@ impl ValidBatch {
             check_header(&batch)?;
             max_timestamp = check_records(&batch, rules, now_ms)?;
         }
-        let facts = BatchFacts { max_timestamp, ..BatchFacts::from(batch.header()) };
+        let facts = BatchFacts {
+            max_timestamp,
+            ..BatchFacts::from(batch.header())
+        };
         if max_timestamp != batch.max_timestamp() {
             record_batch::set_max_timestamp(&mut bytes, max_timestamp);
         }
-        Ok(ValidBatch { bytes, facts, origin, timestamp_type: rules.timestamp_type })
+        Ok(ValidBatch {
+            bytes,
+            facts,
+            origin,
+            timestamp_type: rules.timestamp_type,
+        })
     }
 
     pub fn size_bytes(&self) -> usize {
@@ -91,7 +112,10 @@ impl ValidBatch {
 }
 
 fn invalid(reason: &str) -> AppendError {
-    AppendError::InvalidRecord { reason: reason.to_owned(), record_indexes: Vec::new() }
+    AppendError::InvalidRecord {
+        reason: reason.to_owned(),
+        record_indexes: Vec::new(),
+    }
 }
 
 fn of_batch(error: BatchError) -> AppendError {
@@ -122,15 +146,26 @@ fn check_header(batch: &RecordBatch<'_>) -> Result<(), AppendError> {
         return Err(invalid("batch is transactional but has no producer id"));
     }
     if batch.timestamp_type() == TimestampType::LogAppendTime {
-        return Err(AppendError::InvalidTimestamp { timestamp: batch.max_timestamp(), record_indexes: Vec::new() });
+        return Err(AppendError::InvalidTimestamp {
+            timestamp: batch.max_timestamp(),
+            record_indexes: Vec::new(),
+        });
     }
     Ok(())
 }
 
 /// The highest timestamp of the records.
-fn check_records(batch: &RecordBatch<'_>, rules: &AppendRules, now_ms: i64) -> Result<i64, AppendError> {
-    let earliest = rules.timestamp_before_max_ms.map_or(i64::MIN, |before| now_ms.saturating_sub(before));
-    let latest = rules.timestamp_after_max_ms.map_or(i64::MAX, |after| now_ms.saturating_add(after));
+fn check_records(
+    batch: &RecordBatch<'_>,
+    rules: &AppendRules,
+    now_ms: i64,
+) -> Result<i64, AppendError> {
+    let earliest = rules
+        .timestamp_before_max_ms
+        .map_or(i64::MIN, |before| now_ms.saturating_sub(before));
+    let latest = rules
+        .timestamp_after_max_ms
+        .map_or(i64::MAX, |after| now_ms.saturating_add(after));
     let keeps_time = rules.timestamp_type == TimestampType::CreateTime;
     let mut max_timestamp = i64::MIN;
     let mut keyless = Vec::new();
@@ -158,10 +193,16 @@ fn check_records(batch: &RecordBatch<'_>, rules: &AppendRules, now_ms: i64) -> R
     }
     if !keyless.is_empty() {
         let reason = "a compacted topic takes no record without a key".to_owned();
-        return Err(AppendError::InvalidRecord { reason, record_indexes: keyless });
+        return Err(AppendError::InvalidRecord {
+            reason,
+            record_indexes: keyless,
+        });
     }
     match untimely_timestamp {
-        Some(timestamp) => Err(AppendError::InvalidTimestamp { timestamp, record_indexes: untimely }),
+        Some(timestamp) => Err(AppendError::InvalidTimestamp {
+            timestamp,
+            record_indexes: untimely,
+        }),
         None => Ok(max_timestamp),
     }
 }
@@ -217,30 +258,74 @@ mod tests {
     #[test]
     fn what_breaks_a_rule_is_refused() {
         let plain = || two_records(Builder::new());
-        assert!(matches!(check(BytesMut::new(), &rules()), Err(AppendError::Corrupt(BatchError::TooShort { .. }))));
+        assert!(matches!(
+            check(BytesMut::new(), &rules()),
+            Err(AppendError::Corrupt(BatchError::TooShort { .. }))
+        ));
         let mut two = plain();
         two.extend_from_slice(&plain());
-        assert!(matches!(check(two, &rules()), Err(AppendError::InvalidRecord { .. })));
+        assert!(matches!(
+            check(two, &rules()),
+            Err(AppendError::InvalidRecord { .. })
+        ));
         let mut flipped = plain();
         flipped[HEADER_BYTES + 3] ^= 1;
-        assert!(matches!(check(flipped, &rules()), Err(AppendError::Corrupt(BatchError::Crc { .. }))));
-        let small = AppendRules { message_bytes_max: 50, ..rules() };
-        assert!(matches!(check(plain(), &small), Err(AppendError::TooLarge { max_bytes: 50, .. })));
-        let small = AppendRules { segment_bytes: 50, ..rules() };
-        assert!(matches!(check(plain(), &small), Err(AppendError::LargerThanSegment { segment_bytes: 50, .. })));
+        assert!(matches!(
+            check(flipped, &rules()),
+            Err(AppendError::Corrupt(BatchError::Crc { .. }))
+        ));
+        let small = AppendRules {
+            message_bytes_max: 50,
+            ..rules()
+        };
+        assert!(matches!(
+            check(plain(), &small),
+            Err(AppendError::TooLarge { max_bytes: 50, .. })
+        ));
+        let small = AppendRules {
+            segment_bytes: 50,
+            ..rules()
+        };
+        assert!(matches!(
+            check(plain(), &small),
+            Err(AppendError::LargerThanSegment {
+                segment_bytes: 50,
+                ..
+            })
+        ));
         let mut old = plain();
         old[16] = 1;
-        assert!(matches!(check(old, &rules()), Err(AppendError::InvalidRecord { .. })));
-        assert!(matches!(check(two_records(Builder::new().control()), &rules()), Err(AppendError::InvalidRecord { .. })));
+        assert!(matches!(
+            check(old, &rules()),
+            Err(AppendError::InvalidRecord { .. })
+        ));
+        assert!(matches!(
+            check(two_records(Builder::new().control()), &rules()),
+            Err(AppendError::InvalidRecord { .. })
+        ));
         let transactional = Builder::new().producer(1, 0, 0).transactional();
-        assert!(matches!(check(two_records(transactional), &rules()), Err(AppendError::InvalidTxnState { producer_id: 1 })));
-        assert!(matches!(check(two_records(Builder::new().producer(1, 0, -1)), &rules()), Err(AppendError::InvalidRecord { .. })));
-        let compact = AppendRules { compact: true, ..rules() };
+        assert!(matches!(
+            check(two_records(transactional), &rules()),
+            Err(AppendError::InvalidTxnState { producer_id: 1 })
+        ));
+        assert!(matches!(
+            check(two_records(Builder::new().producer(1, 0, -1)), &rules()),
+            Err(AppendError::InvalidRecord { .. })
+        ));
+        let compact = AppendRules {
+            compact: true,
+            ..rules()
+        };
         let refused = check(plain(), &compact);
-        assert!(matches!(refused, Err(AppendError::InvalidRecord { record_indexes, .. }) if record_indexes == [1]));
+        assert!(
+            matches!(refused, Err(AppendError::InvalidRecord { record_indexes, .. }) if record_indexes == [1])
+        );
         let mut stamped = plain();
         record_batch::set_log_append_time(&mut stamped, NOW_MS);
-        assert!(matches!(check(stamped, &rules()), Err(AppendError::InvalidTimestamp { .. })));
+        assert!(matches!(
+            check(stamped, &rules()),
+            Err(AppendError::InvalidTimestamp { .. })
+        ));
     }
 
     #[test]
@@ -251,10 +336,19 @@ mod tests {
         builder.append(-1, None, None, &[]);
         let bytes = builder.build();
         let refused = check(bytes.clone(), &rules());
-        assert!(matches!(refused, Err(AppendError::InvalidTimestamp { record_indexes, .. }) if record_indexes == [1]));
-        let before = AppendRules { timestamp_before_max_ms: Some(10), timestamp_after_max_ms: None, ..rules() };
+        assert!(
+            matches!(refused, Err(AppendError::InvalidTimestamp { record_indexes, .. }) if record_indexes == [1])
+        );
+        let before = AppendRules {
+            timestamp_before_max_ms: Some(10),
+            timestamp_after_max_ms: None,
+            ..rules()
+        };
         check(bytes.clone(), &before).unwrap();
-        let append_time = AppendRules { timestamp_type: TimestampType::LogAppendTime, ..rules() };
+        let append_time = AppendRules {
+            timestamp_type: TimestampType::LogAppendTime,
+            ..rules()
+        };
         check(bytes, &append_time).unwrap();
     }
 

@@ -39,7 +39,12 @@ pub(super) struct GrowingIndex<E> {
 impl<E: IndexEntry> GrowingIndex<E> {
     /// An index whose file, if there is one, is overwritten.
     pub(super) fn new(path: PathBuf) -> Self {
-        GrowingIndex { path, entries: Vec::new(), written: 0, file: None }
+        GrowingIndex {
+            path,
+            entries: Vec::new(),
+            written: 0,
+            file: None,
+        }
     }
 
     /// Goes on with the entries of a file that was closed; none if it is not whole.
@@ -54,7 +59,12 @@ impl<E: IndexEntry> GrowingIndex<E> {
         }
         let entries: Option<Vec<E>> = contents.chunks_exact(E::BYTES).map(E::decode).collect();
         let entries = entries.filter(|entries| entries.is_sorted_by_key(E::key));
-        Ok(entries.map(|entries| GrowingIndex { path, written: entries.len(), entries, file: None }))
+        Ok(entries.map(|entries| GrowingIndex {
+            path,
+            written: entries.len(),
+            entries,
+            file: None,
+        }))
     }
 
     /// Adds an entry with the highest key so far. Writes a chunk of entries when there is one; what could not be written is tried again with
@@ -106,7 +116,11 @@ impl<E: IndexEntry> GrowingIndex<E> {
     }
 
     pub(super) fn seal(self) -> SealedIndex<E> {
-        SealedIndex { path: self.path, count: self.entries.len() as u64, entry: PhantomData }
+        SealedIndex {
+            path: self.path,
+            count: self.entries.len() as u64,
+            entry: PhantomData,
+        }
     }
 }
 
@@ -120,7 +134,11 @@ pub(super) struct SealedIndex<E> {
 
 impl<E> Clone for SealedIndex<E> {
     fn clone(&self) -> Self {
-        SealedIndex { path: self.path.clone(), count: self.count, entry: PhantomData }
+        SealedIndex {
+            path: self.path.clone(),
+            count: self.count,
+            entry: PhantomData,
+        }
     }
 }
 
@@ -128,12 +146,24 @@ impl<E: IndexEntry> SealedIndex<E> {
     /// An index in a file of this length; none if that cannot be.
     pub(super) fn of_length(path: PathBuf, len_bytes: u64) -> Option<Self> {
         let bytes = E::BYTES as u64;
-        len_bytes.is_multiple_of(bytes).then(|| SealedIndex { path, count: len_bytes / bytes, entry: PhantomData })
+        len_bytes.is_multiple_of(bytes).then(|| SealedIndex {
+            path,
+            count: len_bytes / bytes,
+            entry: PhantomData,
+        })
     }
 
     pub(super) fn open(&self, disk: &dyn Disk) -> io::Result<OpenIndex<E>> {
-        let file = if self.count == 0 { None } else { Some(disk.open(&self.path)?) };
-        Ok(OpenIndex { file, count: self.count, entry: PhantomData })
+        let file = if self.count == 0 {
+            None
+        } else {
+            Some(disk.open(&self.path)?)
+        };
+        Ok(OpenIndex {
+            file,
+            count: self.count,
+            entry: PhantomData,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -172,16 +202,24 @@ impl<E: IndexEntry> OpenIndex<E> {
     }
 
     fn read(&self, first: u64, count: u64) -> io::Result<Vec<E>> {
-        let Some(file) = &self.file else { return Ok(Vec::new()) };
+        let Some(file) = &self.file else {
+            return Ok(Vec::new());
+        };
         // At most the 512 entries of a search.
         let mut buffer = vec![0; count as usize * E::BYTES];
         let read = file.read_at(first * E::BYTES as u64, &mut buffer)?;
         buffer.truncate(read);
-        Ok(buffer.chunks_exact(E::BYTES).filter_map(E::decode).collect())
+        Ok(buffer
+            .chunks_exact(E::BYTES)
+            .filter_map(E::decode)
+            .collect())
     }
 }
 
 fn floor<E: IndexEntry>(entries: &[E], key: i64) -> Option<E> {
     let above = entries.partition_point(|entry| entry.key() <= key);
-    above.checked_sub(1).and_then(|last| entries.get(last)).copied()
+    above
+        .checked_sub(1)
+        .and_then(|last| entries.get(last))
+        .copied()
 }

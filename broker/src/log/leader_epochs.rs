@@ -29,14 +29,23 @@ impl LeaderEpochs {
 
     /// Forgets epochs that start at or after this offset.
     pub(super) fn truncate_from(&mut self, end_offset: i64) {
-        self.entries.retain(|(_, start_offset)| *start_offset < end_offset);
+        self.entries
+            .retain(|(_, start_offset)| *start_offset < end_offset);
     }
 
     /// Forgets epochs that end at or before this offset; true if something changed.
     pub(super) fn truncate_before(&mut self, log_start_offset: i64) -> bool {
-        let ended = self.entries.iter().skip(1).take_while(|(_, start_offset)| *start_offset <= log_start_offset).count();
+        let ended = self
+            .entries
+            .iter()
+            .skip(1)
+            .take_while(|(_, start_offset)| *start_offset <= log_start_offset)
+            .count();
         self.entries.drain(..ended);
-        let moved = self.entries.first_mut().filter(|(_, start_offset)| *start_offset < log_start_offset);
+        let moved = self
+            .entries
+            .first_mut()
+            .filter(|(_, start_offset)| *start_offset < log_start_offset);
         let changed = ended > 0 || moved.is_some();
         if let Some(first) = moved {
             first.1 = log_start_offset;
@@ -57,7 +66,10 @@ impl LeaderEpochs {
         let above = self.entries.partition_point(|(known, _)| *known <= epoch);
         let (_, end_offset) = self.entries.get(above)?;
         // Before the first known epoch it ended where that one starts.
-        let floor = above.checked_sub(1).and_then(|last| self.entries.get(last)).map_or(epoch, |(known, _)| *known);
+        let floor = above
+            .checked_sub(1)
+            .and_then(|last| self.entries.get(last))
+            .map_or(epoch, |(known, _)| *known);
         Some((floor, *end_offset))
     }
 
@@ -91,7 +103,9 @@ mod tests {
     use super::*;
 
     fn epochs(entries: &[(i32, i64)]) -> LeaderEpochs {
-        LeaderEpochs { entries: entries.to_vec() }
+        LeaderEpochs {
+            entries: entries.to_vec(),
+        }
     }
 
     #[test]
@@ -113,7 +127,12 @@ mod tests {
         epochs.truncate_from(40);
         assert_eq!(epochs.latest(), Some(5));
         assert!(epochs.truncate_before(25));
-        assert_eq!(epochs, LeaderEpochs { entries: vec![(4, 25), (5, 30)] });
+        assert_eq!(
+            epochs,
+            LeaderEpochs {
+                entries: vec![(4, 25), (5, 30)]
+            }
+        );
         assert!(!epochs.truncate_before(25));
     }
 
@@ -124,7 +143,11 @@ mod tests {
         assert_eq!(text, "0\n2\n0 0\n3 1042\n");
         assert_eq!(LeaderEpochs::decode(text.as_bytes()), Some(epochs));
         for cut in 0..text.len() - 5 {
-            assert_eq!(LeaderEpochs::decode(text.get(..cut).unwrap_or_default().as_bytes()), None, "{cut}");
+            assert_eq!(
+                LeaderEpochs::decode(text.get(..cut).unwrap_or_default().as_bytes()),
+                None,
+                "{cut}"
+            );
         }
     }
 }

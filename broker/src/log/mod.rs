@@ -98,13 +98,14 @@ pub struct Log {
     /// Since it was opened, or since the last clean close before that.
     has_changed: bool,
     unsynced: Unsynced,
-    sync_in_flight: bool,
+    /// What the sync under way has taken along.
+    in_flight: Option<Unsynced>,
     /// Why nothing more is written.
     poison: Option<String>,
 }
 
 /// What the next sync has to take along.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Unsynced {
     /// Files that are complete: of sealed segments, snapshots, metadata.
     files: Vec<Arc<dyn DiskFile>>,
@@ -127,22 +128,43 @@ impl fmt::Debug for Log {
     }
 }
 
-pub(crate) fn disk_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+pub(crate) fn disk_error(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> LogError {
     let path = path.to_owned();
-    move |source| LogError::Disk { operation, path, source }
+    move |source| LogError::Disk {
+        operation,
+        path,
+        source,
+    }
 }
 
 impl Log {
     /// Opens the log, repairing what a crash left; what was recovered is synced when this returns. A directory that is not there is an empty log.
-    pub fn open(disk: Arc<dyn Disk>, options: OpenOptions, now_ms: i64) -> Result<(Log, Recovery), LogError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: OpenOptions,
+        now_ms: i64,
+    ) -> Result<(Log, Recovery), LogError> {
         recovery::open(disk, options, now_ms)
     }
 
     /// Appends one batch, already checked: assigns its offsets and leader epoch, checks idempotent sequences, rolls the segment when due,
     /// writes. Nothing is synced: see [`Log::begin_sync`].
-    pub fn append(&mut self, batch: ValidBatch, leader_epoch: i32, now_ms: i64) -> Result<Appended, AppendError> {
+    pub fn append(
+        &mut self,
+        batch: ValidBatch,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
         self.check_not_poisoned()?;
-        let ValidBatch { mut bytes, mut facts, origin, timestamp_type } = batch;
+        let ValidBatch {
+            mut bytes,
+            mut facts,
+            origin,
+            timestamp_type,
+        } = batch;
         let log_append_time_ms = match timestamp_type {
             TimestampType::CreateTime => -1,
             TimestampType::LogAppendTime => now_ms,
@@ -152,7 +174,11 @@ impl Log {
             return Ok(Appended {
                 base_offset: mark.base_offset(),
                 last_offset: mark.last_offset,
-                log_append_time_ms: if log_append_time_ms < 0 { -1 } else { mark.timestamp },
+                log_append_time_ms: if log_append_time_ms < 0 {
+                    -1
+                } else {
+                    mark.timestamp
+                },
                 log_start_offset: self.log_start_offset,
                 duplicate: true,
             });
@@ -167,12 +193,20 @@ impl Log {
         }
         record_batch::set_place(&mut bytes, facts.base_offset, leader_epoch);
         self.create()?;
-        if self.active.must_roll(&self.config, facts.size_bytes, facts.max_timestamp, facts.last_offset, now_ms) {
+        if self.active.must_roll(
+            &self.config,
+            facts.size_bytes,
+            facts.max_timestamp,
+            facts.last_offset,
+            now_ms,
+        ) {
             self.roll(now_ms)?;
         }
         self.write(&bytes)?;
-        self.active.note(self.disk.as_ref(), &facts, self.config.index_interval_bytes);
-        self.tail.push(facts.base_offset, facts.last_offset, bytes.freeze());
+        self.active
+            .note(self.disk.as_ref(), &facts, self.config.index_interval_bytes);
+        self.tail
+            .push(facts.base_offset, facts.last_offset, bytes.freeze());
         self.note(&facts);
         self.next_offset = facts.last_offset + 1;
         self.unsynced.active = true;
@@ -186,7 +220,13 @@ impl Log {
     }
 
     /// [`ValidBatch::check`] and [`Log::append`] in one, for callers without contention (tests, coordinators).
-    pub fn append_bytes(&mut self, batch: BytesMut, origin: AppendOrigin, leader_epoch: i32, now_ms: i64) -> Result<Appended, AppendError> {
+    pub fn append_bytes(
+        &mut self,
+        batch: BytesMut,
+        origin: AppendOrigin,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
         let valid = ValidBatch::check(batch, &self.append_rules(), origin, now_ms)?;
         self.append(valid, leader_epoch, now_ms)
     }
@@ -194,25 +234,42 @@ impl Log {
     /// Takes what has to be synced for all that is appended by now. `None` if nothing is, or while another job is under way: call again
     /// after its `complete_sync`. A job that was taken must be completed.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
-        let has_work = self.unsynced.active || self.unsynced.leader_epochs || !self.unsynced.files.is_empty();
-        if self.sync_in_flight || self.poison.is_some() || !has_work {
+        let has_work =
+            self.unsynced.active || self.unsynced.leader_epochs || !self.unsynced.files.is_empty();
+        if self.in_flight.is_some() || self.poison.is_some() || !has_work {
             return None;
         }
         let unsynced = std::mem::take(&mut self.unsynced);
+        self.in_flight = Some(unsynced.clone());
         let mut files = unsynced.files;
         files.extend(self.active.file.clone().filter(|_| unsynced.active));
         let mut dirs = Vec::new();
         dirs.extend(unsynced.dir.then(|| self.dir.clone()));
-        dirs.extend(self.dir.parent().filter(|_| unsynced.parent_dir).map(Path::to_owned));
-        let leader_epochs = unsynced.leader_epochs.then(|| (self.dir.join(leader_epochs::FILE), self.leader_epochs.encode()));
-        self.sync_in_flight = true;
-        Some(SyncJob { disk: Arc::clone(&self.disk), files, leader_epochs, dirs, end_offset: self.next_offset })
+        dirs.extend(
+            self.dir
+                .parent()
+                .filter(|_| unsynced.parent_dir)
+                .map(Path::to_owned),
+        );
+        let leader_epochs = unsynced.leader_epochs.then(|| {
+            (
+                self.dir.join(leader_epochs::FILE),
+                self.leader_epochs.encode(),
+            )
+        });
+        Some(SyncJob {
+            disk: Arc::clone(&self.disk),
+            files,
+            leader_epochs,
+            dirs,
+            end_offset: self.next_offset,
+        })
     }
 
     /// Moves the flushed offset; returns it. A failed sync poisons the log: appends and syncs fail from now on, reads below the flushed
     /// offset go on.
     pub fn complete_sync(&mut self, job: SyncJob, result: io::Result<()>) -> Result<i64, LogError> {
-        self.sync_in_flight = false;
+        self.in_flight = None;
         match result {
             Ok(()) => {
                 self.flushed_offset = self.flushed_offset.max(job.end_offset);
@@ -221,7 +278,10 @@ impl Log {
             Err(error) => {
                 warn!(dir = %self.dir.display(), %error, flushed_offset = self.flushed_offset, "sync failed, the log takes no more writes");
                 let reason = self.poison.get_or_insert(error.to_string()).clone();
-                Err(LogError::Poisoned { log: self.name(), reason })
+                Err(LogError::Poisoned {
+                    log: self.name(),
+                    reason,
+                })
             }
         }
     }
@@ -230,14 +290,25 @@ impl Log {
     /// Returns how many segments went. Readers that hold their bytes or a plan keep them.
     pub fn apply_retention(&mut self, now_ms: i64, high_watermark: i64) -> Result<usize, LogError> {
         self.check_not_poisoned()?;
-        self.producers.expire(now_ms, self.config.producer_id_expiration_ms);
+        self.producers
+            .expire(now_ms, self.config.producer_id_expiration_ms);
         let views = self.segment_views()?;
-        let choice = retention::choose(&views, &self.config, self.log_start_offset, high_watermark, now_ms);
+        let choice = retention::choose(
+            &views,
+            &self.config,
+            self.log_start_offset,
+            high_watermark,
+            now_ms,
+        );
         if choice.roll {
             self.roll(now_ms)?;
             // The new segment's name is all that will say where the log ends: it must be on disk before the others go.
-            self.active.open(self.disk.as_ref()).map_err(disk_error("create", &self.active.path))?;
-            self.disk.sync_dir(&self.dir).map_err(disk_error("sync", &self.dir))?;
+            self.active
+                .open(self.disk.as_ref())
+                .map_err(disk_error("create", &self.active.path))?;
+            self.disk
+                .sync_dir(&self.dir)
+                .map_err(disk_error("sync", &self.dir))?;
         }
         self.delete_oldest(choice.delete_oldest)?;
         Ok(choice.delete_oldest)
@@ -248,7 +319,11 @@ impl Log {
     pub fn delete_records_before(&mut self, offset: i64) -> Result<(), LogError> {
         self.check_not_poisoned()?;
         self.log_start_offset = self.log_start_offset.max(offset.min(self.next_offset));
-        let below = self.sealed.iter().take_while(|segment| segment.end_offset <= self.log_start_offset).count();
+        let below = self
+            .sealed
+            .iter()
+            .take_while(|segment| segment.end_offset <= self.log_start_offset)
+            .count();
         self.delete_oldest(below)
     }
 
@@ -270,10 +345,19 @@ impl Log {
         if is_nothing || !self.has_changed {
             return Ok(());
         }
-        let files = self.active.finish(self.disk.as_ref()).map_err(disk_error("close", &self.active.path))?;
+        let files = self
+            .active
+            .finish(self.disk.as_ref())
+            .map_err(disk_error("close", &self.active.path))?;
         self.unsynced.files.extend(files);
         self.write_snapshot()?;
         self.unsynced.dir = true;
+        if let Some(under_way) = self.in_flight.take() {
+            // Its outcome will not be heard: sync all of it again.
+            self.unsynced.files.extend(under_way.files);
+            self.unsynced.leader_epochs |= under_way.leader_epochs;
+            self.unsynced.parent_dir |= under_way.parent_dir;
+        }
         if let Some(job) = self.begin_sync() {
             let result = job.run();
             self.complete_sync(job, result)?;
@@ -303,7 +387,11 @@ impl Log {
 
     /// Bytes in all segments.
     pub fn size_bytes(&self) -> u64 {
-        self.sealed.iter().map(|segment| segment.size_bytes).sum::<u64>() + self.active.size_bytes
+        self.sealed
+            .iter()
+            .map(|segment| segment.size_bytes)
+            .sum::<u64>()
+            + self.active.size_bytes
     }
 
     pub fn segment_count(&self) -> usize {
@@ -331,33 +419,52 @@ impl Log {
     /// The largest epoch at or below `leader_epoch` and its end offset (exclusive); `None` if that epoch is not known here. For
     /// OffsetForLeaderEpoch and Fetch's diverging epoch.
     pub fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<(i32, i64)> {
-        self.leader_epochs.end_offset(leader_epoch, self.next_offset)
+        self.leader_epochs
+            .end_offset(leader_epoch, self.next_offset)
     }
 
     /// Panics unless log start ≤ flushed ≤ log end, log start ≤ high watermark ≤ log end, and the segments join without overlap.
     pub fn check_invariants(&self, high_watermark: i64) {
         let (start, flushed, end) = (self.log_start_offset, self.flushed_offset, self.next_offset);
-        assert!(start <= flushed && flushed <= end, "log start {start}, flushed {flushed}, log end {end}: {self:?}");
-        assert!(start <= high_watermark && high_watermark <= end, "log start {start}, high watermark {high_watermark}, log end {end}");
+        assert!(
+            start <= flushed && flushed <= end,
+            "log start {start}, flushed {flushed}, log end {end}: {self:?}"
+        );
+        assert!(
+            start <= high_watermark && high_watermark <= end,
+            "log start {start}, high watermark {high_watermark}, log end {end}"
+        );
         let mut expected = None;
         for segment in &self.sealed {
-            assert!(expected.is_none_or(|expected| expected == segment.base_offset), "{self:?}");
+            assert!(
+                expected.is_none_or(|expected| expected == segment.base_offset),
+                "{self:?}"
+            );
             assert!(segment.base_offset <= segment.end_offset, "{self:?}");
             expected = Some(segment.end_offset);
         }
-        assert!(expected.is_none_or(|expected| expected == self.active.base_offset), "{self:?}");
+        assert!(
+            expected.is_none_or(|expected| expected == self.active.base_offset),
+            "{self:?}"
+        );
         assert!(self.active.base_offset <= end, "{self:?}");
     }
 
     fn check_not_poisoned(&self) -> Result<(), LogError> {
         match &self.poison {
             None => Ok(()),
-            Some(reason) => Err(LogError::Poisoned { log: self.name(), reason: reason.clone() }),
+            Some(reason) => Err(LogError::Poisoned {
+                log: self.name(),
+                reason: reason.clone(),
+            }),
         }
     }
 
     fn name(&self) -> String {
-        self.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        self.dir
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
     }
 
     /// Creates the directory with its metadata, with the first append.
@@ -365,9 +472,15 @@ impl Log {
         if self.is_created {
             return Ok(());
         }
-        self.disk.create_dir_all(&self.dir).map_err(disk_error("create", &self.dir))?;
+        self.disk
+            .create_dir_all(&self.dir)
+            .map_err(disk_error("create", &self.dir))?;
         let path = self.dir.join(partition_metadata::FILE);
-        let file = write_small(self.disk.as_ref(), &path, partition_metadata::encode(self.topic_id).as_bytes())?;
+        let file = write_small(
+            self.disk.as_ref(),
+            &path,
+            partition_metadata::encode(self.topic_id).as_bytes(),
+        )?;
         self.unsynced.files.push(file);
         self.unsynced.dir = true;
         self.unsynced.parent_dir = true;
@@ -377,13 +490,19 @@ impl Log {
 
     /// Writes a batch at the end of the active segment. After an error the segment is as it was.
     fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        let (file, opened) = self.active.open(self.disk.as_ref()).map_err(disk_error("create", &self.active.path))?;
+        let (file, opened) = self
+            .active
+            .open(self.disk.as_ref())
+            .map_err(disk_error("create", &self.active.path))?;
         self.unsynced.dir |= opened && self.active.size_bytes == 0;
         self.has_changed = true;
-        let Err(error) = file.write_all_at(self.active.size_bytes, bytes) else { return Ok(()) };
+        let Err(error) = file.write_all_at(self.active.size_bytes, bytes) else {
+            return Ok(());
+        };
         // A part of it may be there. A shorter batch in its place would leave the rest behind it.
         if let Err(error) = file.truncate(self.active.size_bytes) {
-            self.poison.get_or_insert(format!("could not undo a failed write: {error}"));
+            self.poison
+                .get_or_insert(format!("could not undo a failed write: {error}"));
         }
         Err(disk_error("append to", &self.active.path)(error))
     }
@@ -391,12 +510,17 @@ impl Log {
     /// Notes a batch outside the segment: producers and leader epochs.
     fn note(&mut self, facts: &BatchFacts) {
         self.producers.note(facts);
-        self.unsynced.leader_epochs |= self.leader_epochs.note(facts.leader_epoch, facts.base_offset);
+        self.unsynced.leader_epochs |= self
+            .leader_epochs
+            .note(facts.leader_epoch, facts.base_offset);
     }
 
     /// Seals the active segment and starts the next one. After an error nothing has changed but what can be done again.
     fn roll(&mut self, now_ms: i64) -> Result<(), LogError> {
-        let files = self.active.finish(self.disk.as_ref()).map_err(disk_error("seal", &self.active.path))?;
+        let files = self
+            .active
+            .finish(self.disk.as_ref())
+            .map_err(disk_error("seal", &self.active.path))?;
         self.write_snapshot()?;
         self.unsynced.files.extend(files);
         self.unsynced.active = false;
@@ -421,11 +545,16 @@ impl Log {
         let active = SegmentView {
             end_offset: self.next_offset,
             size_bytes: self.active.size_bytes,
-            newest_ms: self.active.max_timestamp.map_or(self.active.created_ms, |max| max.timestamp),
+            newest_ms: self
+                .active
+                .max_timestamp
+                .map_or(self.active.created_ms, |max| max.timestamp),
         };
         let mut views = Vec::with_capacity(self.sealed.len() + 1);
         for segment in &self.sealed {
-            let max = segment.max_timestamp(self.disk.as_ref()).map_err(disk_error("read", segment.time_index.path()))?;
+            let max = segment
+                .max_timestamp(self.disk.as_ref())
+                .map_err(disk_error("read", segment.time_index.path()))?;
             views.push(SegmentView {
                 end_offset: segment.end_offset,
                 size_bytes: segment.size_bytes,
@@ -439,7 +568,9 @@ impl Log {
     /// Deletes the oldest sealed segments, oldest first: at no moment is there a gap.
     fn delete_oldest(&mut self, count: usize) -> Result<(), LogError> {
         for _ in 0..count {
-            let Some(oldest) = self.sealed.front() else { break };
+            let Some(oldest) = self.sealed.front() else {
+                break;
+            };
             recovery::delete_segment(self.disk.as_ref(), &self.dir, oldest.base_offset)?;
             info!(dir = %self.dir.display(), base_offset = oldest.base_offset, size_bytes = oldest.size_bytes, "segment deleted");
             self.log_start_offset = self.log_start_offset.max(oldest.end_offset);
@@ -457,7 +588,11 @@ impl Log {
 }
 
 /// Writes a small file anew; not synced.
-fn write_small(disk: &dyn Disk, path: &Path, contents: &[u8]) -> Result<Arc<dyn DiskFile>, LogError> {
+fn write_small(
+    disk: &dyn Disk,
+    path: &Path,
+    contents: &[u8],
+) -> Result<Arc<dyn DiskFile>, LogError> {
     let write = || {
         let file = disk.open_or_create(path)?;
         file.truncate(0)?;

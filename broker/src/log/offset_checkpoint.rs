@@ -27,8 +27,14 @@ pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<BTreeMap<(String, i32), 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(error),
     };
-    let text = str::from_utf8(&contents).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    parse(text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{} is not an offset checkpoint", path.display())))
+    let text = str::from_utf8(&contents)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    parse(text).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} is not an offset checkpoint", path.display()),
+        )
+    })
 }
 
 fn parse(text: &str) -> Option<BTreeMap<(String, i32), i64>> {
@@ -52,7 +58,11 @@ fn parse(text: &str) -> Option<BTreeMap<(String, i32), i64>> {
 }
 
 /// Replaces a checkpoint atomically; durable when it returns.
-pub fn write(disk: &dyn Disk, path: &Path, offsets: &BTreeMap<(String, i32), i64>) -> io::Result<()> {
+pub fn write(
+    disk: &dyn Disk,
+    path: &Path,
+    offsets: &BTreeMap<(String, i32), i64>,
+) -> io::Result<()> {
     let mut text = format!("0\n{}\n", offsets.len());
     for ((topic, partition), offset) in offsets {
         text.push_str(&format!("{topic} {partition} {offset}\n"));

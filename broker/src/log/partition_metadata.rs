@@ -18,7 +18,11 @@ pub(super) fn encode(topic_id: Uuid) -> String {
     let id = topic_id.as_u128();
     let letters = (0..LETTERS).map(|letter| {
         let shift = 128i32 - 6 * (letter as i32 + 1);
-        let bits = if shift >= 0 { id >> shift } else { id << -shift };
+        let bits = if shift >= 0 {
+            id >> shift
+        } else {
+            id << -shift
+        };
         let index = (bits & 63) as usize;
         char::from(ALPHABET.get(index).copied().unwrap_or(b'A'))
     });
@@ -38,7 +42,11 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Uuid> {
     let mut id = 0u128;
     for (index, letter) in letters.bytes().enumerate() {
         let bits = ALPHABET.iter().position(|known| *known == letter)? as u128;
-        id = if index == LETTERS as usize - 1 { (id << 2) | (bits >> 4) } else { (id << 6) | bits };
+        id = if index == LETTERS as usize - 1 {
+            (id << 2) | (bits >> 4)
+        } else {
+            (id << 6) | bits
+        };
     }
     Some(Uuid::from_u128(id))
 }
@@ -60,7 +68,10 @@ mod tests {
     #[test]
     fn the_text_is_kafka_s() {
         // Kafka's own id of the metadata topic: 0, 1 prints as this.
-        assert_eq!(encode(Uuid::from_u128(1)), "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ\n");
+        assert_eq!(
+            encode(Uuid::from_u128(1)),
+            "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ\n"
+        );
         assert_eq!(decode(b"version: 0\ntopic_id: AAAA"), None);
         assert_eq!(decode(b"version: 0\n"), None);
     }

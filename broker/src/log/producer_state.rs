@@ -68,26 +68,40 @@ impl ProducerStates {
             return Ok(None);
         };
         if batch.producer_epoch < state.epoch {
-            return Err(AppendError::InvalidProducerEpoch { producer_id, found: batch.producer_epoch, current: state.epoch });
+            return Err(AppendError::InvalidProducerEpoch {
+                producer_id,
+                found: batch.producer_epoch,
+                current: state.epoch,
+            });
         }
         if batch.producer_epoch > state.epoch {
             return match batch.base_sequence {
                 0 => Ok(None),
-                found => Err(AppendError::OutOfOrderSequence { producer_id, found, want: 0 }),
+                found => Err(AppendError::OutOfOrderSequence {
+                    producer_id,
+                    found,
+                    want: 0,
+                }),
             };
         }
-        let repeated = state
-            .batches
-            .iter()
-            .find(|mark| mark.first_sequence == batch.base_sequence && mark.last_sequence == batch.last_sequence);
+        let repeated = state.batches.iter().find(|mark| {
+            mark.first_sequence == batch.base_sequence && mark.last_sequence == batch.last_sequence
+        });
         if let Some(mark) = repeated {
             return Ok(Some(*mark));
         }
-        let want = state.batches.back().map_or(0, |last| sequence_plus(last.last_sequence, 1));
+        let want = state
+            .batches
+            .back()
+            .map_or(0, |last| sequence_plus(last.last_sequence, 1));
         if batch.base_sequence == want {
             Ok(None)
         } else {
-            Err(AppendError::OutOfOrderSequence { producer_id, found: batch.base_sequence, want })
+            Err(AppendError::OutOfOrderSequence {
+                producer_id,
+                found: batch.base_sequence,
+                want,
+            })
         }
     }
 
@@ -96,13 +110,16 @@ impl ProducerStates {
         if batch.producer_id < 0 || batch.is_control {
             return;
         }
-        let state = self.producers.entry(batch.producer_id).or_insert_with(|| ProducerState {
-            epoch: batch.producer_epoch,
-            batches: VecDeque::with_capacity(BATCHES_MAX),
-            coordinator_epoch: -1,
-            transaction_first_offset: None,
-            last_timestamp: batch.max_timestamp,
-        });
+        let state = self
+            .producers
+            .entry(batch.producer_id)
+            .or_insert_with(|| ProducerState {
+                epoch: batch.producer_epoch,
+                batches: VecDeque::with_capacity(BATCHES_MAX),
+                coordinator_epoch: -1,
+                transaction_first_offset: None,
+                last_timestamp: batch.max_timestamp,
+            });
         if state.epoch != batch.producer_epoch {
             state.epoch = batch.producer_epoch;
             state.batches.clear();
@@ -124,7 +141,8 @@ impl ProducerStates {
     /// Forgets producers that have written nothing for so long.
     pub(super) fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.retain(|_, state| {
-            state.transaction_first_offset.is_some() || now_ms.saturating_sub(state.last_timestamp) < expiration_ms
+            state.transaction_first_offset.is_some()
+                || now_ms.saturating_sub(state.last_timestamp) < expiration_ms
         });
     }
 
@@ -161,7 +179,9 @@ impl ProducerStates {
             return None;
         }
         let count = usize::try_from(i32::from_be_bytes(reader.take()?)).ok()?;
-        if bytes.len() != SNAPSHOT_HEADER_BYTES.checked_add(count.checked_mul(SNAPSHOT_ENTRY_BYTES)?)? {
+        if bytes.len()
+            != SNAPSHOT_HEADER_BYTES.checked_add(count.checked_mul(SNAPSHOT_ENTRY_BYTES)?)?
+        {
             return None;
         }
         let mut producers = HashMap::default();
@@ -177,10 +197,25 @@ impl ProducerStates {
             let mut batches = VecDeque::with_capacity(BATCHES_MAX);
             if last_sequence >= 0 {
                 let first_sequence = sequence_minus(last_sequence, offset_delta);
-                batches.push_back(BatchMark { first_sequence, last_sequence, last_offset, offset_delta, timestamp });
+                batches.push_back(BatchMark {
+                    first_sequence,
+                    last_sequence,
+                    last_offset,
+                    offset_delta,
+                    timestamp,
+                });
             }
             let transaction_first_offset = Some(first_offset).filter(|offset| *offset >= 0);
-            producers.insert(id, ProducerState { epoch, batches, coordinator_epoch, transaction_first_offset, last_timestamp: timestamp });
+            producers.insert(
+                id,
+                ProducerState {
+                    epoch,
+                    batches,
+                    coordinator_epoch,
+                    transaction_first_offset,
+                    last_timestamp: timestamp,
+                },
+            );
         }
         Some(ProducerStates { producers })
     }
@@ -234,9 +269,19 @@ mod tests {
             let mark = states.check(&batch(0, turn * 2, 2, 999)).unwrap().unwrap();
             assert_eq!(mark.base_offset(), i64::from(turn) * 10);
         }
-        assert!(matches!(states.check(&batch(0, 2, 2, 999)), Err(AppendError::OutOfOrderSequence { found: 2, want: 14, .. })));
+        assert!(matches!(
+            states.check(&batch(0, 2, 2, 999)),
+            Err(AppendError::OutOfOrderSequence {
+                found: 2,
+                want: 14,
+                ..
+            })
+        ));
         // The same start but another length is no repetition.
-        assert!(matches!(states.check(&batch(0, 12, 3, 999)), Err(AppendError::OutOfOrderSequence { .. })));
+        assert!(matches!(
+            states.check(&batch(0, 12, 3, 999)),
+            Err(AppendError::OutOfOrderSequence { .. })
+        ));
     }
 
     #[test]
@@ -251,12 +296,25 @@ mod tests {
     fn an_epoch_starts_at_zero_and_fences_the_older_one() {
         let mut states = ProducerStates::default();
         states.note(&batch(3, 5, 1, 0));
-        assert!(matches!(states.check(&batch(4, 6, 1, 1)), Err(AppendError::OutOfOrderSequence { want: 0, .. })));
-        assert!(matches!(states.check(&batch(2, 6, 1, 1)), Err(AppendError::InvalidProducerEpoch { found: 2, current: 3, .. })));
+        assert!(matches!(
+            states.check(&batch(4, 6, 1, 1)),
+            Err(AppendError::OutOfOrderSequence { want: 0, .. })
+        ));
+        assert!(matches!(
+            states.check(&batch(2, 6, 1, 1)),
+            Err(AppendError::InvalidProducerEpoch {
+                found: 2,
+                current: 3,
+                ..
+            })
+        ));
         let next = batch(4, 0, 1, 1);
         assert_eq!(states.check(&next).unwrap(), None);
         states.note(&next);
-        assert!(matches!(states.check(&batch(3, 6, 1, 1)), Err(AppendError::InvalidProducerEpoch { .. })));
+        assert!(matches!(
+            states.check(&batch(3, 6, 1, 1)),
+            Err(AppendError::InvalidProducerEpoch { .. })
+        ));
     }
 
     #[test]

@@ -37,7 +37,12 @@ pub struct ReadSlice {
 
 impl ReadSlice {
     fn empty(offset: i64) -> Self {
-        ReadSlice { batches: Vec::new(), size_bytes: 0, first_offset: offset, next_offset: offset }
+        ReadSlice {
+            batches: Vec::new(),
+            size_bytes: 0,
+            first_offset: offset,
+            next_offset: offset,
+        }
     }
 }
 
@@ -73,7 +78,10 @@ impl ReadPlan {
 #[derive(Debug)]
 enum Start {
     Position(u64),
-    Lookup { index: OpenIndex<OffsetEntry>, relative_offset: i64 },
+    Lookup {
+        index: OpenIndex<OffsetEntry>,
+        relative_offset: i64,
+    },
 }
 
 #[derive(Debug)]
@@ -95,18 +103,29 @@ impl SegmentRead {
     fn perform(self) -> Result<ReadSlice, ReadError> {
         let start = match &self.start {
             Start::Position(position) => *position,
-            Start::Lookup { index, relative_offset } => {
-                let entry = index.floor(*relative_offset).map_err(disk_error("look up in the index of", &self.path))?;
+            Start::Lookup {
+                index,
+                relative_offset,
+            } => {
+                let entry = index
+                    .floor(*relative_offset)
+                    .map_err(disk_error("look up in the index of", &self.path))?;
                 entry_position(entry)
             }
         };
         let file = self.file.as_ref();
         let mut scanner = BatchScanner::new(file, start, self.end_position, WALK_BYTES);
         let (position, first_bytes, first_offset) = loop {
-            match scanner.next_header().map_err(disk_error("read", &self.path))? {
+            match scanner
+                .next_header()
+                .map_err(disk_error("read", &self.path))?
+            {
                 Scan::End => {
                     let next_offset = self.end_offset.min(self.end_bound).max(self.offset);
-                    return Ok(ReadSlice { next_offset, ..ReadSlice::empty(self.offset) });
+                    return Ok(ReadSlice {
+                        next_offset,
+                        ..ReadSlice::empty(self.offset)
+                    });
                 }
                 Scan::Bad { position, error } => return Err(corrupt(&self.path, position, error)),
                 Scan::Batch { position, batch } if batch.last_offset() >= self.offset => {
@@ -124,7 +143,9 @@ impl SegmentRead {
         // Both are within the file.
         let left = usize::try_from(self.end_position - position).unwrap_or(usize::MAX);
         let mut buffer = BytesMut::zeroed(self.max_bytes.max(first_bytes).min(left));
-        let read = file.read_at(position, &mut buffer).map_err(disk_error("read", &self.path))?;
+        let read = file
+            .read_at(position, &mut buffer)
+            .map_err(disk_error("read", &self.path))?;
         buffer.truncate(read);
         let mut size_bytes = 0;
         let mut next_offset = self.offset;
@@ -133,10 +154,22 @@ impl SegmentRead {
             next_offset = batch.last_offset() + 1;
         }
         if size_bytes == 0 {
-            return Err(corrupt(&self.path, position, BatchError::TooShort { found: read, want: first_bytes }));
+            return Err(corrupt(
+                &self.path,
+                position,
+                BatchError::TooShort {
+                    found: read,
+                    want: first_bytes,
+                },
+            ));
         }
         buffer.truncate(size_bytes);
-        Ok(ReadSlice { batches: vec![buffer.freeze()], size_bytes, first_offset, next_offset })
+        Ok(ReadSlice {
+            batches: vec![buffer.freeze()],
+            size_bytes,
+            first_offset,
+            next_offset,
+        })
     }
 }
 
@@ -145,8 +178,15 @@ fn entry_position(entry: Option<OffsetEntry>) -> u64 {
 }
 
 fn corrupt(path: &Path, position: u64, source: BatchError) -> ReadError {
-    let segment = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    ReadError::Corrupt { segment, position, source }
+    let segment = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    ReadError::Corrupt {
+        segment,
+        position,
+        source,
+    }
 }
 
 /// A record found by its timestamp.
@@ -161,18 +201,39 @@ impl Log {
     /// Whole batches from the one that holds `offset` up to `end_bound` (exclusive: high watermark or last stable offset), at most
     /// `max_bytes`. With `at_least_one_batch` the first batch comes even if it is longer. Empty at or past the bound;
     /// [`ReadError::OutOfRange`] below the log start offset or above the log end offset.
-    pub fn plan_read(&self, offset: i64, max_bytes: usize, end_bound: i64, at_least_one_batch: bool) -> Result<ReadPlan, ReadError> {
+    pub fn plan_read(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        end_bound: i64,
+        at_least_one_batch: bool,
+    ) -> Result<ReadPlan, ReadError> {
         let (log_start_offset, log_end_offset) = (self.log_start_offset, self.next_offset);
         if offset < log_start_offset || offset > log_end_offset {
-            return Err(ReadError::OutOfRange { offset, log_start_offset, log_end_offset });
+            return Err(ReadError::OutOfRange {
+                offset,
+                log_start_offset,
+                log_end_offset,
+            });
         }
         // What a failed sync may have lost is not served.
-        let end_bound = if self.poison.is_some() { end_bound.min(self.flushed_offset) } else { end_bound };
+        let end_bound = if self.poison.is_some() {
+            end_bound.min(self.flushed_offset)
+        } else {
+            end_bound
+        };
         if offset >= end_bound.min(log_end_offset) {
-            return Ok(ReadPlan { kind: Kind::Empty { offset } });
+            return Ok(ReadPlan {
+                kind: Kind::Empty { offset },
+            });
         }
-        if let Some(read) = self.tail.read(offset, max_bytes, end_bound, at_least_one_batch) {
-            return Ok(ReadPlan { kind: Kind::Tail(read) });
+        if let Some(read) = self
+            .tail
+            .read(offset, max_bytes, end_bound, at_least_one_batch)
+        {
+            return Ok(ReadPlan {
+                kind: Kind::Tail(read),
+            });
         }
         let disk = self.disk.as_ref();
         let read = match self.segment_of(offset) {
@@ -181,7 +242,9 @@ impl Log {
                 path: segment.path.clone(),
                 end_position: segment.size_bytes,
                 end_offset: log_end_offset,
-                start: Start::Position(entry_position(segment.offset_index.floor(offset - segment.base_offset))),
+                start: Start::Position(entry_position(
+                    segment.offset_index.floor(offset - segment.base_offset),
+                )),
                 offset,
                 max_bytes,
                 end_bound,
@@ -193,7 +256,10 @@ impl Log {
                 end_position: segment.size_bytes,
                 end_offset: segment.end_offset,
                 start: Start::Lookup {
-                    index: segment.offset_index.open(disk).map_err(disk_error("open", segment.offset_index.path()))?,
+                    index: segment
+                        .offset_index
+                        .open(disk)
+                        .map_err(disk_error("open", segment.offset_index.path()))?,
                     relative_offset: offset - segment.base_offset,
                 },
                 offset,
@@ -202,14 +268,24 @@ impl Log {
                 at_least_one_batch,
             },
         };
-        Ok(ReadPlan { kind: Kind::Segment(read) })
+        Ok(ReadPlan {
+            kind: Kind::Segment(read),
+        })
     }
 
     /// [`Log::plan_read`] and [`ReadPlan::perform`] in one, past gaps.
-    pub fn read(&self, offset: i64, max_bytes: usize, end_bound: i64, at_least_one_batch: bool) -> Result<ReadSlice, ReadError> {
+    pub fn read(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        end_bound: i64,
+        at_least_one_batch: bool,
+    ) -> Result<ReadSlice, ReadError> {
         let mut from = offset;
         loop {
-            let slice = self.plan_read(from, max_bytes, end_bound, at_least_one_batch)?.perform()?;
+            let slice = self
+                .plan_read(from, max_bytes, end_bound, at_least_one_batch)?
+                .perform()?;
             if !slice.batches.is_empty() || slice.next_offset == from {
                 return Ok(slice);
             }
@@ -218,19 +294,28 @@ impl Log {
     }
 
     /// The first record with this timestamp or a later one (ListOffsets by timestamp), whatever the high watermark.
-    pub fn offset_for_timestamp(&self, timestamp_ms: i64) -> Result<Option<TimestampOffset>, ReadError> {
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp_ms: i64,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
         for segment in self.segments() {
             if segment.end_offset(self) <= self.log_start_offset
-                || self.segment_max_timestamp(segment)?.is_none_or(|max| max.timestamp < timestamp_ms)
+                || self
+                    .segment_max_timestamp(segment)?
+                    .is_none_or(|max| max.timestamp < timestamp_ms)
             {
                 continue;
             }
-            let from = self.time_floor(segment, timestamp_ms)?.max(self.log_start_offset);
+            let from = self
+                .time_floor(segment, timestamp_ms)?
+                .max(self.log_start_offset);
             let found = self.find_record(segment, from, |batch| {
                 if batch.max_timestamp() < timestamp_ms {
                     return Ok(None);
                 }
-                first_record(batch, |offset, timestamp| timestamp >= timestamp_ms && offset >= self.log_start_offset)
+                first_record(batch, |offset, timestamp| {
+                    timestamp >= timestamp_ms && offset >= self.log_start_offset
+                })
             })?;
             if found.is_some() {
                 return Ok(found);
@@ -250,8 +335,12 @@ impl Log {
                 newest = Some((segment, max));
             }
         }
-        let Some((segment, max)) = newest else { return Ok(None) };
-        self.find_record(segment, max.batch_last_offset, |batch| first_record(batch, |_, timestamp| timestamp >= max.timestamp))
+        let Some((segment, max)) = newest else {
+            return Ok(None);
+        };
+        self.find_record(segment, max.batch_last_offset, |batch| {
+            first_record(batch, |_, timestamp| timestamp >= max.timestamp)
+        })
     }
 
     /// Walks the segment's batches from the one that holds `from`, until `find` finds something in one.
@@ -265,12 +354,27 @@ impl Log {
         let (file, path, size_bytes, start) = match segment {
             SegmentRef::Active(segment) => {
                 let entry = segment.offset_index.floor(from - segment.base_offset);
-                (open_active(segment, disk)?, &segment.path, segment.size_bytes, entry_position(entry))
+                (
+                    open_active(segment, disk)?,
+                    &segment.path,
+                    segment.size_bytes,
+                    entry_position(entry),
+                )
             }
             SegmentRef::Sealed(segment) => {
-                let index = segment.offset_index.open(disk).map_err(disk_error("open", segment.offset_index.path()))?;
-                let entry = index.floor(from - segment.base_offset).map_err(disk_error("read", segment.offset_index.path()))?;
-                (open_sealed(segment, disk)?, &segment.path, segment.size_bytes, entry_position(entry))
+                let index = segment
+                    .offset_index
+                    .open(disk)
+                    .map_err(disk_error("open", segment.offset_index.path()))?;
+                let entry = index
+                    .floor(from - segment.base_offset)
+                    .map_err(disk_error("read", segment.offset_index.path()))?;
+                (
+                    open_sealed(segment, disk)?,
+                    &segment.path,
+                    segment.size_bytes,
+                    entry_position(entry),
+                )
             }
         };
         let mut scanner = BatchScanner::new(file.as_ref(), start, size_bytes, WALK_BYTES);
@@ -280,8 +384,14 @@ impl Log {
                 Scan::Bad { position, error } => return Err(corrupt(path, position, error)),
                 Scan::Batch { batch, .. } if batch.last_offset() < from => {}
                 Scan::Batch { position, batch } => {
-                    if let Some((offset, timestamp)) = find(&batch).map_err(|error| corrupt(path, position, error))? {
-                        return Ok(Some(TimestampOffset { timestamp, offset, leader_epoch: batch.leader_epoch() }));
+                    if let Some((offset, timestamp)) =
+                        find(&batch).map_err(|error| corrupt(path, position, error))?
+                    {
+                        return Ok(Some(TimestampOffset {
+                            timestamp,
+                            offset,
+                            leader_epoch: batch.leader_epoch(),
+                        }));
                     }
                 }
             }
@@ -291,32 +401,50 @@ impl Log {
     /// An offset before which all of the segment's records are older than this.
     fn time_floor(&self, segment: SegmentRef<'_>, timestamp_ms: i64) -> Result<i64, LogError> {
         let (base_offset, entry) = match segment {
-            SegmentRef::Active(segment) => (segment.base_offset, segment.time_index.floor(timestamp_ms)),
+            SegmentRef::Active(segment) => {
+                (segment.base_offset, segment.time_index.floor(timestamp_ms))
+            }
             SegmentRef::Sealed(segment) => {
                 let disk = self.disk.as_ref();
-                let floor = segment.time_index.open(disk).and_then(|index| index.floor(timestamp_ms));
-                (segment.base_offset, floor.map_err(disk_error("look up in", segment.time_index.path()))?)
+                let floor = segment
+                    .time_index
+                    .open(disk)
+                    .and_then(|index| index.floor(timestamp_ms));
+                (
+                    segment.base_offset,
+                    floor.map_err(disk_error("look up in", segment.time_index.path()))?,
+                )
             }
         };
         Ok(base_offset + entry.map_or(0, |entry| entry.relative_offset.into()))
     }
 
-    pub(super) fn segment_max_timestamp(&self, segment: SegmentRef<'_>) -> Result<Option<MaxTimestamp>, LogError> {
+    pub(super) fn segment_max_timestamp(
+        &self,
+        segment: SegmentRef<'_>,
+    ) -> Result<Option<MaxTimestamp>, LogError> {
         match segment {
             SegmentRef::Active(segment) => Ok(segment.max_timestamp),
-            SegmentRef::Sealed(segment) => {
-                segment.max_timestamp(self.disk.as_ref()).map_err(disk_error("read", segment.time_index.path()))
-            }
+            SegmentRef::Sealed(segment) => segment
+                .max_timestamp(self.disk.as_ref())
+                .map_err(disk_error("read", segment.time_index.path())),
         }
     }
 
     pub(super) fn segments(&self) -> impl Iterator<Item = SegmentRef<'_>> {
-        self.sealed.iter().map(SegmentRef::Sealed).chain([SegmentRef::Active(&self.active)])
+        self.sealed
+            .iter()
+            .map(SegmentRef::Sealed)
+            .chain([SegmentRef::Active(&self.active)])
     }
 
     fn segment_of(&self, offset: i64) -> SegmentRef<'_> {
-        let index = self.sealed.partition_point(|segment| segment.end_offset <= offset);
-        self.sealed.get(index).map_or(SegmentRef::Active(&self.active), SegmentRef::Sealed)
+        let index = self
+            .sealed
+            .partition_point(|segment| segment.end_offset <= offset);
+        self.sealed
+            .get(index)
+            .map_or(SegmentRef::Active(&self.active), SegmentRef::Sealed)
     }
 }
 
@@ -336,16 +464,23 @@ impl SegmentRef<'_> {
 }
 
 fn open_active(segment: &ActiveSegment, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, LogError> {
-    let opened = segment.file.as_ref().map_or_else(|| disk.open(&segment.path), |file| Ok(Arc::clone(file)));
+    let opened = segment
+        .file
+        .as_ref()
+        .map_or_else(|| disk.open(&segment.path), |file| Ok(Arc::clone(file)));
     opened.map_err(disk_error("open", &segment.path))
 }
 
 fn open_sealed(segment: &SealedSegment, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, LogError> {
-    disk.open(&segment.path).map_err(disk_error("open", &segment.path))
+    disk.open(&segment.path)
+        .map_err(disk_error("open", &segment.path))
 }
 
 /// Offset and timestamp of the first record that fulfils the condition on them.
-fn first_record(batch: &RecordBatch<'_>, condition: impl Fn(i64, i64) -> bool) -> Result<Option<(i64, i64)>, BatchError> {
+fn first_record(
+    batch: &RecordBatch<'_>,
+    condition: impl Fn(i64, i64) -> bool,
+) -> Result<Option<(i64, i64)>, BatchError> {
     let mut scratch = Vec::new();
     for record in batch.records(&mut scratch, DECOMPRESSED_BYTES_MAX)? {
         let record = record?;

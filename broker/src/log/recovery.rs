@@ -30,7 +30,8 @@ use crate::log::partition_metadata;
 use crate::log::producer_state::ProducerStates;
 use crate::log::scan::{BatchScanner, Scan};
 use crate::log::segment::{
-    self, ActiveSegment, BatchFacts, LOG, MaxTimestamp, OFFSET_INDEX, SNAPSHOT, SealedSegment, TIME_INDEX, TRANSACTION_INDEX,
+    self, ActiveSegment, BatchFacts, LOG, MaxTimestamp, OFFSET_INDEX, SNAPSHOT, SealedSegment,
+    TIME_INDEX, TRANSACTION_INDEX,
 };
 use crate::log::tail::Tail;
 use crate::log::time_index::TimeEntry;
@@ -54,8 +55,15 @@ pub struct Recovery {
     pub ends_before_recovery_point: bool,
 }
 
-pub(super) fn open(disk: Arc<dyn Disk>, options: OpenOptions, now_ms: i64) -> Result<(Log, Recovery), LogError> {
-    let trust = Trust { clean: options.clean_shutdown, recovery_point: options.recovery_point };
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    options: OpenOptions,
+    now_ms: i64,
+) -> Result<(Log, Recovery), LogError> {
+    let trust = Trust {
+        clean: options.clean_shutdown,
+        recovery_point: options.recovery_point,
+    };
     let recovered = recover(disk.as_ref(), &options, trust, now_ms)?;
     let is_clean = options.clean_shutdown && recovered.report == Recovery::default();
     let next_offset = recovered.next_offset;
@@ -75,7 +83,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, options: OpenOptions, now_ms: i64) -> Re
         is_created: recovered.is_created,
         has_changed: !is_clean,
         unsynced: recovered.unsynced,
-        sync_in_flight: false,
+        in_flight: None,
         poison: None,
     };
     let must_sync = log.unsynced.active || !log.unsynced.files.is_empty();
@@ -84,7 +92,10 @@ pub(super) fn open(disk: Arc<dyn Disk>, options: OpenOptions, now_ms: i64) -> Re
         log.complete_sync(job, result)?;
     }
     let report = recovered.report;
-    if report.bytes_truncated > 0 || report.segments_deleted > 0 || report.ends_before_recovery_point {
+    if report.bytes_truncated > 0
+        || report.segments_deleted > 0
+        || report.ends_before_recovery_point
+    {
         warn!(dir = %log.dir.display(), log_end_offset = next_offset, ?report, "log repaired");
     } else if report.segments_scanned > 0 {
         info!(dir = %log.dir.display(), log_end_offset = next_offset, ?report, "log recovered");
@@ -99,7 +110,10 @@ struct Trust {
     recovery_point: i64,
 }
 
-const NO_TRUST: Trust = Trust { clean: false, recovery_point: 0 };
+const NO_TRUST: Trust = Trust {
+    clean: false,
+    recovery_point: 0,
+};
 
 struct Recovered {
     sealed: VecDeque<SealedSegment>,
@@ -138,12 +152,27 @@ impl Listing {
         for entry in entries.into_iter().filter(|entry| !entry.is_dir) {
             listing.has_metadata |= entry.name == partition_metadata::FILE;
             match segment::parse_name(&entry.name) {
-                Some((offset, LOG)) => drop(listing.logs.insert(offset, entry.len_bytes)),
-                Some((offset, OFFSET_INDEX)) => drop(listing.offset_indexes.insert(offset, entry.len_bytes)),
-                Some((offset, TIME_INDEX)) => drop(listing.time_indexes.insert(offset, entry.len_bytes)),
-                Some((offset, SNAPSHOT)) => drop(listing.snapshots.insert(offset)),
-                Some((offset, TRANSACTION_INDEX)) => drop(listing.transaction_indexes.insert(offset)),
-                _ if [".deleted", ".cleaned", ".tmp"].iter().any(|suffix| entry.name.ends_with(suffix)) => listing.leftovers.push(entry.name),
+                Some((offset, LOG)) => {
+                    listing.logs.insert(offset, entry.len_bytes);
+                }
+                Some((offset, OFFSET_INDEX)) => {
+                    listing.offset_indexes.insert(offset, entry.len_bytes);
+                }
+                Some((offset, TIME_INDEX)) => {
+                    listing.time_indexes.insert(offset, entry.len_bytes);
+                }
+                Some((offset, SNAPSHOT)) => {
+                    listing.snapshots.insert(offset);
+                }
+                Some((offset, TRANSACTION_INDEX)) => {
+                    listing.transaction_indexes.insert(offset);
+                }
+                _ if [".deleted", ".cleaned", ".tmp"]
+                    .iter()
+                    .any(|suffix| entry.name.ends_with(suffix)) =>
+                {
+                    listing.leftovers.push(entry.name)
+                }
                 _ => {}
             }
         }
@@ -156,7 +185,12 @@ impl Listing {
             remove(disk, &dir.join(name))?;
         }
         let logs = &self.logs;
-        let orphans = |offsets: Vec<i64>| offsets.into_iter().filter(|offset| !logs.contains_key(offset)).collect::<Vec<_>>();
+        let orphans = |offsets: Vec<i64>| {
+            offsets
+                .into_iter()
+                .filter(|offset| !logs.contains_key(offset))
+                .collect::<Vec<_>>()
+        };
         for offset in orphans(self.offset_indexes.keys().copied().collect()) {
             remove(disk, &segment::path(dir, offset, OFFSET_INDEX))?;
         }
@@ -172,20 +206,31 @@ impl Listing {
 
 fn remove(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
     match disk.remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk_error("remove", path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(disk_error("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }
 
 /// Removes a segment's files, the log first: without it the others are leftovers.
-pub(super) fn delete_segment(disk: &dyn Disk, dir: &Path, base_offset: i64) -> Result<(), LogError> {
+pub(super) fn delete_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    base_offset: i64,
+) -> Result<(), LogError> {
     for extension in [LOG, OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX, SNAPSHOT] {
         remove(disk, &segment::path(dir, base_offset, extension))?;
     }
     Ok(())
 }
 
-fn recover(disk: &dyn Disk, options: &OpenOptions, trust: Trust, now_ms: i64) -> Result<Recovered, LogError> {
+fn recover(
+    disk: &dyn Disk,
+    options: &OpenOptions,
+    trust: Trust,
+    now_ms: i64,
+) -> Result<Recovered, LogError> {
     let dir = &options.dir;
     let Some(mut listing) = Listing::read(disk, dir)? else {
         return Ok(nothing(options, false, now_ms));
@@ -200,7 +245,10 @@ fn recover(disk: &dyn Disk, options: &OpenOptions, trust: Trust, now_ms: i64) ->
     let bases: Vec<i64> = listing.logs.keys().copied().collect();
     for (index, (base_offset, len_bytes)) in listing.logs.iter().enumerate() {
         let end_offset = bases.get(index + 1).copied();
-        let indexes = (listing.offset_indexes.get(base_offset).copied(), listing.time_indexes.get(base_offset).copied());
+        let indexes = (
+            listing.offset_indexes.get(base_offset).copied(),
+            listing.time_indexes.get(base_offset).copied(),
+        );
         if walk.segment(*base_offset, *len_bytes, end_offset, indexes)? == Step::EndsHere {
             break;
         }
@@ -223,7 +271,10 @@ fn recover(disk: &dyn Disk, options: &OpenOptions, trust: Trust, now_ms: i64) ->
             delete_segment(disk, dir, *base_offset)?;
         }
         let report = recovered.report;
-        return Ok(Recovered { report, ..nothing(options, has_metadata, now_ms) });
+        return Ok(Recovered {
+            report,
+            ..nothing(options, has_metadata, now_ms)
+        });
     }
     Ok(recovered)
 }
@@ -239,7 +290,11 @@ fn nothing(options: &OpenOptions, is_created: bool, now_ms: i64) -> Recovered {
         log_start_offset: start,
         next_offset: start,
         is_created,
-        unsynced: Unsynced { dir: is_created, parent_dir: is_created, ..Unsynced::default() },
+        unsynced: Unsynced {
+            dir: is_created,
+            parent_dir: is_created,
+            ..Unsynced::default()
+        },
         report: Recovery::default(),
     }
 }
@@ -250,7 +305,11 @@ fn check_metadata(disk: &dyn Disk, options: &OpenOptions) -> Result<bool, LogErr
     let contents = disk.read_file(&path).map_err(disk_error("read", &path))?;
     match partition_metadata::decode(&contents) {
         Some(found) if found == options.topic_id => Ok(true),
-        Some(found) => Err(LogError::TopicId { path, found, want: options.topic_id }),
+        Some(found) => Err(LogError::TopicId {
+            path,
+            found,
+            want: options.topic_id,
+        }),
         // Torn before its first sync.
         None => Ok(false),
     }
@@ -293,13 +352,18 @@ impl<'a> Walk<'a> {
         disk: &'a dyn Disk,
         options: &'a OpenOptions,
         listing: &mut Listing,
-        Trust { clean, recovery_point }: Trust,
+        Trust {
+            clean,
+            recovery_point,
+        }: Trust,
         now_ms: i64,
     ) -> Result<Self, LogError> {
         let dir = options.dir.as_path();
         if !clean {
             // A snapshot beyond the recovery point may be torn, or tell of batches that are gone.
-            let doubtful = listing.snapshots.split_off(&recovery_point.saturating_add(1));
+            let doubtful = listing
+                .snapshots
+                .split_off(&recovery_point.saturating_add(1));
             for offset in doubtful {
                 remove(disk, &segment::path(dir, offset, SNAPSHOT))?;
             }
@@ -328,7 +392,11 @@ impl<'a> Walk<'a> {
         let mut leader_epochs = leader_epochs.unwrap_or_default();
         if !clean {
             // From the first segment that is walked, batches say it again.
-            let last_untouched = bases.iter().skip(1).take_while(|base| **base <= recovery_point).last();
+            let last_untouched = bases
+                .iter()
+                .skip(1)
+                .take_while(|base| **base <= recovery_point)
+                .last();
             leader_epochs.truncate_from(last_untouched.or(bases.first()).copied().unwrap_or(0));
         }
         Ok(Walk {
@@ -347,7 +415,12 @@ impl<'a> Walk<'a> {
             leader_epochs,
             next_offset: 0,
             // After a crash nobody knows which names are on disk.
-            unsynced: Unsynced { dir: !clean, parent_dir: !clean, leader_epochs: false, ..Unsynced::default() },
+            unsynced: Unsynced {
+                dir: !clean,
+                parent_dir: !clean,
+                leader_epochs: false,
+                ..Unsynced::default()
+            },
             report: Recovery::default(),
         })
     }
@@ -362,22 +435,32 @@ impl<'a> Walk<'a> {
     ) -> Result<Step, LogError> {
         // What precedes it may have ended earlier, where compaction took the last batches.
         self.next_offset = self.next_offset.max(base_offset);
-        let beyond_recovery_point = !self.clean && end_offset.is_none_or(|end_offset| end_offset > self.recovery_point);
+        let beyond_recovery_point =
+            !self.clean && end_offset.is_none_or(|end_offset| end_offset > self.recovery_point);
         match end_offset {
             Some(end_offset) => {
                 let kept = self.sealed_of_files(base_offset, len_bytes, end_offset, indexes);
                 let must_replay = end_offset > self.replay_from || self.rebuild_epochs;
-                if !beyond_recovery_point && !must_replay && let Some(sealed) = kept {
+                if !beyond_recovery_point
+                    && !must_replay
+                    && let Some(sealed) = kept
+                {
                     self.sealed.push_back(sealed);
                     self.next_offset = end_offset;
                     return Ok(Step::Sealed);
                 }
-                self.walk_sealed(base_offset, len_bytes, end_offset, kept.filter(|_| !beyond_recovery_point))
+                self.walk_sealed(
+                    base_offset,
+                    len_bytes,
+                    end_offset,
+                    kept.filter(|_| !beyond_recovery_point),
+                )
             }
             None => {
                 if self.clean
                     && !self.rebuild_epochs
-                    && let Some((active, next_offset)) = self.active_of_files(base_offset, len_bytes)?
+                    && let Some((active, next_offset)) =
+                        self.active_of_files(base_offset, len_bytes)?
                     && next_offset <= self.replay_from
                 {
                     self.active = Some(active);
@@ -413,9 +496,16 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks a segment that another follows. `kept` are its files, if they need no repair.
-    fn walk_sealed(&mut self, base_offset: i64, len_bytes: u64, end_offset: i64, kept: Option<SealedSegment>) -> Result<Step, LogError> {
+    fn walk_sealed(
+        &mut self,
+        base_offset: i64,
+        len_bytes: u64,
+        end_offset: i64,
+        kept: Option<SealedSegment>,
+    ) -> Result<Step, LogError> {
         let (mut rebuilt, is_whole) = self.walk(base_offset, len_bytes, kept.is_none())?;
-        let lost_its_end = self.next_offset < end_offset && end_offset > self.recovery_point && !self.clean;
+        let lost_its_end =
+            self.next_offset < end_offset && end_offset > self.recovery_point && !self.clean;
         if !is_whole || lost_its_end {
             self.active = Some(rebuilt);
             return Ok(Step::EndsHere);
@@ -423,13 +513,20 @@ impl<'a> Walk<'a> {
         let sealed = match kept {
             Some(sealed) => sealed,
             None => {
-                let files = rebuilt.finish(self.disk).map_err(disk_error("rebuild the index of", &rebuilt.path))?;
+                let files = rebuilt
+                    .finish(self.disk)
+                    .map_err(disk_error("rebuild the index of", &rebuilt.path))?;
                 self.unsynced.files.extend(files);
                 self.unsynced.dir = true;
                 self.report.indexes_rebuilt += 1;
-                if end_offset > self.recovery_point && !self.clean && end_offset >= self.replay_from {
+                if end_offset > self.recovery_point && !self.clean && end_offset >= self.replay_from
+                {
                     let path = segment::path(self.dir, end_offset, SNAPSHOT);
-                    self.unsynced.files.push(write_small(self.disk, &path, &self.producers.encode_snapshot())?);
+                    self.unsynced.files.push(write_small(
+                        self.disk,
+                        &path,
+                        &self.producers.encode_snapshot(),
+                    )?);
                 }
                 rebuilt.seal(end_offset, self.now_ms)
             }
@@ -441,15 +538,29 @@ impl<'a> Walk<'a> {
 
     /// Walks a segment's batches. With `repair` its indexes are made anew, and it is cut at a bad batch: then the flag is false, and all
     /// later segments are deleted. Without, the walk only replays.
-    fn walk(&mut self, base_offset: i64, len_bytes: u64, repair: bool) -> Result<(ActiveSegment, bool), LogError> {
+    fn walk(
+        &mut self,
+        base_offset: i64,
+        len_bytes: u64,
+        repair: bool,
+    ) -> Result<(ActiveSegment, bool), LogError> {
         let mut rebuilt = ActiveSegment::empty(self.dir, base_offset, self.now_ms);
-        let (file, _) = rebuilt.open(self.disk).map_err(disk_error("open", &rebuilt.path))?;
+        let (file, _) = rebuilt
+            .open(self.disk)
+            .map_err(disk_error("open", &rebuilt.path))?;
         // After a clean stop a walk is a surprise: verify what it is about.
-        let verify_from = if self.clean && repair { base_offset } else { self.recovery_point };
+        let verify_from = if self.clean && repair {
+            base_offset
+        } else {
+            self.recovery_point
+        };
         let path = rebuilt.path.clone();
         let mut scanner = BatchScanner::new(file.as_ref(), 0, len_bytes, WALK_BYTES);
         let bad = loop {
-            match self.next_good(&mut scanner, base_offset, verify_from).map_err(disk_error("read", &path))? {
+            match self
+                .next_good(&mut scanner, base_offset, verify_from)
+                .map_err(disk_error("read", &path))?
+            {
                 Scan::End => break None,
                 Scan::Bad { position, error } => break Some((position, error)),
                 Scan::Batch { batch: facts, .. } => {
@@ -459,7 +570,9 @@ impl<'a> Walk<'a> {
                     if facts.base_offset >= self.replay_from {
                         self.producers.note(&facts);
                     }
-                    self.unsynced.leader_epochs |= self.leader_epochs.note(facts.leader_epoch, facts.base_offset);
+                    self.unsynced.leader_epochs |= self
+                        .leader_epochs
+                        .note(facts.leader_epoch, facts.base_offset);
                     self.next_offset = facts.last_offset + 1;
                     self.report.batches_scanned += 1;
                 }
@@ -467,16 +580,24 @@ impl<'a> Walk<'a> {
         };
         self.report.segments_scanned += 1;
         self.unsynced.active |= repair && !self.clean && self.next_offset > self.recovery_point;
-        let Some((position, error)) = bad else { return Ok((rebuilt, true)) };
+        let Some((position, error)) = bad else {
+            return Ok((rebuilt, true));
+        };
         if !repair {
             // Synced long ago and damaged since: readers of that batch get the error, the rest stays.
             warn!(segment = %path.display(), position, %error, "bad batch below the recovery point");
             return Ok((rebuilt, true));
         }
         warn!(segment = %path.display(), position, %error, "bad batch, the log is cut here");
-        let later: Vec<i64> = self.bases.iter().copied().filter(|base| *base > base_offset).collect();
+        let later: Vec<i64> = self
+            .bases
+            .iter()
+            .copied()
+            .filter(|base| *base > base_offset)
+            .collect();
         self.delete_later(&later)?;
-        file.truncate(position).map_err(disk_error("truncate", &path))?;
+        file.truncate(position)
+            .map_err(disk_error("truncate", &path))?;
         self.unsynced.active = true;
         self.unsynced.dir = true;
         self.report.bytes_truncated += len_bytes - position;
@@ -484,14 +605,22 @@ impl<'a> Walk<'a> {
     }
 
     /// The facts of the next batch, if it is sound and its offsets go on from the last one.
-    fn next_good(&self, scanner: &mut BatchScanner<'_>, base_offset: i64, verify_from: i64) -> io::Result<Scan<BatchFacts>> {
+    fn next_good(
+        &self,
+        scanner: &mut BatchScanner<'_>,
+        base_offset: i64,
+        verify_from: i64,
+    ) -> io::Result<Scan<BatchFacts>> {
         let (position, facts) = match scanner.next_header()? {
             Scan::End => return Ok(Scan::End),
             Scan::Bad { position, error } => return Ok(Scan::Bad { position, error }),
             Scan::Batch { position, batch } => (position, BatchFacts::from(batch)),
         };
         if let Err(reason) = check_offsets(&facts, base_offset, self.next_offset) {
-            return Ok(Scan::Bad { position, error: reason });
+            return Ok(Scan::Bad {
+                position,
+                error: reason,
+            });
         }
         if facts.last_offset >= verify_from {
             scanner.go_to(position);
@@ -505,7 +634,10 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        Ok(Scan::Batch { position, batch: facts })
+        Ok(Scan::Batch {
+            position,
+            batch: facts,
+        })
     }
 
     fn delete_later(&mut self, later: &[i64]) -> Result<(), LogError> {
@@ -514,28 +646,41 @@ impl<'a> Walk<'a> {
             self.report.segments_deleted += 1;
         }
         if !later.is_empty() {
-            self.disk.sync_dir(self.dir).map_err(disk_error("sync", self.dir))?;
+            self.disk
+                .sync_dir(self.dir)
+                .map_err(disk_error("sync", self.dir))?;
         }
         Ok(())
     }
 
     /// The active segment as it was closed, and the log end offset; `None` if its files do not fit each other.
-    fn active_of_files(&self, base_offset: i64, len_bytes: u64) -> Result<Option<(ActiveSegment, i64)>, LogError> {
+    fn active_of_files(
+        &self,
+        base_offset: i64,
+        len_bytes: u64,
+    ) -> Result<Option<(ActiveSegment, i64)>, LogError> {
         let mut active = ActiveSegment::empty(self.dir, base_offset, self.now_ms);
         if len_bytes == 0 {
             return Ok(Some((active, self.next_offset)));
         }
         let index_path = segment::path(self.dir, base_offset, OFFSET_INDEX);
-        let offset_index = GrowingIndex::<OffsetEntry>::load(self.disk, index_path.clone()).map_err(disk_error("read", &index_path))?;
+        let offset_index = GrowingIndex::<OffsetEntry>::load(self.disk, index_path.clone())
+            .map_err(disk_error("read", &index_path))?;
         let time_path = segment::path(self.dir, base_offset, TIME_INDEX);
-        let time_index = GrowingIndex::<TimeEntry>::load(self.disk, time_path.clone()).map_err(disk_error("read", &time_path))?;
-        let (Some(offset_index), Some(time_index)) = (offset_index, time_index) else { return Ok(None) };
+        let time_index = GrowingIndex::<TimeEntry>::load(self.disk, time_path.clone())
+            .map_err(disk_error("read", &time_path))?;
+        let (Some(offset_index), Some(time_index)) = (offset_index, time_index) else {
+            return Ok(None);
+        };
         let last = offset_index.entries().last().copied();
         let start = last.map_or(0, |entry| u64::from(entry.position.max(0).cast_unsigned()));
         let path = active.path.clone();
         // Opened for this look alone: an idle partition holds no file.
         let file = self.disk.open(&path).map_err(disk_error("open", &path))?;
-        let first = match BatchScanner::new(file.as_ref(), 0, len_bytes, 0).next_header().map_err(disk_error("read", &path))? {
+        let first = match BatchScanner::new(file.as_ref(), 0, len_bytes, 0)
+            .next_header()
+            .map_err(disk_error("read", &path))?
+        {
             Scan::Batch { batch, .. } => BatchFacts::from(batch),
             _ => return Ok(None),
         };
@@ -543,7 +688,12 @@ impl<'a> Walk<'a> {
             timestamp: entry.timestamp,
             batch_last_offset: base_offset + i64::from(entry.relative_offset),
         });
-        let mut scanner = BatchScanner::new(file.as_ref(), start, len_bytes, 2 * self.index_interval_bytes as usize);
+        let mut scanner = BatchScanner::new(
+            file.as_ref(),
+            start,
+            len_bytes,
+            2 * self.index_interval_bytes as usize,
+        );
         let mut next_offset = base_offset;
         let mut expected_last = last.map(|entry| base_offset + i64::from(entry.relative_offset));
         loop {
@@ -552,18 +702,25 @@ impl<'a> Walk<'a> {
                 Scan::Bad { .. } => return Ok(None),
                 Scan::Batch { batch, .. } => {
                     let facts = BatchFacts::from(batch);
-                    let fits = expected_last.take().is_none_or(|expected| expected == facts.last_offset);
+                    let fits = expected_last
+                        .take()
+                        .is_none_or(|expected| expected == facts.last_offset);
                     if !fits || check_offsets(&facts, base_offset, next_offset).is_err() {
                         return Ok(None);
                     }
                     next_offset = facts.last_offset + 1;
                     if facts.max_timestamp > max_timestamp.map_or(-1, |max| max.timestamp) {
-                        max_timestamp = Some(MaxTimestamp { timestamp: facts.max_timestamp, batch_last_offset: facts.last_offset });
+                        max_timestamp = Some(MaxTimestamp {
+                            timestamp: facts.max_timestamp,
+                            batch_last_offset: facts.last_offset,
+                        });
                     }
                 }
             }
         }
-        if start >= len_bytes || max_timestamp.is_some_and(|max| max.batch_last_offset >= next_offset) {
+        if start >= len_bytes
+            || max_timestamp.is_some_and(|max| max.batch_last_offset >= next_offset)
+        {
             return Ok(None);
         }
         active.size_bytes = len_bytes;
@@ -589,7 +746,11 @@ impl<'a> Walk<'a> {
         }
         self.leader_epochs.truncate_from(self.next_offset);
         // Snapshots are kept where a segment starts, and the newest.
-        for offset in listing.snapshots.iter().filter(|offset| **offset != self.replay_from) {
+        for offset in listing
+            .snapshots
+            .iter()
+            .filter(|offset| **offset != self.replay_from)
+        {
             let is_base = self.bases.contains(offset);
             if !is_base || *offset > self.next_offset {
                 remove(self.disk, &segment::path(self.dir, *offset, SNAPSHOT))?;
@@ -609,16 +770,26 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn check_offsets(facts: &BatchFacts, base_offset: i64, next_offset: i64) -> Result<(), crate::protocol::record_batch::BatchError> {
+fn check_offsets(
+    facts: &BatchFacts,
+    base_offset: i64,
+    next_offset: i64,
+) -> Result<(), crate::protocol::record_batch::BatchError> {
     use crate::protocol::record_batch::BatchError::Invalid;
     if facts.base_offset < next_offset {
-        return Err(Invalid { reason: "offsets go back" });
+        return Err(Invalid {
+            reason: "offsets go back",
+        });
     }
     if facts.last_offset < facts.base_offset {
-        return Err(Invalid { reason: "last offset is below the base offset" });
+        return Err(Invalid {
+            reason: "last offset is below the base offset",
+        });
     }
     if facts.last_offset.saturating_sub(base_offset) > i32::MAX.into() {
-        return Err(Invalid { reason: "offset is too far from the segment's base" });
+        return Err(Invalid {
+            reason: "offset is too far from the segment's base",
+        });
     }
     Ok(())
 }

@@ -23,15 +23,28 @@ pub struct BatchScanner<'a> {
 #[derive(Debug)]
 pub enum Scan<T> {
     End,
-    Batch { position: u64, batch: T },
+    Batch {
+        position: u64,
+        batch: T,
+    },
     /// Not a batch, or one that is cut. The walk stays there.
-    Bad { position: u64, error: BatchError },
+    Bad {
+        position: u64,
+        error: BatchError,
+    },
 }
 
 impl<'a> BatchScanner<'a> {
     /// Walks from `position` to `end` (exclusive), reading at least `window_bytes` at a time.
     pub fn new(file: &'a dyn DiskFile, position: u64, end: u64, window_bytes: usize) -> Self {
-        BatchScanner { file, position, end, window_bytes, buffer: Vec::new(), buffer_position: 0 }
+        BatchScanner {
+            file,
+            position,
+            end,
+            window_bytes,
+            buffer: Vec::new(),
+            buffer_position: 0,
+        }
     }
 
     /// Where the next batch starts.
@@ -58,7 +71,13 @@ impl<'a> BatchScanner<'a> {
             Err(error) => return Ok(Scan::Bad { position, error }),
         };
         if size > left {
-            return Ok(Scan::Bad { position, error: BatchError::TooShort { found: left as usize, want: size as usize } });
+            return Ok(Scan::Bad {
+                position,
+                error: BatchError::TooShort {
+                    found: left as usize,
+                    want: size as usize,
+                },
+            });
         }
         let unread_from = self.unread_from();
         self.position += size;

@@ -111,13 +111,22 @@ impl ActiveSegment {
             self.first_timestamp = Some(batch.max_timestamp);
         }
         if batch.max_timestamp > self.max_timestamp.map_or(-1, |max| max.timestamp) {
-            self.max_timestamp = Some(MaxTimestamp { timestamp: batch.max_timestamp, batch_last_offset: batch.last_offset });
+            self.max_timestamp = Some(MaxTimestamp {
+                timestamp: batch.max_timestamp,
+                batch_last_offset: batch.last_offset,
+            });
         }
         if self.bytes_since_index_entry > index_interval_bytes.into() {
             // A roll keeps both within an i32: see `must_roll`.
             let relative_offset = (batch.last_offset - self.base_offset) as i32;
             let position = self.size_bytes as i32;
-            self.offset_index.push(disk, OffsetEntry { relative_offset, position });
+            self.offset_index.push(
+                disk,
+                OffsetEntry {
+                    relative_offset,
+                    position,
+                },
+            );
             self.note_time(disk);
             self.bytes_since_index_entry = 0;
         }
@@ -126,16 +135,35 @@ impl ActiveSegment {
     }
 
     fn note_time(&mut self, disk: &dyn Disk) {
-        let Some(max) = self.max_timestamp else { return };
-        let last = self.time_index.entries().last().map_or(-1, |entry| entry.timestamp);
+        let Some(max) = self.max_timestamp else {
+            return;
+        };
+        let last = self
+            .time_index
+            .entries()
+            .last()
+            .map_or(-1, |entry| entry.timestamp);
         if max.timestamp > last {
             let relative_offset = (max.batch_last_offset - self.base_offset) as i32;
-            self.time_index.push(disk, TimeEntry { timestamp: max.timestamp, relative_offset });
+            self.time_index.push(
+                disk,
+                TimeEntry {
+                    timestamp: max.timestamp,
+                    relative_offset,
+                },
+            );
         }
     }
 
     /// Whether this batch has to go to a new segment.
-    pub(super) fn must_roll(&self, config: &LogConfig, size_bytes: u64, max_timestamp: i64, last_offset: i64, now_ms: i64) -> bool {
+    pub(super) fn must_roll(
+        &self,
+        config: &LogConfig,
+        size_bytes: u64,
+        max_timestamp: i64,
+        last_offset: i64,
+        now_ms: i64,
+    ) -> bool {
         if self.size_bytes == 0 {
             return false;
         }
@@ -168,7 +196,11 @@ impl ActiveSegment {
     pub(super) fn finish(&mut self, disk: &dyn Disk) -> io::Result<Vec<Arc<dyn DiskFile>>> {
         self.note_time(disk);
         let (file, _) = self.open(disk)?;
-        Ok(vec![file, self.offset_index.write_all(disk)?, self.time_index.write_all(disk)?])
+        Ok(vec![
+            file,
+            self.offset_index.write_all(disk)?,
+            self.time_index.write_all(disk)?,
+        ])
     }
 
     /// The segment as it is after `finish`, when the next one starts at `end_offset`.
@@ -222,9 +254,18 @@ mod tests {
 
     #[test]
     fn names_are_kafka_s() {
-        assert_eq!(path(Path::new("/d/t-0"), 42, LOG), Path::new("/d/t-0/00000000000000000042.log"));
-        assert_eq!(parse_name("00000000000000000042.timeindex"), Some((42, "timeindex")));
-        assert_eq!(parse_name("00000000000000000042.log.deleted"), Some((42, "log.deleted")));
+        assert_eq!(
+            path(Path::new("/d/t-0"), 42, LOG),
+            Path::new("/d/t-0/00000000000000000042.log")
+        );
+        assert_eq!(
+            parse_name("00000000000000000042.timeindex"),
+            Some((42, "timeindex"))
+        );
+        assert_eq!(
+            parse_name("00000000000000000042.log.deleted"),
+            Some((42, "log.deleted"))
+        );
         assert_eq!(parse_name("42.log"), None);
         assert_eq!(parse_name("+0000000000000000042.log"), None);
         assert_eq!(parse_name("99999999999999999999.log"), None);

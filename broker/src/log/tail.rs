@@ -23,12 +23,20 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Tail { batches: VecDeque::new(), bytes: 0, bytes_max }
+        Tail {
+            batches: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+        }
     }
 
     pub(super) fn push(&mut self, base_offset: i64, last_offset: i64, bytes: Bytes) {
         self.bytes += bytes.len();
-        self.batches.push_back(TailBatch { base_offset, last_offset, bytes });
+        self.batches.push_back(TailBatch {
+            base_offset,
+            last_offset,
+            bytes,
+        });
         self.evict();
     }
 
@@ -51,14 +59,32 @@ impl Tail {
     }
 
     /// Whole batches from the one that holds `offset`; `None` if that one is no longer held.
-    pub(super) fn read(&self, offset: i64, bytes_max: usize, end_bound: i64, at_least_one_batch: bool) -> Option<TailRead> {
-        if self.batches.front().is_none_or(|oldest| offset < oldest.base_offset) {
+    pub(super) fn read(
+        &self,
+        offset: i64,
+        bytes_max: usize,
+        end_bound: i64,
+        at_least_one_batch: bool,
+    ) -> Option<TailRead> {
+        if self
+            .batches
+            .front()
+            .is_none_or(|oldest| offset < oldest.base_offset)
+        {
             return None;
         }
-        let first = self.batches.partition_point(|batch| batch.last_offset < offset);
-        let mut read = TailRead { batches: Vec::new(), size_bytes: 0, first_offset: offset, next_offset: offset };
+        let first = self
+            .batches
+            .partition_point(|batch| batch.last_offset < offset);
+        let mut read = TailRead {
+            batches: Vec::new(),
+            size_bytes: 0,
+            first_offset: offset,
+            next_offset: offset,
+        };
         for batch in self.batches.range(first..) {
-            let fits = read.size_bytes + batch.bytes.len() <= bytes_max || (read.batches.is_empty() && at_least_one_batch);
+            let fits = read.size_bytes + batch.bytes.len() <= bytes_max
+                || (read.batches.is_empty() && at_least_one_batch);
             if !fits || batch.last_offset >= end_bound {
                 break;
             }

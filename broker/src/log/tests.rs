@@ -22,7 +22,12 @@ fn sim_disk() -> SimDisk {
 
 /// Small segments, an index entry every few batches, a tail that holds some.
 fn config() -> LogConfig {
-    LogConfig { segment_bytes: 1500, index_interval_bytes: 200, tail_bytes_max: 400, ..LogConfig::default() }
+    LogConfig {
+        segment_bytes: 1500,
+        index_interval_bytes: 200,
+        tail_bytes_max: 400,
+        ..LogConfig::default()
+    }
 }
 
 fn options(config: LogConfig) -> OpenOptions {
@@ -47,13 +52,19 @@ fn batch(count: usize, tag: u64, timestamp: i64) -> BytesMut {
 
 fn build(mut builder: Builder, count: usize, tag: u64, timestamp: i64) -> BytesMut {
     for index in 0..count {
-        builder.append(timestamp + index as i64, Some(format!("k{tag}").as_bytes()), Some(format!("value {tag} {index}").as_bytes()), &[]);
+        builder.append(
+            timestamp + index as i64,
+            Some(format!("k{tag}").as_bytes()),
+            Some(format!("value {tag} {index}").as_bytes()),
+            &[],
+        );
     }
     builder.build()
 }
 
 fn append(log: &mut Log, bytes: BytesMut) -> Appended {
-    log.append_bytes(bytes, AppendOrigin::Client, 0, NOW_MS).unwrap()
+    log.append_bytes(bytes, AppendOrigin::Client, 0, NOW_MS)
+        .unwrap()
 }
 
 fn sync(log: &mut Log) -> i64 {
@@ -73,7 +84,10 @@ fn read_all(log: &Log, from: i64, max_bytes: usize) -> Vec<Vec<u8>> {
     let mut offset = from;
     while offset < end {
         let slice = log.read(offset, max_bytes, end, true).unwrap();
-        assert_eq!(slice.size_bytes, slice.batches.iter().map(Bytes::len).sum::<usize>());
+        assert_eq!(
+            slice.size_bytes,
+            slice.batches.iter().map(Bytes::len).sum::<usize>()
+        );
         for bytes in &slice.batches {
             found.extend(batches(bytes).map(|batch| batch.bytes().to_vec()));
         }
@@ -87,13 +101,32 @@ fn read_all(log: &Log, from: i64, max_bytes: usize) -> Vec<Vec<u8>> {
 
 #[derive(Clone, Debug)]
 enum Action {
-    Append { count: usize, codec: u8, timestamp: i64 },
-    Idempotent { producer: i64, count: usize, repeat: bool },
-    Read { at: prop::sample::Index, max_bytes: usize, bound: prop::sample::Index, at_least_one: bool },
-    ByTime { timestamp: i64 },
+    Append {
+        count: usize,
+        codec: u8,
+        timestamp: i64,
+    },
+    Idempotent {
+        producer: i64,
+        count: usize,
+        repeat: bool,
+    },
+    Read {
+        at: prop::sample::Index,
+        max_bytes: usize,
+        bound: prop::sample::Index,
+        at_least_one: bool,
+    },
+    ByTime {
+        timestamp: i64,
+    },
     Sync,
-    Reopen { clean: bool },
-    DeleteBefore { at: prop::sample::Index },
+    Reopen {
+        clean: bool,
+    },
+    DeleteBefore {
+        at: prop::sample::Index,
+    },
     ReleaseTail,
 }
 
@@ -112,13 +145,16 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+/// Of a producer's batch: its first sequence, its records, its base offset.
+type LastBatch = (i32, usize, i64);
+
 #[derive(Debug, Default)]
 struct Model {
     /// Base offset, last offset, bytes as stored.
     batches: Vec<(i64, i64, Vec<u8>)>,
     start: i64,
     /// Producer → next sequence, and its last batch: sequence, count, base offset.
-    producers: std::collections::BTreeMap<i64, (i32, Option<(i32, usize, i64)>)>,
+    producers: std::collections::BTreeMap<i64, (i32, Option<LastBatch>)>,
     tag: u64,
 }
 
@@ -130,7 +166,8 @@ impl Model {
     fn place(&mut self, mut bytes: BytesMut, count: usize) -> i64 {
         let base = self.end();
         record_batch::set_place(&mut bytes, base, 0);
-        self.batches.push((base, base + count as i64 - 1, bytes.to_vec()));
+        self.batches
+            .push((base, base + count as i64 - 1, bytes.to_vec()));
         base
     }
 
@@ -154,7 +191,11 @@ impl Model {
     fn by_time(&self, timestamp: i64) -> Option<(i64, i64)> {
         let mut scratch = Vec::new();
         for (_, _, bytes) in &self.batches {
-            for record in RecordBatch::parse(bytes).unwrap().records(&mut scratch, 1 << 20).unwrap() {
+            for record in RecordBatch::parse(bytes)
+                .unwrap()
+                .records(&mut scratch, 1 << 20)
+                .unwrap()
+            {
                 let record = record.unwrap();
                 if record.timestamp >= timestamp && record.offset >= self.start {
                     return Some((record.offset, record.timestamp));
@@ -290,14 +331,19 @@ fn run_script(disk: &SimDisk, known: &mut Known) -> Result<(), LogError> {
         let (mut log, _) = Log::open(Arc::new(disk.clone()), opened, NOW_MS)?;
         for step in 0..14 {
             tag += 1;
-            let builder = if step % 3 == 0 { Builder::new().producer(5, 0, sequence) } else { Builder::new() };
+            let builder = if step % 3 == 0 {
+                Builder::new().producer(5, 0, sequence)
+            } else {
+                Builder::new()
+            };
             sequence += if step % 3 == 0 { 2 } else { 0 };
             let mut bytes = build(builder, 2, tag, NOW_MS - 1000 + tag as i64);
-            let appended = match log.append_bytes(bytes.clone(), AppendOrigin::Client, round, NOW_MS) {
-                Ok(appended) => appended,
-                Err(AppendError::Log(error)) => return Err(error),
-                Err(error) => panic!("{error}"),
-            };
+            let appended =
+                match log.append_bytes(bytes.clone(), AppendOrigin::Client, round, NOW_MS) {
+                    Ok(appended) => appended,
+                    Err(AppendError::Log(error)) => return Err(error),
+                    Err(error) => panic!("{error}"),
+                };
             record_batch::set_place(&mut bytes, appended.base_offset, round);
             known.appended.push((appended.base_offset, bytes.to_vec()));
             if step % 4 == 3
@@ -330,31 +376,58 @@ fn run_script(disk: &SimDisk, known: &mut Known) -> Result<(), LogError> {
 }
 
 fn check_after_crash(disk: &SimDisk, known: &Known, history: &str) {
-    let opened = OpenOptions { recovery_point: known.recovery_point, log_start_offset: known.log_start, ..options(config()) };
+    let opened = OpenOptions {
+        recovery_point: known.recovery_point,
+        log_start_offset: known.log_start,
+        ..options(config())
+    };
     let (mut log, report) = open(disk, opened);
     let (start, end) = (log.log_start_offset(), log.log_end_offset());
-    assert!(end >= known.flushed, "{history}: log ends at {end}, flushed was {}: {report:?}", known.flushed);
+    assert!(
+        end >= known.flushed,
+        "{history}: log ends at {end}, flushed was {}: {report:?}",
+        known.flushed
+    );
     assert!(!report.ends_before_recovery_point, "{history}: {report:?}");
     log.check_invariants(end);
     assert_eq!(log.flushed_offset(), end, "{history}");
     // Everything served is what was appended there, byte for byte, and nothing below the flushed offset is missing.
-    let appended = |base_offset: i64| known.appended.iter().rfind(|batch| batch.0 == base_offset).map(|batch| &batch.1);
+    let appended = |base_offset: i64| {
+        known
+            .appended
+            .iter()
+            .rfind(|batch| batch.0 == base_offset)
+            .map(|batch| &batch.1)
+    };
     let mut next = start;
     for bytes in read_all(&log, start, 600) {
         let batch = RecordBatch::parse(&bytes).unwrap();
-        batch.verify_crc().unwrap_or_else(|error| panic!("{history}: {error}"));
-        assert!(batch.base_offset() <= next && next <= batch.last_offset(), "{history}: gap at {next}: {batch:?}");
+        batch
+            .verify_crc()
+            .unwrap_or_else(|error| panic!("{history}: {error}"));
+        assert!(
+            batch.base_offset() <= next && next <= batch.last_offset(),
+            "{history}: gap at {next}: {batch:?}"
+        );
         // The last append may have reached the disk before its error did.
         if let Some(expected) = appended(batch.base_offset()) {
             assert_eq!(&bytes, expected, "{history}: at {}", batch.base_offset());
         } else {
-            assert!(batch.base_offset() >= known.flushed, "{history}: unknown batch at {}", batch.base_offset());
+            assert!(
+                batch.base_offset() >= known.flushed,
+                "{history}: unknown batch at {}",
+                batch.base_offset()
+            );
         }
         next = batch.last_offset() + 1;
     }
     assert_eq!(next, end, "{history}");
     // Retention may have been under way, but took nothing that is not flushed.
-    assert!(start <= known.flushed.max(known.log_start), "{history}: starts at {start}, flushed was {}", known.flushed);
+    assert!(
+        start <= known.flushed.max(known.log_start),
+        "{history}: starts at {start}, flushed was {}",
+        known.flushed
+    );
     // It goes on: what is acknowledged now stays, through another crash that loses all that is not synced.
     let bytes = batch(2, 999, NOW_MS);
     let base = append(&mut log, bytes).base_offset;
@@ -362,9 +435,17 @@ fn check_after_crash(disk: &SimDisk, known: &Known, history: &str) {
     let flushed = sync(&mut log);
     let expected = read_all(&log, start, 600);
     let crashed = disk.crash(Crash::LoseUnsynced);
-    let opened = OpenOptions { recovery_point: flushed, log_start_offset: start, ..options(config()) };
+    let opened = OpenOptions {
+        recovery_point: flushed,
+        log_start_offset: start,
+        ..options(config())
+    };
     let (log, report) = open(&crashed, opened);
-    assert_eq!((log.log_end_offset(), report.bytes_truncated), (flushed, 0), "{history}: {report:?}");
+    assert_eq!(
+        (log.log_end_offset(), report.bytes_truncated),
+        (flushed, 0),
+        "{history}: {report:?}"
+    );
     assert_eq!(read_all(&log, start, 600), expected, "{history}");
 }
 
@@ -375,16 +456,28 @@ fn a_crash_at_any_operation_keeps_what_is_flushed_and_serves_nothing_torn() {
     let mut known = Known::default();
     run_script(&whole, &mut known).unwrap();
     let operations = whole.operations() - before;
-    assert!(operations > 100, "the script is long enough to meet every path: {operations}");
+    assert!(
+        operations > 100,
+        "the script is long enough to meet every path: {operations}"
+    );
     for operation in 0..=operations {
         let disk = sim_disk();
         disk.set_fault(Fault::StopAt(before + operation));
         let mut known = Known::default();
         let result = run_script(&disk, &mut known);
         assert_eq!(result.is_ok(), operation == operations);
-        let torn = (0..6).map(|seed| Crash::Torn { seed: operation * 100 + seed });
-        for crash in [Crash::LoseUnsynced, Crash::KeepAll].into_iter().chain(torn) {
-            check_after_crash(&disk.crash(crash), &known, &format!("operation {operation}, {crash:?}"));
+        let torn = (0..6).map(|seed| Crash::Torn {
+            seed: operation * 100 + seed,
+        });
+        for crash in [Crash::LoseUnsynced, Crash::KeepAll]
+            .into_iter()
+            .chain(torn)
+        {
+            check_after_crash(
+                &disk.crash(crash),
+                &known,
+                &format!("operation {operation}, {crash:?}"),
+            );
         }
     }
 }
@@ -403,7 +496,12 @@ fn a_failed_operation_leaves_a_log_that_goes_on_or_says_why_not() {
         for tag in 0..40 {
             // What failed is tried again, as a client does; the log must take it or stay poisoned.
             for _ in 0..2 {
-                let bytes = build(Builder::new().producer(1, 0, tag * 2), 2, tag as u64, NOW_MS);
+                let bytes = build(
+                    Builder::new().producer(1, 0, tag * 2),
+                    2,
+                    tag as u64,
+                    NOW_MS,
+                );
                 match log.append_bytes(bytes, AppendOrigin::Client, 0, NOW_MS) {
                     Ok(appended) => {
                         stored.push(appended.base_offset);
@@ -422,14 +520,24 @@ fn a_failed_operation_leaves_a_log_that_goes_on_or_says_why_not() {
         }
         disk.set_fault(Fault::OnceAt(u64::MAX));
         if log.poison_reason().is_none() {
-            assert_eq!(stored, (0..40).map(|tag| tag * 2).collect::<Vec<i64>>(), "operation {operation}");
+            assert_eq!(
+                stored,
+                (0..40).map(|tag| tag * 2).collect::<Vec<i64>>(),
+                "operation {operation}"
+            );
             let expected = read_all(&log, 0, 500);
             let log = reopen(log, &disk, true);
             assert_eq!(read_all(&log, 0, 500), expected, "operation {operation}");
         } else {
             let flushed = log.flushed_offset();
             drop(log);
-            let (log, _) = open(&disk.crash(Crash::LoseUnsynced), OpenOptions { recovery_point: flushed, ..options(config()) });
+            let (log, _) = open(
+                &disk.crash(Crash::LoseUnsynced),
+                OpenOptions {
+                    recovery_point: flushed,
+                    ..options(config())
+                },
+            );
             // A sync that failed late may have brought more to the disk.
             assert!(log.log_end_offset() >= flushed, "operation {operation}");
         }
@@ -466,7 +574,13 @@ fn a_corrupt_byte_anywhere_in_the_unflushed_tail_cuts_there() {
             let mut byte = [0];
             file.read_at(position, &mut byte).unwrap();
             file.write_all_at(position, &[byte[0] ^ 0x41]).unwrap();
-            let (log, report) = open(&damaged, OpenOptions { recovery_point: flushed, ..options(LogConfig::default()) });
+            let (log, report) = open(
+                &damaged,
+                OpenOptions {
+                    recovery_point: flushed,
+                    ..options(LogConfig::default())
+                },
+            );
             assert_eq!(log.log_end_offset(), expected as i64 * 2, "byte {position}");
             assert_eq!(report.bytes_truncated, length - start, "byte {position}");
             assert_eq!(read_all(&log, 0, 10_000), stored[..expected]);
@@ -508,14 +622,26 @@ fn a_crash_s_missing_end_of_a_sealed_segment_takes_the_later_segments_along() {
     let length = log.sealed[0].size_bytes;
     drop(log);
     // The last batch of the first segment never reached the disk; the file ends cleanly before it.
-    let last = stored.iter().rfind(|bytes| RecordBatch::parse(bytes).unwrap().last_offset() < second).unwrap();
+    let last = stored
+        .iter()
+        .rfind(|bytes| RecordBatch::parse(bytes).unwrap().last_offset() < second)
+        .unwrap();
     let path = segment::path(Path::new(DIR), 0, segment::LOG);
-    disk.open(&path).unwrap().truncate(length - last.len() as u64).unwrap();
+    disk.open(&path)
+        .unwrap()
+        .truncate(length - last.len() as u64)
+        .unwrap();
     let (mut log, report) = open(&disk, options(config()));
     assert_eq!(log.log_end_offset(), second - 2);
     assert_eq!((report.segments_deleted, report.bytes_truncated), (3, 0));
-    assert_eq!(append(&mut log, batch(2, 9, NOW_MS)).base_offset, second - 2);
-    assert!(disk.open(&segment::path(Path::new(DIR), second, segment::LOG)).is_err());
+    assert_eq!(
+        append(&mut log, batch(2, 9, NOW_MS)).base_offset,
+        second - 2
+    );
+    assert!(
+        disk.open(&segment::path(Path::new(DIR), second, segment::LOG))
+            .is_err()
+    );
 }
 
 #[test]
@@ -527,10 +653,23 @@ fn a_recovery_point_of_another_log_is_not_believed() {
     let length = log.size_bytes();
     drop(log);
     let path = segment::path(Path::new(DIR), 0, segment::LOG);
-    disk.open(&path).unwrap().write_all_at(length - 1, b"x").unwrap();
-    let (log, report) = open(&disk, OpenOptions { recovery_point: 1000, ..options(LogConfig::default()) });
+    disk.open(&path)
+        .unwrap()
+        .write_all_at(length - 1, b"x")
+        .unwrap();
+    let (log, report) = open(
+        &disk,
+        OpenOptions {
+            recovery_point: 1000,
+            ..options(LogConfig::default())
+        },
+    );
     assert!(report.ends_before_recovery_point);
-    assert_eq!(log.log_end_offset(), 2, "the damaged second batch was found in spite of the recovery point");
+    assert_eq!(
+        log.log_end_offset(),
+        2,
+        "the damaged second batch was found in spite of the recovery point"
+    );
 }
 
 // ---- Single claims -------------------------------------------------------------------------------------------------------------------
@@ -542,7 +681,10 @@ fn nothing_is_created_before_the_first_append() {
     let (mut log, report) = open(&disk, options(config()));
     assert_eq!(report, Recovery::default());
     assert!(log.begin_sync().is_none());
-    assert_eq!(log.read(0, 100, 0, true).unwrap().batches, Vec::<Bytes>::new());
+    assert_eq!(
+        log.read(0, 100, 0, true).unwrap().batches,
+        Vec::<Bytes>::new()
+    );
     log.apply_retention(NOW_MS, 0).unwrap();
     log.close().unwrap();
     assert_eq!(disk.operations(), before);
@@ -554,9 +696,14 @@ fn a_directory_of_another_topic_is_refused() {
     let (mut log, _) = open(&disk, options(config()));
     append(&mut log, batch(1, 1, NOW_MS));
     log.close().unwrap();
-    let other = OpenOptions { topic_id: Uuid::from_u128(8), ..options(config()) };
+    let other = OpenOptions {
+        topic_id: Uuid::from_u128(8),
+        ..options(config())
+    };
     let result = Log::open(Arc::new(disk), other, NOW_MS);
-    assert!(matches!(result, Err(LogError::TopicId { found, want, .. }) if found == Uuid::from_u128(7) && want == Uuid::from_u128(8)));
+    assert!(
+        matches!(result, Err(LogError::TopicId { found, want, .. }) if found == Uuid::from_u128(7) && want == Uuid::from_u128(8))
+    );
 }
 
 #[test]
@@ -569,9 +716,23 @@ fn a_read_outside_the_log_says_where_it_lies() {
     log.delete_records_before(11).unwrap();
     for offset in [-1, 0, 10, 41] {
         let result = log.read(offset, 100, 40, true);
-        assert!(matches!(result, Err(ReadError::OutOfRange { log_start_offset: 11, log_end_offset: 40, .. })), "{offset}: {result:?}");
+        assert!(
+            matches!(
+                result,
+                Err(ReadError::OutOfRange {
+                    log_start_offset: 11,
+                    log_end_offset: 40,
+                    ..
+                })
+            ),
+            "{offset}: {result:?}"
+        );
     }
-    assert_eq!(log.read(11, 100, 40, true).unwrap().first_offset, 10, "the batch that holds it, whole");
+    assert_eq!(
+        log.read(11, 100, 40, true).unwrap().first_offset,
+        10,
+        "the batch that holds it, whole"
+    );
     assert_eq!(log.read(40, 100, 40, true).unwrap().next_offset, 40);
 }
 
@@ -582,9 +743,15 @@ fn the_tail_is_shared_not_copied() {
     let bytes = batch(2, 1, NOW_MS);
     let address = bytes.as_ptr();
     append(&mut log, bytes);
-    assert_eq!(log.read(0, 1000, 2, false).unwrap().batches[0].as_ptr(), address);
+    assert_eq!(
+        log.read(0, 1000, 2, false).unwrap().batches[0].as_ptr(),
+        address
+    );
     log.release_tail();
-    assert_ne!(log.read(0, 1000, 2, false).unwrap().batches[0].as_ptr(), address);
+    assert_ne!(
+        log.read(0, 1000, 2, false).unwrap().batches[0].as_ptr(),
+        address
+    );
 }
 
 #[test]
@@ -597,9 +764,15 @@ fn a_failed_sync_poisons_and_serves_only_what_is_flushed() {
     disk.set_fault(Fault::NextSync);
     let job = log.begin_sync().unwrap();
     let result = job.run();
-    assert!(matches!(log.complete_sync(job, result), Err(LogError::Poisoned { .. })));
+    assert!(matches!(
+        log.complete_sync(job, result),
+        Err(LogError::Poisoned { .. })
+    ));
     let refused = log.append_bytes(batch(2, 3, NOW_MS), AppendOrigin::Client, 0, NOW_MS);
-    assert!(matches!(refused, Err(AppendError::Log(LogError::Poisoned { .. }))));
+    assert!(matches!(
+        refused,
+        Err(AppendError::Log(LogError::Poisoned { .. }))
+    ));
     assert!(log.begin_sync().is_none());
     assert_eq!(log.flushed_offset(), 2);
     assert_eq!(log.read(0, 1000, 4, true).unwrap().next_offset, 2);
@@ -622,13 +795,39 @@ fn one_sync_is_under_way_at_a_time_and_covers_what_came_before_it() {
 }
 
 #[test]
+fn a_close_syncs_again_what_a_sync_under_way_has_taken() {
+    let disk = sim_disk();
+    let (mut log, _) = open(&disk, options(config()));
+    for tag in 0..30 {
+        append(&mut log, batch(2, tag, NOW_MS));
+    }
+    let job = log.begin_sync().unwrap();
+    let expected = read_all(&log, 0, 1000);
+    log.close().unwrap();
+    drop(job);
+    let opened = OpenOptions {
+        clean_shutdown: true,
+        ..options(config())
+    };
+    let (log, report) = open(&disk.crash(Crash::LoseUnsynced), opened);
+    assert_eq!(report, Recovery::default());
+    assert_eq!(read_all(&log, 0, 1000), expected);
+}
+
+#[test]
 fn a_failed_write_leaves_no_trace() {
     let disk = sim_disk();
     let (mut log, _) = open(&disk, options(config()));
     append(&mut log, batch(2, 1, NOW_MS));
     disk.set_fault(Fault::OnceAt(disk.operations()));
     let refused = log.append_bytes(batch(5, 2, NOW_MS), AppendOrigin::Client, 0, NOW_MS);
-    assert!(matches!(refused, Err(AppendError::Log(LogError::Disk { operation: "append to", .. }))));
+    assert!(matches!(
+        refused,
+        Err(AppendError::Log(LogError::Disk {
+            operation: "append to",
+            ..
+        }))
+    ));
     assert_eq!(append(&mut log, batch(1, 3, NOW_MS)).base_offset, 2);
     let log = reopen(log, &disk, false);
     assert_eq!(log.log_end_offset(), 3);
@@ -638,32 +837,107 @@ fn a_failed_write_leaves_no_trace() {
 fn segments_roll_by_size_time_index_and_offset() {
     let disk = sim_disk();
     let roll = |config: LogConfig, second_ms: i64| {
-        let (mut log, _) = open(&disk, OpenOptions { dir: PathBuf::from(format!("/data/t-{}", disk.operations())), ..options(config) });
+        let (mut log, _) = open(
+            &disk,
+            OpenOptions {
+                dir: PathBuf::from(format!("/data/t-{}", disk.operations())),
+                ..options(config)
+            },
+        );
         append(&mut log, batch(2, 1, NOW_MS));
         append(&mut log, batch(2, 2, second_ms));
         log.segment_count()
     };
     let size = batch(2, 1, NOW_MS).len() as u32;
-    assert_eq!(roll(LogConfig { segment_bytes: 2 * size, ..config() }, NOW_MS), 1);
-    assert_eq!(roll(LogConfig { segment_bytes: 2 * size - 1, ..config() }, NOW_MS), 2);
-    assert_eq!(roll(LogConfig { segment_ms: 999, ..LogConfig::default() }, NOW_MS + 999), 1);
-    assert_eq!(roll(LogConfig { segment_ms: 999, ..LogConfig::default() }, NOW_MS + 1000), 2);
-    assert_eq!(roll(LogConfig { index_bytes_max: 7, ..LogConfig::default() }, NOW_MS), 2);
-    let segment = ActiveSegment { size_bytes: 1, ..ActiveSegment::empty(Path::new(DIR), 10, NOW_MS) };
-    assert!(!segment.must_roll(&LogConfig::default(), 1, NOW_MS, 10 + i64::from(i32::MAX), NOW_MS));
-    assert!(segment.must_roll(&LogConfig::default(), 1, NOW_MS, 11 + i64::from(i32::MAX), NOW_MS));
+    assert_eq!(
+        roll(
+            LogConfig {
+                segment_bytes: 2 * size,
+                ..config()
+            },
+            NOW_MS
+        ),
+        1
+    );
+    assert_eq!(
+        roll(
+            LogConfig {
+                segment_bytes: 2 * size - 1,
+                ..config()
+            },
+            NOW_MS
+        ),
+        2
+    );
+    assert_eq!(
+        roll(
+            LogConfig {
+                segment_ms: 999,
+                ..LogConfig::default()
+            },
+            NOW_MS + 999
+        ),
+        1
+    );
+    assert_eq!(
+        roll(
+            LogConfig {
+                segment_ms: 999,
+                ..LogConfig::default()
+            },
+            NOW_MS + 1000
+        ),
+        2
+    );
+    assert_eq!(
+        roll(
+            LogConfig {
+                index_bytes_max: 7,
+                ..LogConfig::default()
+            },
+            NOW_MS
+        ),
+        2
+    );
+    let segment = ActiveSegment {
+        size_bytes: 1,
+        ..ActiveSegment::empty(Path::new(DIR), 10, NOW_MS)
+    };
+    assert!(!segment.must_roll(
+        &LogConfig::default(),
+        1,
+        NOW_MS,
+        10 + i64::from(i32::MAX),
+        NOW_MS
+    ));
+    assert!(segment.must_roll(
+        &LogConfig::default(),
+        1,
+        NOW_MS,
+        11 + i64::from(i32::MAX),
+        NOW_MS
+    ));
 }
 
 #[test]
 fn log_append_time_is_put_on_the_batch() {
     let disk = sim_disk();
-    let (mut log, _) = open(&disk, options(LogConfig { timestamp_type: TimestampType::LogAppendTime, ..config() }));
+    let (mut log, _) = open(
+        &disk,
+        options(LogConfig {
+            timestamp_type: TimestampType::LogAppendTime,
+            ..config()
+        }),
+    );
     let appended = append(&mut log, batch(2, 1, 5));
     assert_eq!(appended.log_append_time_ms, NOW_MS);
     let stored = read_all(&log, 0, 1000);
     let batch = RecordBatch::parse(&stored[0]).unwrap();
     batch.verify_crc().unwrap();
-    assert_eq!((batch.max_timestamp(), batch.timestamp_type()), (NOW_MS, TimestampType::LogAppendTime));
+    assert_eq!(
+        (batch.max_timestamp(), batch.timestamp_type()),
+        (NOW_MS, TimestampType::LogAppendTime)
+    );
     let found = log.offset_for_timestamp(NOW_MS - 1).unwrap().unwrap();
     assert_eq!((found.offset, found.timestamp), (0, NOW_MS));
 }
@@ -673,7 +947,14 @@ fn retries_are_answered_with_their_offset_after_a_restart() {
     for clean in [true, false] {
         let disk = sim_disk();
         let (mut log, _) = open(&disk, options(LogConfig::default()));
-        let idempotent = |turn: i32| build(Builder::new().producer(9, 1, turn * 2), 2, turn as u64, NOW_MS);
+        let idempotent = |turn: i32| {
+            build(
+                Builder::new().producer(9, 1, turn * 2),
+                2,
+                turn as u64,
+                NOW_MS,
+            )
+        };
         for turn in 0..6 {
             append(&mut log, batch(1, 50, NOW_MS));
             append(&mut log, idempotent(turn));
@@ -682,14 +963,32 @@ fn retries_are_answered_with_their_offset_after_a_restart() {
         let remembered = if clean { 5..6 } else { 1..6 };
         for turn in remembered {
             let again = append(&mut log, idempotent(turn));
-            assert_eq!((again.base_offset, again.duplicate), (i64::from(turn) * 3 + 1, true), "clean {clean}");
+            assert_eq!(
+                (again.base_offset, again.duplicate),
+                (i64::from(turn) * 3 + 1, true),
+                "clean {clean}"
+            );
         }
         assert_eq!(log.log_end_offset(), 18);
         let gap = log.append_bytes(idempotent(7), AppendOrigin::Client, 0, NOW_MS);
-        assert!(matches!(gap, Err(AppendError::OutOfOrderSequence { found: 14, want: 12, .. })));
+        assert!(matches!(
+            gap,
+            Err(AppendError::OutOfOrderSequence {
+                found: 14,
+                want: 12,
+                ..
+            })
+        ));
         let old_epoch = build(Builder::new().producer(9, 0, 12), 2, 6, NOW_MS);
         let fenced = log.append_bytes(old_epoch, AppendOrigin::Client, 0, NOW_MS);
-        assert!(matches!(fenced, Err(AppendError::InvalidProducerEpoch { found: 0, current: 1, .. })));
+        assert!(matches!(
+            fenced,
+            Err(AppendError::InvalidProducerEpoch {
+                found: 0,
+                current: 1,
+                ..
+            })
+        ));
     }
 }
 
@@ -705,11 +1004,32 @@ fn retention_of_a_whole_log_keeps_its_end_through_a_crash() {
     let later_ms = NOW_MS + 8 * 24 * 3_600_000;
     let segments = log.segment_count();
     assert_eq!(log.apply_retention(later_ms, 60).unwrap(), segments);
-    assert_eq!((log.log_start_offset(), log.log_end_offset(), log.size_bytes()), (60, 60, 0));
-    assert!(held.perform().unwrap().next_offset > 0, "a reader keeps what it holds");
+    assert_eq!(
+        (
+            log.log_start_offset(),
+            log.log_end_offset(),
+            log.size_bytes()
+        ),
+        (60, 60, 0)
+    );
+    assert!(
+        held.perform().unwrap().next_offset > 0,
+        "a reader keeps what it holds"
+    );
     assert_eq!(log.apply_retention(later_ms, 60).unwrap(), 0);
+    let name = segment::path(Path::new(DIR), 60, segment::LOG);
+    assert!(
+        disk.crash(Crash::LoseUnsynced).open(&name).is_ok(),
+        "the name that says where the log ends was on disk before the others went"
+    );
     for crash in [Crash::LoseUnsynced, Crash::KeepAll] {
-        let (log, _) = open(&disk.crash(crash), OpenOptions { recovery_point: 60, ..options(config()) });
+        let (log, _) = open(
+            &disk.crash(crash),
+            OpenOptions {
+                recovery_point: 60,
+                ..options(config())
+            },
+        );
         assert_eq!(log.log_end_offset(), 60, "{crash:?}");
     }
 }
@@ -720,7 +1040,13 @@ fn a_log_that_was_lost_below_its_start_does_not_use_offsets_again() {
     let (mut log, _) = open(&disk, options(config()));
     append(&mut log, batch(2, 1, NOW_MS));
     drop(log);
-    let (mut log, _) = open(&disk, OpenOptions { log_start_offset: 100, ..options(config()) });
+    let (mut log, _) = open(
+        &disk,
+        OpenOptions {
+            log_start_offset: 100,
+            ..options(config())
+        },
+    );
     assert_eq!((log.log_start_offset(), log.log_end_offset()), (100, 100));
     assert_eq!(append(&mut log, batch(1, 2, NOW_MS)).base_offset, 100);
 }
@@ -736,9 +1062,18 @@ fn missing_or_cut_indexes_are_made_anew() {
     log.close().unwrap();
     let dir = Path::new(DIR);
     let contents = |disk: &SimDisk| -> Vec<(String, Vec<u8>)> {
-        let mut names: Vec<String> = disk.list(dir).unwrap().into_iter().map(|entry| entry.name).collect();
+        let mut names: Vec<String> = disk
+            .list(dir)
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
         names.sort();
-        names.into_iter().filter(|name| name.ends_with("index")).map(|name| (name.clone(), disk.read_file(&dir.join(name)).unwrap())).collect()
+        names
+            .into_iter()
+            .filter(|name| name.ends_with("index"))
+            .map(|name| (name.clone(), disk.read_file(&dir.join(name)).unwrap()))
+            .collect()
     };
     let indexes = contents(&disk);
     assert!(indexes.len() > 4);
@@ -747,11 +1082,27 @@ fn missing_or_cut_indexes_are_made_anew() {
             let damaged = disk.crash(Crash::KeepAll);
             match cut {
                 None => damaged.remove_file(&dir.join(name)).unwrap(),
-                Some(length) => damaged.open(&dir.join(name)).unwrap().truncate(length).unwrap(),
+                Some(length) => damaged
+                    .open(&dir.join(name))
+                    .unwrap()
+                    .truncate(length)
+                    .unwrap(),
             }
-            let (log, _) = open(&damaged, OpenOptions { clean_shutdown: true, ..options(config()) });
+            let (log, _) = open(
+                &damaged,
+                OpenOptions {
+                    clean_shutdown: true,
+                    ..options(config())
+                },
+            );
             assert_eq!(read_all(&log, 0, 1000), expected, "{name} {cut:?}");
-            assert_eq!(log.offset_for_timestamp(NOW_MS + 40).unwrap().unwrap().timestamp, NOW_MS + 40);
+            assert_eq!(
+                log.offset_for_timestamp(NOW_MS + 40)
+                    .unwrap()
+                    .unwrap()
+                    .timestamp,
+                NOW_MS + 40
+            );
             log.close().unwrap();
             assert_eq!(contents(&damaged), indexes, "{name} {cut:?}");
         }
@@ -763,11 +1114,24 @@ fn the_leader_epochs_survive_the_loss_of_their_file() {
     let disk = sim_disk();
     let (mut log, _) = open(&disk, options(config()));
     for tag in 0..30 {
-        log.append_bytes(batch(2, tag, NOW_MS), AppendOrigin::Client, tag as i32 / 10, NOW_MS).unwrap();
+        log.append_bytes(
+            batch(2, tag, NOW_MS),
+            AppendOrigin::Client,
+            tag as i32 / 10,
+            NOW_MS,
+        )
+        .unwrap();
     }
     log.close().unwrap();
-    disk.remove_file(&Path::new(DIR).join(leader_epochs::FILE)).unwrap();
-    let (log, _) = open(&disk, OpenOptions { clean_shutdown: true, ..options(config()) });
+    disk.remove_file(&Path::new(DIR).join(leader_epochs::FILE))
+        .unwrap();
+    let (log, _) = open(
+        &disk,
+        OpenOptions {
+            clean_shutdown: true,
+            ..options(config())
+        },
+    );
     assert_eq!(log.latest_leader_epoch(), Some(2));
     assert_eq!(log.end_offset_for_epoch(0), Some((0, 20)));
     assert_eq!(log.end_offset_for_epoch(1), Some((1, 40)));
@@ -785,14 +1149,21 @@ fn the_highest_timestamp_is_found_in_any_segment() {
         append(&mut log, batch(2, tag, timestamp));
     }
     let log = reopen(log, &disk, true);
-    let expected = TimestampOffset { timestamp: NOW_MS + 78, offset: 27, leader_epoch: 0 };
+    let expected = TimestampOffset {
+        timestamp: NOW_MS + 78,
+        offset: 27,
+        leader_epoch: 0,
+    };
     assert_eq!(log.max_timestamp().unwrap(), Some(expected));
 }
 
 #[test]
 fn a_log_lives_on_the_real_disk() {
     let data = tempfile::tempdir().unwrap();
-    let opened = OpenOptions { dir: data.path().join("orders-0"), ..options(config()) };
+    let opened = OpenOptions {
+        dir: data.path().join("orders-0"),
+        ..options(config())
+    };
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let (mut log, _) = Log::open(Arc::clone(&disk), opened.clone(), NOW_MS).unwrap();
     for tag in 0..60 {
@@ -801,7 +1172,15 @@ fn a_log_lives_on_the_real_disk() {
     assert_eq!(sync(&mut log), 120);
     let expected = read_all(&log, 0, 1000);
     log.close().unwrap();
-    let (log, report) = Log::open(Arc::clone(&disk), OpenOptions { clean_shutdown: true, ..opened.clone() }, NOW_MS).unwrap();
+    let (log, report) = Log::open(
+        Arc::clone(&disk),
+        OpenOptions {
+            clean_shutdown: true,
+            ..opened.clone()
+        },
+        NOW_MS,
+    )
+    .unwrap();
     assert_eq!(report, Recovery::default());
     assert_eq!(read_all(&log, 0, 1000), expected);
     drop(log);

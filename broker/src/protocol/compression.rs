@@ -25,7 +25,13 @@ pub enum Codec {
 
 impl Codec {
     /// All codecs, in the order of their ids.
-    pub const ALL: [Codec; 5] = [Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+    pub const ALL: [Codec; 5] = [
+        Codec::None,
+        Codec::Gzip,
+        Codec::Snappy,
+        Codec::Lz4,
+        Codec::Zstd,
+    ];
 
     /// The id in a batch's attributes.
     pub fn id(self) -> u8 {
@@ -61,12 +67,17 @@ pub enum CompressionError {
     #[error("{} data is corrupt: {reason}", codec.name())]
     Corrupt { codec: Codec, reason: String },
     #[error("{} data is longer than {output_bytes_max} bytes when decompressed", codec.name())]
-    TooLong { codec: Codec, output_bytes_max: usize },
+    TooLong {
+        codec: Codec,
+        output_bytes_max: usize,
+    },
 }
 
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 /// Magic, then version and least compatible version, both 1.
-const XERIAL_HEADER: [u8; 16] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1];
+const XERIAL_HEADER: [u8; 16] = [
+    0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1,
+];
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 /// The densest element of snappy copies 64 bytes and takes 3, so a block that claims more is lying.
 const SNAPPY_RATIO_MAX: usize = 22;
@@ -86,7 +97,12 @@ pub fn compress(codec: Codec, input: &[u8], output: &mut Vec<u8>) {
         Codec::Lz4 => compress_lz4(input, output),
         Codec::Zstd => zstd::stream::copy_encode(input, output, zstd::DEFAULT_COMPRESSION_LEVEL),
     };
-    assert!(written.is_ok(), "compressing {} bytes with {} failed: {written:?}", input.len(), codec.name());
+    assert!(
+        written.is_ok(),
+        "compressing {} bytes with {} failed: {written:?}",
+        input.len(),
+        codec.name()
+    );
 }
 
 fn compress_gzip(input: &[u8], output: &mut Vec<u8>) -> io::Result<()> {
@@ -118,7 +134,12 @@ fn compress_snappy(input: &[u8], output: &mut Vec<u8>) -> io::Result<()> {
 
 /// Appends the decompressed `input` to `output`: an error if it is longer than `output_bytes_max`. Allocates as bytes arrive, whatever
 /// the input claims.
-pub fn decompress(codec: Codec, input: &[u8], output_bytes_max: usize, output: &mut Vec<u8>) -> Result<(), CompressionError> {
+pub fn decompress(
+    codec: Codec,
+    input: &[u8],
+    output_bytes_max: usize,
+    output: &mut Vec<u8>,
+) -> Result<(), CompressionError> {
     let mut decoder = Decoder::new(codec, input).map_err(|error| corrupt(codec, &error))?;
     let start = output.len();
     loop {
@@ -126,13 +147,20 @@ pub fn decompress(codec: Codec, input: &[u8], output_bytes_max: usize, output: &
         let produced = filled - start;
         if produced > output_bytes_max {
             output.truncate(start);
-            return Err(CompressionError::TooLong { codec, output_bytes_max });
+            return Err(CompressionError::TooLong {
+                codec,
+                output_bytes_max,
+            });
         }
         // One byte more than allowed, to tell "just fits" from "too long".
-        let room = produced.max(OUTPUT_BYTES_FIRST).min(output_bytes_max - produced + 1);
+        let room = produced
+            .max(OUTPUT_BYTES_FIRST)
+            .min(output_bytes_max - produced + 1);
         output.reserve_exact(room);
         output.resize(filled + room, 0);
-        let read = output.get_mut(filled..).map_or(Ok(0), |buffer| decoder.read_full(buffer));
+        let read = output
+            .get_mut(filled..)
+            .map_or(Ok(0), |buffer| decoder.read_full(buffer));
         match read {
             Ok(read) => {
                 output.truncate(filled + read);
@@ -149,7 +177,10 @@ pub fn decompress(codec: Codec, input: &[u8], output_bytes_max: usize, output: &
 }
 
 pub(crate) fn corrupt(codec: Codec, error: &io::Error) -> CompressionError {
-    CompressionError::Corrupt { codec, reason: error.to_string() }
+    CompressionError::Corrupt {
+        codec,
+        reason: error.to_string(),
+    }
 }
 
 /// Decompresses as it is read.
@@ -168,7 +199,9 @@ impl<'a> Decoder<'a> {
             Codec::Gzip => Decoder::Gzip(flate2::bufread::MultiGzDecoder::new(input)),
             Codec::Snappy => Decoder::Snappy(SnappyDecoder::new(input)),
             Codec::Lz4 => Decoder::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(input))),
-            Codec::Zstd => Decoder::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(input)?)),
+            Codec::Zstd => {
+                Decoder::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(input)?))
+            }
         })
     }
 
@@ -208,8 +241,17 @@ pub(crate) struct SnappyDecoder<'a> {
 impl<'a> SnappyDecoder<'a> {
     fn new(input: &'a [u8]) -> Self {
         let framed = input.starts_with(&XERIAL_MAGIC);
-        let rest = if framed { input.get(XERIAL_HEADER.len()..).unwrap_or_default() } else { input };
-        SnappyDecoder { rest, framed, block: Vec::new(), block_read: 0 }
+        let rest = if framed {
+            input.get(XERIAL_HEADER.len()..).unwrap_or_default()
+        } else {
+            input
+        };
+        SnappyDecoder {
+            rest,
+            framed,
+            block: Vec::new(),
+            block_read: 0,
+        }
     }
 
     fn next_compressed(&mut self) -> io::Result<&'a [u8]> {
@@ -234,10 +276,15 @@ impl Read for SnappyDecoder<'_> {
             let compressed = self.next_compressed()?;
             let length = snap::raw::decompress_len(compressed).map_err(io::Error::other)?;
             if length > compressed.len().saturating_mul(SNAPPY_RATIO_MAX) {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "snappy block claims more than it can hold"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "snappy block claims more than it can hold",
+                ));
             }
             self.block.resize(length, 0);
-            let written = snap::raw::Decoder::new().decompress(compressed, &mut self.block).map_err(io::Error::other)?;
+            let written = snap::raw::Decoder::new()
+                .decompress(compressed, &mut self.block)
+                .map_err(io::Error::other)?;
             self.block.truncate(written);
             self.block_read = 0;
         }
@@ -306,14 +353,29 @@ mod tests {
             compress(codec, &zeros, &mut compressed);
             let mut output = Vec::new();
             let result = decompress(codec, &compressed, 100_000, &mut output);
-            assert!(matches!(result, Err(CompressionError::TooLong { output_bytes_max: 100_000, .. })), "{codec:?}: {result:?}");
-            assert!(output.capacity() <= 100_001 + OUTPUT_BYTES_FIRST, "{codec:?}: {}", output.capacity());
+            assert!(
+                matches!(
+                    result,
+                    Err(CompressionError::TooLong {
+                        output_bytes_max: 100_000,
+                        ..
+                    })
+                ),
+                "{codec:?}: {result:?}"
+            );
+            assert!(
+                output.capacity() <= 100_001 + OUTPUT_BYTES_FIRST,
+                "{codec:?}: {}",
+                output.capacity()
+            );
         }
     }
 
     #[test]
     fn raw_snappy_is_read_too() {
-        let raw = snap::raw::Encoder::new().compress_vec(b"hello hello hello").unwrap();
+        let raw = snap::raw::Encoder::new()
+            .compress_vec(b"hello hello hello")
+            .unwrap();
         let mut output = Vec::new();
         decompress(Codec::Snappy, &raw, 100, &mut output).unwrap();
         assert_eq!(output, b"hello hello hello");

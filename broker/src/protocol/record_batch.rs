@@ -103,17 +103,25 @@ impl<'a> BatchHeader<'a> {
         if let Some(&magic) = bytes.get(MAGIC_AT)
             && magic != 2
         {
-            return Err(BatchError::Magic { found: magic.cast_signed() });
+            return Err(BatchError::Magic {
+                found: magic.cast_signed(),
+            });
         }
         let want = HEADER_BYTES;
-        let header = bytes.first_chunk().ok_or(BatchError::TooShort { found: bytes.len(), want })?;
+        let header = bytes.first_chunk().ok_or(BatchError::TooShort {
+            found: bytes.len(),
+            want,
+        })?;
         let header = BatchHeader { bytes: header };
         let length = i32::from_be_bytes(header.field(LENGTH_AT));
         let want = HEADER_BYTES - LOG_OVERHEAD_BYTES;
         if usize::try_from(length).is_ok_and(|length| length >= want) {
             Ok(header)
         } else {
-            Err(BatchError::Length { found: length.into(), want: want as i64 })
+            Err(BatchError::Length {
+                found: length.into(),
+                want: want as i64,
+            })
         }
     }
 
@@ -134,7 +142,10 @@ impl<'a> BatchHeader<'a> {
     /// The whole batch, header included.
     pub fn size_bytes(&self) -> usize {
         // `parse` has checked that the length is not negative.
-        LOG_OVERHEAD_BYTES + i32::from_be_bytes(self.field(LENGTH_AT)).max(0).cast_unsigned() as usize
+        LOG_OVERHEAD_BYTES
+            + i32::from_be_bytes(self.field(LENGTH_AT))
+                .max(0)
+                .cast_unsigned() as usize
     }
 
     pub fn base_offset(&self) -> i64 {
@@ -142,7 +153,8 @@ impl<'a> BatchHeader<'a> {
     }
 
     pub fn last_offset(&self) -> i64 {
-        self.base_offset().wrapping_add(self.last_offset_delta().into())
+        self.base_offset()
+            .wrapping_add(self.last_offset_delta().into())
     }
 
     pub fn leader_epoch(&self) -> i32 {
@@ -199,7 +211,11 @@ impl<'a> BatchHeader<'a> {
     }
 
     pub fn timestamp_type(&self) -> TimestampType {
-        if self.attributes() & LOG_APPEND_TIME_BIT == 0 { TimestampType::CreateTime } else { TimestampType::LogAppendTime }
+        if self.attributes() & LOG_APPEND_TIME_BIT == 0 {
+            TimestampType::CreateTime
+        } else {
+            TimestampType::LogAppendTime
+        }
     }
 
     pub fn is_transactional(&self) -> bool {
@@ -264,8 +280,14 @@ impl<'a> RecordBatch<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BatchError> {
         let header = BatchHeader::parse(bytes)?;
         let want = header.size_bytes();
-        let whole = bytes.get(..want).ok_or(BatchError::TooShort { found: bytes.len(), want })?;
-        Ok(RecordBatch { header, bytes: whole })
+        let whole = bytes.get(..want).ok_or(BatchError::TooShort {
+            found: bytes.len(),
+            want,
+        })?;
+        Ok(RecordBatch {
+            header,
+            bytes: whole,
+        })
     }
 
     pub fn header(&self) -> BatchHeader<'a> {
@@ -284,11 +306,19 @@ impl<'a> RecordBatch<'a> {
     pub fn verify_crc(&self) -> Result<(), BatchError> {
         let found = self.crc();
         let want = checksum(self.bytes);
-        if found == want { Ok(()) } else { Err(BatchError::Crc { found, want }) }
+        if found == want {
+            Ok(())
+        } else {
+            Err(BatchError::Crc { found, want })
+        }
     }
 
     /// The records, borrowed from the batch, or from `scratch` if they have to be decompressed (to at most `decompressed_bytes_max`).
-    pub fn records<'s>(&self, scratch: &'s mut Vec<u8>, decompressed_bytes_max: usize) -> Result<Records<'s>, BatchError>
+    pub fn records<'s>(
+        &self,
+        scratch: &'s mut Vec<u8>,
+        decompressed_bytes_max: usize,
+    ) -> Result<Records<'s>, BatchError>
     where
         'a: 's,
     {
@@ -318,14 +348,31 @@ impl<'a> RecordBatch<'a> {
     /// Walks all records without keeping any: every length is within its record and the batch, offset deltas rise and stay within the
     /// last one, and there are as many records as the header says. Compressed records are decompressed as a stream of at most
     /// `decompressed_bytes_max`, never as a whole. `visit` sees each record's outline.
-    pub fn check_records(&self, decompressed_bytes_max: usize, visit: impl FnMut(RecordOutline)) -> Result<(), BatchError> {
+    pub fn check_records(
+        &self,
+        decompressed_bytes_max: usize,
+        visit: impl FnMut(RecordOutline),
+    ) -> Result<(), BatchError> {
         match self.codec()? {
-            Codec::None => check_records(&self.header, SliceSource { rest: self.payload(), length: self.payload().len() }, visit),
+            Codec::None => check_records(
+                &self.header,
+                SliceSource {
+                    rest: self.payload(),
+                    length: self.payload().len(),
+                },
+                visit,
+            ),
             codec => {
-                let decoder = Decoder::new(codec, self.payload()).map_err(|error| compression::corrupt(codec, &error))?;
+                let decoder = Decoder::new(codec, self.payload())
+                    .map_err(|error| compression::corrupt(codec, &error))?;
                 // One more than allowed: reaching it is the error.
                 let limited = decoder.take(decompressed_bytes_max as u64 + 1);
-                let source = StreamSource { reader: BufReader::with_capacity(16 * 1024, limited), codec, consumed: 0, decompressed_bytes_max };
+                let source = StreamSource {
+                    reader: BufReader::with_capacity(16 * 1024, limited),
+                    codec,
+                    consumed: 0,
+                    decompressed_bytes_max,
+                };
                 check_records(&self.header, source, visit)
             }
         }
@@ -385,7 +432,10 @@ impl<'a> Iterator for Headers<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         // They were walked when the record was read, so nothing fails here.
-        self.remaining = self.remaining.checked_sub(1).filter(|remaining| *remaining >= 0)?;
+        self.remaining = self
+            .remaining
+            .checked_sub(1)
+            .filter(|remaining| *remaining >= 0)?;
         let name = take_bytes(&mut self.rest).ok().flatten()?;
         let value = take_bytes(&mut self.rest).ok()?;
         Some((name, value))
@@ -413,7 +463,10 @@ pub struct Records<'a> {
 impl<'a> Records<'a> {
     fn read(&mut self) -> Result<Record<'a>, BatchError> {
         let length = take_length(&mut self.rest)?.ok_or(invalid("record has a negative length"))?;
-        let (mut body, rest) = self.rest.split_at_checked(length).ok_or(invalid("record is cut"))?;
+        let (mut body, rest) = self
+            .rest
+            .split_at_checked(length)
+            .ok_or(invalid("record is cut"))?;
         self.rest = rest;
         let (_attributes, after) = body.split_first().ok_or(invalid("record is empty"))?;
         body = after;
@@ -429,7 +482,10 @@ impl<'a> Records<'a> {
         if header_count < 0 {
             return Err(invalid("record has a negative number of headers"));
         }
-        let headers = Headers { rest: body, remaining: header_count };
+        let headers = Headers {
+            rest: body,
+            remaining: header_count,
+        };
         for _ in 0..header_count {
             take_bytes(&mut body)?.ok_or(invalid("header has no name"))?;
             take_bytes(&mut body)?;
@@ -439,7 +495,9 @@ impl<'a> Records<'a> {
         }
         Ok(Record {
             offset: self.base_offset.wrapping_add(offset_delta.into()),
-            timestamp: self.log_append_time.unwrap_or(self.base_timestamp.wrapping_add(timestamp_delta)),
+            timestamp: self
+                .log_append_time
+                .unwrap_or(self.base_timestamp.wrapping_add(timestamp_delta)),
             key,
             value,
             headers,
@@ -462,7 +520,9 @@ impl<'a> Iterator for Records<'a> {
             if self.remaining == 0 && self.rest.is_empty() {
                 return None;
             }
-            Err(invalid("batch has more bytes or fewer records than its header says"))
+            Err(invalid(
+                "batch has more bytes or fewer records than its header says",
+            ))
         };
         self.done |= result.is_err();
         Some(result)
@@ -530,9 +590,15 @@ impl StreamSource<'_> {
     fn fill(&mut self) -> Result<&[u8], BatchError> {
         let codec = self.codec;
         if self.consumed > self.decompressed_bytes_max {
-            return Err(CompressionError::TooLong { codec, output_bytes_max: self.decompressed_bytes_max }.into());
+            return Err(CompressionError::TooLong {
+                codec,
+                output_bytes_max: self.decompressed_bytes_max,
+            }
+            .into());
         }
-        self.reader.fill_buf().map_err(|error| compression::corrupt(codec, &error).into())
+        self.reader
+            .fill_buf()
+            .map_err(|error| compression::corrupt(codec, &error).into())
     }
 
     fn consume(&mut self, count: usize) {
@@ -570,7 +636,11 @@ impl Source for StreamSource<'_> {
     }
 }
 
-fn check_records(header: &BatchHeader<'_>, mut source: impl Source, mut visit: impl FnMut(RecordOutline)) -> Result<(), BatchError> {
+fn check_records(
+    header: &BatchHeader<'_>,
+    mut source: impl Source,
+    mut visit: impl FnMut(RecordOutline),
+) -> Result<(), BatchError> {
     if header.record_count() < 0 {
         return Err(invalid("batch has a negative number of records"));
     }
@@ -604,9 +674,19 @@ fn check_records(header: &BatchHeader<'_>, mut source: impl Source, mut visit: i
             return Err(invalid("record's length is not that of its fields"));
         }
         let timestamp = header.base_timestamp().wrapping_add(timestamp_delta);
-        visit(RecordOutline { index, offset_delta, timestamp, has_key: key_length.is_some(), has_value: value_length.is_some() });
+        visit(RecordOutline {
+            index,
+            offset_delta,
+            timestamp,
+            has_key: key_length.is_some(),
+            has_value: value_length.is_some(),
+        });
     }
-    if source.is_at_end()? { Ok(()) } else { Err(invalid("batch has more bytes than its records")) }
+    if source.is_at_end()? {
+        Ok(())
+    } else {
+        Err(invalid("batch has more bytes than its records"))
+    }
 }
 
 #[inline]
@@ -629,7 +709,9 @@ fn source_length(source: &mut impl Source) -> Result<Option<usize>, BatchError> 
 fn length_of(length: i32) -> Result<Option<usize>, BatchError> {
     match length {
         -1 => Ok(None),
-        length => usize::try_from(length).map(Some).map_err(|_| invalid("length is negative")),
+        length => usize::try_from(length)
+            .map(Some)
+            .map_err(|_| invalid("length is negative")),
     }
 }
 
@@ -671,7 +753,9 @@ fn take_length(bytes: &mut &[u8]) -> Result<Option<usize>, BatchError> {
 
 #[inline]
 fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, BatchError> {
-    let Some(length) = take_length(bytes)? else { return Ok(None) };
+    let Some(length) = take_length(bytes)? else {
+        return Ok(None);
+    };
     let (taken, rest) = bytes.split_at_checked(length).ok_or(CUT)?;
     *bytes = rest;
     Ok(Some(taken))
@@ -712,7 +796,9 @@ fn put_bytes(buffer: &mut BytesMut, bytes: Option<&[u8]>) {
 
 #[inline]
 fn bytes_bytes(bytes: Option<&[u8]>) -> usize {
-    bytes.map_or(varlong_bytes(-1), |bytes| varlong_bytes(bytes.len() as i64) + bytes.len())
+    bytes.map_or(varlong_bytes(-1), |bytes| {
+        varlong_bytes(bytes.len() as i64) + bytes.len()
+    })
 }
 
 fn put_at(batch: &mut [u8], at: usize, field: &[u8]) {
@@ -735,7 +821,9 @@ pub(crate) fn set_max_timestamp(batch: &mut [u8], max_timestamp: i64) {
 
 /// Says that all records are from `now_ms`, and sets the CRC anew.
 pub(crate) fn set_log_append_time(batch: &mut [u8], now_ms: i64) {
-    let Ok(header) = BatchHeader::parse(batch) else { return };
+    let Ok(header) = BatchHeader::parse(batch) else {
+        return;
+    };
     let attributes = header.attributes() | LOG_APPEND_TIME_BIT;
     put_at(batch, ATTRIBUTES_AT, &attributes.to_be_bytes());
     set_max_timestamp(batch, now_ms);
@@ -826,7 +914,13 @@ impl Builder {
     }
 
     /// Adds a record: timestamp in milliseconds since the epoch, header names and values in order.
-    pub fn append(&mut self, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&str, Option<&[u8]>)]) {
+    pub fn append(
+        &mut self,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&str, Option<&[u8]>)],
+    ) {
         if self.record_count == 0 {
             self.base_timestamp = timestamp;
             self.max_timestamp = timestamp;
@@ -834,8 +928,10 @@ impl Builder {
         self.max_timestamp = self.max_timestamp.max(timestamp);
         let timestamp_delta = timestamp.wrapping_sub(self.base_timestamp);
         let offset_delta = i64::from(self.record_count);
-        let headers_bytes: usize =
-            headers.iter().map(|(name, value)| bytes_bytes(Some(name.as_bytes())) + bytes_bytes(*value)).sum();
+        let headers_bytes: usize = headers
+            .iter()
+            .map(|(name, value)| bytes_bytes(Some(name.as_bytes())) + bytes_bytes(*value))
+            .sum();
         let length = 1
             + varlong_bytes(timestamp_delta)
             + varlong_bytes(offset_delta)
@@ -878,24 +974,60 @@ impl Builder {
         let mut buffer = self.buffer;
         if self.codec != Codec::None {
             let mut compressed = Vec::new();
-            compression::compress(self.codec, buffer.get(HEADER_BYTES..).unwrap_or_default(), &mut compressed);
+            compression::compress(
+                self.codec,
+                buffer.get(HEADER_BYTES..).unwrap_or_default(),
+                &mut compressed,
+            );
             buffer.truncate(HEADER_BYTES);
             buffer.extend_from_slice(&compressed);
         }
         let length = i32::try_from(buffer.len() - LOG_OVERHEAD_BYTES);
-        assert!(length.is_ok(), "a record batch of {} bytes is longer than its length field can say", buffer.len());
+        assert!(
+            length.is_ok(),
+            "a record batch of {} bytes is longer than its length field can say",
+            buffer.len()
+        );
         let attributes = self.attributes | i16::from(self.codec.id());
-        put_at(&mut buffer, LENGTH_AT, &length.unwrap_or(i32::MAX).to_be_bytes());
+        put_at(
+            &mut buffer,
+            LENGTH_AT,
+            &length.unwrap_or(i32::MAX).to_be_bytes(),
+        );
         set_place(&mut buffer, self.base_offset, -1);
         put_at(&mut buffer, MAGIC_AT, &[2]);
         put_at(&mut buffer, ATTRIBUTES_AT, &attributes.to_be_bytes());
-        put_at(&mut buffer, LAST_OFFSET_DELTA_AT, &(self.record_count - 1).to_be_bytes());
-        put_at(&mut buffer, BASE_TIMESTAMP_AT, &self.base_timestamp.to_be_bytes());
-        put_at(&mut buffer, MAX_TIMESTAMP_AT, &self.max_timestamp.to_be_bytes());
+        put_at(
+            &mut buffer,
+            LAST_OFFSET_DELTA_AT,
+            &(self.record_count - 1).to_be_bytes(),
+        );
+        put_at(
+            &mut buffer,
+            BASE_TIMESTAMP_AT,
+            &self.base_timestamp.to_be_bytes(),
+        );
+        put_at(
+            &mut buffer,
+            MAX_TIMESTAMP_AT,
+            &self.max_timestamp.to_be_bytes(),
+        );
         put_at(&mut buffer, PRODUCER_ID_AT, &self.producer_id.to_be_bytes());
-        put_at(&mut buffer, PRODUCER_EPOCH_AT, &self.producer_epoch.to_be_bytes());
-        put_at(&mut buffer, BASE_SEQUENCE_AT, &self.base_sequence.to_be_bytes());
-        put_at(&mut buffer, RECORD_COUNT_AT, &self.record_count.to_be_bytes());
+        put_at(
+            &mut buffer,
+            PRODUCER_EPOCH_AT,
+            &self.producer_epoch.to_be_bytes(),
+        );
+        put_at(
+            &mut buffer,
+            BASE_SEQUENCE_AT,
+            &self.base_sequence.to_be_bytes(),
+        );
+        put_at(
+            &mut buffer,
+            RECORD_COUNT_AT,
+            &self.record_count.to_be_bytes(),
+        );
         set_crc(&mut buffer);
         buffer
     }

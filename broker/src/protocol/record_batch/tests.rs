@@ -10,13 +10,21 @@ type OwnedRecord = (i64, Option<Bytes>, Option<Bytes>, Vec<OwnedHeader>);
 
 fn record() -> impl Strategy<Value = OwnedRecord> {
     let bytes = || prop::option::of(prop::collection::vec(any::<u8>(), 0..200));
-    (any::<i64>(), bytes(), bytes(), prop::collection::vec(("[a-zé]{0,9}", bytes()), 0..4))
+    (
+        any::<i64>(),
+        bytes(),
+        bytes(),
+        prop::collection::vec(("[a-zé]{0,9}", bytes()), 0..4),
+    )
 }
 
 fn build(records: &[OwnedRecord], builder: Builder) -> BytesMut {
     let mut builder = builder;
     for (timestamp, key, value, headers) in records {
-        let headers: Vec<(&str, Option<&[u8]>)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+        let headers: Vec<(&str, Option<&[u8]>)> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_deref()))
+            .collect();
         builder.append(*timestamp, key.as_deref(), value.as_deref(), &headers);
     }
     builder.build()
@@ -61,7 +69,7 @@ proptest! {
                 (record.timestamp, record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec), headers)
             })
             .collect();
-        prop_assert_eq!(read, records.clone());
+        prop_assert_eq!(&read, &records);
         let mut outlines = Vec::new();
         batch.check_records(DECOMPRESSED_BYTES_MAX, |outline| outlines.push(outline)).unwrap();
         prop_assert_eq!(outlines.len(), records.len());
@@ -126,7 +134,11 @@ proptest! {
 fn read_all(bytes: &[u8]) {
     for batch in batches(bytes) {
         let _ = batch.verify_crc();
-        let _ = (batch.last_offset(), batch.last_sequence(), batch.timestamp_type());
+        let _ = (
+            batch.last_offset(),
+            batch.last_sequence(),
+            batch.timestamp_type(),
+        );
         let _ = batch.check_records(1 << 20, |_| ());
         let mut scratch = Vec::new();
         if let Ok(records) = batch.records(&mut scratch, 1 << 20) {
@@ -143,7 +155,10 @@ fn a_batch_of_java_s_producer_reads() {
     let mut builder = Builder::new();
     builder.append(1_700_000_000_000, None, Some(b"hello"), &[]);
     let bytes = builder.build();
-    let hex: String = bytes[HEADER_BYTES..].iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = bytes[HEADER_BYTES..]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     // length 11 (zigzag 16), attributes, timestamp delta, offset delta, key -1, value length 5, "hello", no headers.
     assert_eq!(hex, "16000000010a68656c6c6f00");
     assert_eq!(bytes.len(), 61 + 12);
@@ -168,7 +183,11 @@ fn log_append_time_is_every_record_s_time() {
     batch.verify_crc().unwrap();
     assert_eq!(batch.timestamp_type(), TimestampType::LogAppendTime);
     let mut scratch = Vec::new();
-    let times: Vec<i64> = batch.records(&mut scratch, 0).unwrap().map(|record| record.unwrap().timestamp).collect();
+    let times: Vec<i64> = batch
+        .records(&mut scratch, 0)
+        .unwrap()
+        .map(|record| record.unwrap().timestamp)
+        .collect();
     assert_eq!(times, [77, 77]);
 }
 
@@ -184,7 +203,13 @@ fn a_false_record_count_is_an_error_both_ways() {
         let batch = RecordBatch::parse(&bytes).unwrap();
         assert!(batch.check_records(0, |_| ()).is_err(), "{count}");
         let mut scratch = Vec::new();
-        assert!(batch.records(&mut scratch, 0).unwrap().any(|record| record.is_err()), "{count}");
+        assert!(
+            batch
+                .records(&mut scratch, 0)
+                .unwrap()
+                .any(|record| record.is_err()),
+            "{count}"
+        );
     }
 }
 
@@ -202,6 +227,9 @@ fn a_compressed_bomb_is_refused_without_being_held() {
     let bytes = builder.build();
     assert!(bytes.len() < 4096);
     let batch = RecordBatch::parse(&bytes).unwrap();
-    assert!(matches!(batch.check_records(1 << 20, |_| ()), Err(BatchError::Compression(CompressionError::TooLong { .. }))));
+    assert!(matches!(
+        batch.check_records(1 << 20, |_| ()),
+        Err(BatchError::Compression(CompressionError::TooLong { .. }))
+    ));
     batch.check_records(5 << 20, |_| ()).unwrap();
 }
