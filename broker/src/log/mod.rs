@@ -243,20 +243,19 @@ impl Log {
         self.in_flight = Some(unsynced.clone());
         let mut files = unsynced.files;
         files.extend(self.active.file.clone().filter(|_| unsynced.active));
+        let leader_epochs = unsynced.leader_epochs.then(|| {
+            let path = self.dir.join(leader_epochs::FILE);
+            (path, self.leader_epochs.encode())
+        });
         let mut dirs = Vec::new();
-        dirs.extend(unsynced.dir.then(|| self.dir.clone()));
+        // Replacing the checkpoint syncs the directory.
+        dirs.extend((unsynced.dir && leader_epochs.is_none()).then(|| self.dir.clone()));
         dirs.extend(
             self.dir
                 .parent()
                 .filter(|_| unsynced.parent_dir)
                 .map(Path::to_owned),
         );
-        let leader_epochs = unsynced.leader_epochs.then(|| {
-            (
-                self.dir.join(leader_epochs::FILE),
-                self.leader_epochs.encode(),
-            )
-        });
         Some(SyncJob {
             disk: Arc::clone(&self.disk),
             files,

@@ -37,8 +37,10 @@ use crate::log::tail::Tail;
 use crate::log::time_index::TimeEntry;
 use crate::log::{Log, LogError, OpenOptions, Unsynced, disk_error, write_small};
 
-/// Bytes read at once by a walk.
+/// Bytes read at once where batches are verified.
 const WALK_BYTES: usize = 256 * 1024;
+/// Bytes read at once where only headers are looked at: the records of all but small batches are skipped.
+const HEADER_WALK_BYTES: usize = 4 * 1024;
 
 /// What opening a log found and repaired.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -555,7 +557,7 @@ impl<'a> Walk<'a> {
             self.recovery_point
         };
         let path = rebuilt.path.clone();
-        let mut scanner = BatchScanner::new(file.as_ref(), 0, len_bytes, WALK_BYTES);
+        let mut scanner = BatchScanner::new(file.as_ref(), 0, len_bytes, HEADER_WALK_BYTES);
         let bad = loop {
             match self
                 .next_good(&mut scanner, base_offset, verify_from)
@@ -623,6 +625,7 @@ impl<'a> Walk<'a> {
             });
         }
         if facts.last_offset >= verify_from {
+            scanner.set_window_bytes(WALK_BYTES);
             scanner.go_to(position);
             match scanner.next_batch()? {
                 Scan::End => return Ok(Scan::End),

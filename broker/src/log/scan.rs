@@ -47,6 +47,11 @@ impl<'a> BatchScanner<'a> {
         }
     }
 
+    /// How much is read at a time from now on: little where records are skipped, much where they are read.
+    pub fn set_window_bytes(&mut self, window_bytes: usize) {
+        self.window_bytes = window_bytes;
+    }
+
     /// Where the next batch starts.
     pub fn position(&self) -> u64 {
         self.position

@@ -192,15 +192,17 @@ impl ActiveSegment {
         }
     }
 
-    /// Completes the index files, the time index with the segment's highest timestamp. Returns all handles, for a sync. May be repeated.
+    /// Completes the index files, the time index with the segment's highest timestamp. Returns the handles that a sync needs. May be repeated.
     pub(super) fn finish(&mut self, disk: &dyn Disk) -> io::Result<Vec<Arc<dyn DiskFile>>> {
         self.note_time(disk);
         let (file, _) = self.open(disk)?;
-        Ok(vec![
-            file,
-            self.offset_index.write_all(disk)?,
-            self.time_index.write_all(disk)?,
-        ])
+        let offset_index = self.offset_index.write_all(disk)?;
+        let time_index = self.time_index.write_all(disk)?;
+        let mut files = vec![file];
+        // An empty index has nothing to sync but its name.
+        files.extend(Some(offset_index).filter(|_| self.offset_index.size_bytes() > 0));
+        files.extend(Some(time_index).filter(|_| self.time_index.size_bytes() > 0));
+        Ok(files)
     }
 
     /// The segment as it is after `finish`, when the next one starts at `end_offset`.
