@@ -37,7 +37,7 @@ type Reply = Box<dyn FnOnce(Result<AdminResponse, ClientError>) + Send>;
 
 enum Job {
     Request { request: AdminRequest, patience: Duration, reply: Reply },
-    Claim(claim::ClaimTask),
+    Claim(Box<claim::ClaimTask>),
 }
 
 /// Sends requests to the thread that performs them. The thread ends when the last clone is dropped.
@@ -76,7 +76,7 @@ impl WireClient {
     pub(super) fn claim(&self, group: &str, instance_id: &str, topics: &[String]) -> WireClaim {
         let (claim, task) = WireClaim::new(self.clone(), self.bootstrap.to_vec(), group, instance_id, topics);
         // When the thread is gone the task is dropped here, which the claim reports.
-        let _ = self.jobs.send(Job::Claim(task));
+        let _ = self.jobs.send(Job::Claim(Box::new(task)));
         claim
     }
 }

@@ -56,14 +56,11 @@ pub(super) async fn execute(brokers: &Brokers, request: AdminRequest, patience: 
     let mut backoff = RETRY_BACKOFF_MIN;
     loop {
         let left = patience.saturating_sub(start.elapsed());
-        let outcome = match tokio::time::timeout(left, attempt(brokers, &request)).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                return Err(ClientError::new(
-                    ClientErrorKind::Retriable,
-                    format_args!("cluster {}: {} not answered within {patience:?}", brokers.bootstrap(), name(&request)),
-                ));
-            }
+        let Ok(outcome) = tokio::time::timeout(left, attempt(brokers, &request)).await else {
+            return Err(ClientError::new(
+                ClientErrorKind::Retriable,
+                format_args!("cluster {}: {} not answered within {patience:?}", brokers.bootstrap(), name(&request)),
+            ));
         };
         let again = match &outcome {
             Ok(response) => deserves_retry(response, start.elapsed()),
