@@ -148,11 +148,22 @@ pub(crate) struct Core {
 }
 
 /// Wakes the thread that calls `step` when a deadline earlier than the one it sleeps for appears.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Timer {
     /// Set when deadlines have changed, or the thread has to stop.
     kicked: Mutex<bool>,
     changed: Condvar,
+    /// What the thread sleeps for; the end of time while it is not asleep, so that whatever appears then makes it look again.
+    asleep_until_ms: AtomicI64,
+}
+
+/// The wall clock may jump: the timer looks at it this often.
+const TIMER_SLEEP_MAX: Duration = Duration::from_secs(10);
+
+impl Default for Timer {
+    fn default() -> Self {
+        Self { kicked: Mutex::new(false), changed: Condvar::new(), asleep_until_ms: AtomicI64::new(i64::MAX) }
+    }
 }
 
 impl Timer {
@@ -161,11 +172,14 @@ impl Timer {
         self.changed.notify_all();
     }
 
-    fn sleep(&self, for_ms: i64) {
+    /// Sleeps until the deadline, or until it is kicked.
+    fn sleep(&self, now_ms: i64, deadline_ms: i64) {
         let mut kicked = self.kicked.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = Duration::from_millis(u64::try_from(for_ms).unwrap_or(0));
+        let time = Duration::from_millis(u64::try_from(deadline_ms - now_ms).unwrap_or(0)).min(TIMER_SLEEP_MAX);
         if !*kicked && !time.is_zero() {
+            self.asleep_until_ms.store(deadline_ms, Ordering::SeqCst);
             kicked = self.changed.wait_timeout(kicked, time).unwrap_or_else(PoisonError::into_inner).0;
+            self.asleep_until_ms.store(i64::MAX, Ordering::SeqCst);
         }
         *kicked = false;
     }
@@ -458,9 +472,14 @@ impl Core {
         log_config(overrides, &self.config.topic_defaults)
     }
 
-    /// A deadline may be earlier than the one that `step` was told to come back for.
+    /// Deadlines have changed, nobody knows how: `step` has to look again.
     pub(crate) fn deadlines_changed(&self) {
-        if self.config.drive == Drive::Threads {
+        self.timer.kick();
+    }
+
+    /// There is a deadline: if it is earlier than what the timer sleeps for, it has to look again.
+    pub(crate) fn deadline_at(&self, deadline_ms: i64) {
+        if deadline_ms < self.timer.asleep_until_ms.load(Ordering::SeqCst) {
             self.timer.kick();
         }
     }
@@ -475,10 +494,16 @@ impl Core {
         }
         if self.next_checkpoint_ms.load(Ordering::Acquire) <= now_ms {
             if self.config.flush == crate::config::Flush::Os {
+                // Nobody waits for it, but files that were rolled stay open until they are synced, and recovery is shorter.
                 for partition in self.all_partitions() {
                     partition.mark_dirty();
                 }
-                self.dirty.flush_round();
+                if self.config.drive == Drive::Manual {
+                    self.dirty.flush_round();
+                }
+            }
+            for partition in self.all_partitions() {
+                partition.release_tail_if_idle();
             }
             if let Err(error) = self.write_checkpoints() {
                 tracing::error!(%error, "checkpoints not written");
@@ -620,7 +645,7 @@ impl Threads {
             Box::new(move || {
                 while !stop.load(Ordering::Acquire) {
                     let next_ms = stepped.step();
-                    stepped.timer.sleep((next_ms - stepped.now_ms()).clamp(0, 60_000));
+                    stepped.timer.sleep(stepped.now_ms(), next_ms);
                 }
             }),
         )?;

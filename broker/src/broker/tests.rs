@@ -469,6 +469,50 @@ fn an_offset_is_not_told_before_it_is_on_disk() {
 }
 
 #[test]
+fn a_commit_that_does_not_fit_into_a_batch_is_refused_so() {
+    let fixture = Fixture::new();
+    fixture.create("t", 20_000);
+    let mut request = commit_request("g", "t", 0);
+    let one = request.topics[0].partitions[0].clone();
+    request.topics[0].partitions = (0..20_000).map(|index| {
+        let mut partition = one.clone();
+        partition.partition_index = index;
+        partition.committed_metadata = Some("x".repeat(40).into());
+        partition
+    }).collect();
+    let response = fixture.broker().call(request).unwrap();
+    assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::InvalidCommitOffsetSize.code());
+    assert_eq!(fixture.committed("g", "t"), -1);
+}
+
+#[test]
+fn a_group_that_nobody_came_to_is_forgotten() {
+    let fixture = Fixture::new();
+    let join = message!(wire::JoinGroupRequest {
+        group_id: "g".into(), session_timeout_ms: 10_000, rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".into(), protocols: vec![
+            message!(wire::join_group_request::JoinGroupRequestProtocol { name: "range".into() })] });
+    assert_eq!(fixture.broker().call(join).unwrap().error_code, ErrorCode::MemberIdRequired.code());
+    assert_eq!(fixture.broker().call(wire::ListGroupsRequest::default()).unwrap().groups.len(), 1);
+    fixture.clock.advance(10_000);
+    fixture.broker().step();
+    assert!(fixture.broker().call(wire::ListGroupsRequest::default()).unwrap().groups.is_empty());
+}
+
+#[test]
+fn a_fetch_that_names_a_partition_often_watches_it_once() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1);
+    let mut request = fetch_request("t", 0, 1, 500);
+    let one = request.topics[0].partitions[0].clone();
+    request.topics[0].partitions = vec![one; 50_000];
+    let answer = fixture.submit(request);
+    fixture.broker().partition("t", 0).unwrap().append(batch(&["a"]), NOW_MS).unwrap();
+    fixture.broker().flush_once();
+    assert_eq!(fetched(answer.try_recv().unwrap()).high_watermark, 1);
+}
+
+#[test]
 fn a_deleted_group_takes_its_offsets_along() {
     let mut fixture = Fixture::new();
     fixture.create("t", 1);

@@ -23,6 +23,7 @@ pub(super) fn of_group(error: GroupError) -> ErrorCode {
         GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
         GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
         GroupError::InvalidRequest => ErrorCode::InvalidRequest,
+        GroupError::OffsetsTooLarge => ErrorCode::InvalidCommitOffsetSize,
     }
 }
 

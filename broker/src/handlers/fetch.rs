@@ -51,10 +51,11 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, mut request: Fe
     }
     let watched: Vec<_> =
         topics.iter().flat_map(|topic| &topic.partitions).filter_map(|wanted| wanted.partition.as_ref().ok().cloned()).collect();
+    let deadline_ms = core.now_ms().saturating_add(wait_ms);
     let mut answer = Some(answer);
-    let earliest = core.waiting.add(
-        core.now_ms().saturating_add(wait_ms),
-        &watched,
+    core.waiting.add(
+        deadline_ms,
+        watched,
         Box::new(move |attempt| {
             let found = read(&topics, bytes_max, isolation);
             if attempt == Attempt::Event && found.size_bytes < bytes_min && !found.has_error {
@@ -66,9 +67,7 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, mut request: Fe
             true
         }),
     );
-    if earliest {
-        core.deadlines_changed();
-    }
+    core.deadline_at(deadline_ms);
 }
 
 fn find(core: &Core, context: &RequestContext, mut topic: fetch_request::FetchTopic) -> WantedTopic {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kafka_wire::join_group_response::JoinGroupResponseMember;
 use kafka_wire::{JoinGroupRequest, JoinGroupResponse};
 
@@ -28,7 +29,12 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: JoinGr
         session_timeout_ms: request.session_timeout_ms,
         rebalance_timeout_ms: if request.rebalance_timeout_ms < 0 { request.session_timeout_ms } else { request.rebalance_timeout_ms },
         protocol_type: request.protocol_type.into_string(),
-        protocols: request.protocols.into_iter().map(|protocol| (protocol.name.into_string(), protocol.metadata)).collect(),
+        // Copied: what a group keeps must not hold the frame it came in.
+        protocols: request
+            .protocols
+            .iter()
+            .map(|protocol| (protocol.name.as_str().to_owned(), Bytes::copy_from_slice(&protocol.metadata)))
+            .collect(),
         member_id_required: context.member_id_required,
     };
     core.groups.join(

@@ -76,9 +76,9 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Produc
     let deadline_ms = now_ms.saturating_add(i64::from(request.timeout_ms.max(0)));
     let watched: Vec<_> = unacknowledged.iter().map(|batch| batch.of.clone()).collect();
     let mut answer = Some(answer);
-    let earliest = core.waiting.add(
+    core.waiting.add(
         deadline_ms,
-        &watched,
+        watched,
         Box::new(move |attempt| {
             let open = |batch: &Unacknowledged| batch.of.high_watermark() < batch.end_offset && !batch.of.has_failed();
             if attempt == Attempt::Event && unacknowledged.iter().any(open) {
@@ -102,9 +102,7 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Produc
             true
         }),
     );
-    if earliest {
-        core.deadlines_changed();
-    }
+    core.deadline_at(deadline_ms);
 }
 
 type Outcome = Result<(Arc<Partition>, PartitionProduceResponse, i64), PartitionProduceResponse>;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use kafka_wire::{SyncGroupRequest, SyncGroupResponse};
 
 use super::errors;
@@ -19,7 +20,12 @@ pub(super) fn handle(core: &Arc<Core>, request: SyncGroupRequest, answer: Answer
         },
         protocol_type: request.protocol_type.map(|name| name.into_string()),
         protocol: request.protocol_name.map(|name| name.into_string()),
-        assignments: request.assignments.into_iter().map(|of| (of.member_id.into_string(), of.assignment)).collect(),
+        // Copied: what a group keeps must not hold the frame it came in.
+        assignments: request
+            .assignments
+            .iter()
+            .map(|of| (of.member_id.as_str().to_owned(), Bytes::copy_from_slice(&of.assignment)))
+            .collect(),
     };
     core.groups.sync(
         core,

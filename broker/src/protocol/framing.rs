@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::{FrameError, api, be_i16, be_i32};
 
 /// Largest frame of a request other than Produce.
-pub const SMALL_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const SMALL_FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Least and most room made for the next read.
 const READ_BYTES_MIN: usize = 8 * 1024;

@@ -155,6 +155,9 @@ fn limits(frame_bytes: usize) -> DecodeLimits {
     // Nothing inside a frame can be longer than the frame, which is bounded already.
     limits.max_frame_bytes = frame_bytes;
     limits.max_bytes_bytes = frame_bytes;
+    // An element of two bytes can become a hundred in memory, so their number is bounded too: no list of ours is longer than a topic
+    // has partitions.
+    limits.max_array_elements = crate::metadata::PARTITIONS_MAX as usize;
     limits
 }
 

@@ -91,6 +91,8 @@ pub struct Partition {
     is_dirty: AtomicBool,
     /// A sync failed, or the partition is gone: nothing more will be acknowledged.
     failed: AtomicBool,
+    /// Log end offset when it was last asked whether the partition is idle.
+    idle_since_offset: AtomicI64,
 }
 
 impl Partition {
@@ -119,6 +121,7 @@ impl Partition {
             dirty,
             is_dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            idle_since_offset: AtomicI64::new(-1),
         }
     }
 
@@ -313,6 +316,16 @@ impl Partition {
     /// Recovery point and log start offset, for the checkpoints; `None` when gone.
     pub(crate) fn checkpoint(&self) -> Option<(i64, i64)> {
         self.lock().as_ref().map(|log| (log.flushed_offset(), log.log_start_offset()))
+    }
+
+    /// Drops the record bytes that are kept for readers at the tail, if nothing was written since the last call.
+    pub(crate) fn release_tail_if_idle(&self) {
+        if let Some(log) = self.lock().as_mut() {
+            let end = log.log_end_offset();
+            if self.idle_since_offset.swap(end, Ordering::AcqRel) == end {
+                log.release_tail();
+            }
+        }
     }
 
     /// Takes the log out: what comes after finds the partition gone.

@@ -54,13 +54,11 @@ impl fmt::Debug for Waiting {
 }
 
 impl Waiting {
-    /// Adds a wait on these partitions. Returns whether its deadline is now the earliest of all, so that a driver has to look again.
-    pub(crate) fn add<'a>(
-        self: &Arc<Self>,
-        deadline_ms: i64,
-        partitions: impl IntoIterator<Item = &'a Arc<Partition>>,
-        condition: Condition,
-    ) -> bool {
+    /// Adds a wait on these partitions. The caller tells whoever calls `expire` of the deadline.
+    pub(crate) fn add(self: &Arc<Self>, deadline_ms: i64, mut partitions: Vec<Arc<Partition>>, condition: Condition) {
+        // A request may name a partition as often as it likes; one watch is enough.
+        partitions.sort_unstable_by_key(Arc::as_ptr);
+        partitions.dedup_by(|left, right| Arc::ptr_eq(left, right));
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (deadline_ms, inner.next_id);
         inner.next_id += 1;
@@ -71,7 +69,6 @@ impl Waiting {
         });
         let closed = inner.closed;
         inner.waits.insert(key, wait.clone());
-        let earliest = inner.waits.first_key_value().is_some_and(|(first, _)| *first == key);
         drop(inner);
         for partition in partitions {
             let weak = Arc::downgrade(&wait);
@@ -89,7 +86,6 @@ impl Waiting {
         }
         // What came before the watches were there.
         wait.attempt(if closed { Attempt::Last } else { Attempt::Event });
-        earliest
     }
 
     /// Ends every wait whose deadline has passed.
@@ -163,7 +159,7 @@ mod tests {
     fn a_wait_whose_condition_holds_is_done_at_once() {
         let waiting = Arc::new(Waiting::default());
         let (condition, events, lasts) = recorder(Attempt::Event);
-        waiting.add(100, [], condition);
+        waiting.add(100, Vec::new(), condition);
         waiting.expire(1000);
         assert_eq!((events.load(Ordering::SeqCst), lasts.load(Ordering::SeqCst)), (1, 0));
         assert_eq!(waiting.next_deadline_ms(), None);
@@ -173,7 +169,7 @@ mod tests {
     fn a_wait_ends_when_its_deadline_has_passed_and_not_before() {
         let waiting = Arc::new(Waiting::default());
         let (condition, _, lasts) = recorder(Attempt::Last);
-        assert!(waiting.add(100, [], condition));
+        waiting.add(100, Vec::new(), condition);
         waiting.expire(99);
         assert_eq!((lasts.load(Ordering::SeqCst), waiting.next_deadline_ms()), (0, Some(100)));
         waiting.expire(100);
@@ -184,10 +180,10 @@ mod tests {
     fn closing_ends_waits_and_lets_none_begin() {
         let waiting = Arc::new(Waiting::default());
         let (condition, _, lasts) = recorder(Attempt::Last);
-        waiting.add(100, [], condition);
+        waiting.add(100, Vec::new(), condition);
         waiting.close();
         let (condition, _, late) = recorder(Attempt::Last);
-        waiting.add(100, [], condition);
+        waiting.add(100, Vec::new(), condition);
         assert_eq!((lasts.load(Ordering::SeqCst), late.load(Ordering::SeqCst)), (1, 1));
     }
 }

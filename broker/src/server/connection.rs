@@ -119,14 +119,16 @@ async fn read_requests(
                     }
                     let (answer, answered) = oneshot::channel();
                     let reply = incoming.reply;
-                    on_this_thread(|| {
+                    let may_touch_disk = may_touch_disk(&incoming.request);
+                    let submit = || {
                         broker.submit(
                             &incoming.context,
                             incoming.request,
                             // The connection may be gone by then.
                             Box::new(move |response| drop(answer.send(response))),
                         );
-                    });
+                    };
+                    if may_touch_disk { on_this_thread(submit) } else { submit() }
                     Pending::Response(reply, answered)
                 }
             };
@@ -152,6 +154,23 @@ async fn read_requests(
             Ok(Ok(_)) => {}
         }
     }
+}
+
+/// What is answered from memory needs no care; everything else reads, writes or syncs.
+fn may_touch_disk(request: &Request) -> bool {
+    !matches!(
+        request,
+        Request::ApiVersions(_)
+            | Request::Heartbeat(_)
+            | Request::OffsetFetch(_)
+            | Request::ListGroups(_)
+            | Request::DescribeGroups(_)
+            | Request::DescribeCluster(_)
+            | Request::DescribeConfigs(_)
+            | Request::DescribeTopicPartitions(_)
+            | Request::ListPartitionReassignments(_)
+            | Request::OffsetForLeaderEpoch(_)
+    )
 }
 
 /// Runs what may touch the disk; on a runtime with several threads the others take over meanwhile.

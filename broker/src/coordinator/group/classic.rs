@@ -753,6 +753,11 @@ impl ClassicGroup {
         self.members.values().filter_map(Member::expires_ms).chain(join).chain(sync).chain(pending).min()
     }
 
+    /// Whether the group has had no generation and expects nobody.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.state == State::Empty && self.generation == 0 && self.members.is_empty() && self.pending.is_empty()
+    }
+
     /// Ends every wait with this error: the group is removed, or the coordinator stops.
     pub(crate) fn fail_all(&mut self, error: GroupError, now_ms: i64) -> Vec<Effect> {
         let mut effects = Vec::new();

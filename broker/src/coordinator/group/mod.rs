@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::broker::Core;
-use crate::log::AppendOrigin;
+use crate::log::{AppendError, AppendOrigin};
 use crate::protocol::record_batch::{self, Builder};
-use crate::replica::{Isolation, Partition, Wake};
+use crate::replica::{Isolation, Partition, PartitionError, Wake};
 
 pub(crate) mod classic;
 pub(crate) mod offsets;
@@ -57,6 +57,8 @@ pub enum GroupError {
     SubscribedToTopic,
     #[error("the request is not valid")]
     InvalidRequest,
+    #[error("the offsets do not fit into one batch")]
+    OffsetsTooLarge,
 }
 
 /// Longest instance id, as Kafka has it.
@@ -174,7 +176,7 @@ impl GroupCoordinator {
     }
 
     /// Replays a partition of the offsets topic, at start.
-    pub(crate) fn load(&self, partition: &Partition, now_ms: i64) -> Result<(), crate::replica::PartitionError> {
+    pub(crate) fn load(&self, partition: &Partition, now_ms: i64) -> Result<(), PartitionError> {
         let mut offset = partition.log_start_offset().max(0);
         let mut scratch = Vec::new();
         let mut metadata: HashMap<String, GroupMetadata> = HashMap::new();
@@ -190,9 +192,9 @@ impl GroupCoordinator {
                     if batch.is_control() {
                         continue;
                     }
-                    let records = batch.records(&mut scratch, RECORDS_BYTES_MAX).map_err(crate::log::AppendError::Corrupt)?;
+                    let records = batch.records(&mut scratch, RECORDS_BYTES_MAX).map_err(AppendError::Corrupt)?;
                     for record in records {
-                        let record = record.map_err(crate::log::AppendError::Corrupt)?;
+                        let record = record.map_err(AppendError::Corrupt)?;
                         let Some(key) = record.key else { continue };
                         match GroupRecord::decode(key, record.value) {
                             Ok(GroupRecord::GroupMetadata { group, value: Some(value) }) => {
@@ -500,6 +502,11 @@ impl GroupCoordinator {
         for group in due {
             let effects = state.groups.get_mut(&group).map(|live| live.expire(&self.rules, now_ms)).unwrap_or_default();
             state.perform(core, &group, effects, &mut after);
+            // Somebody asked to join once and never came: nothing of it is durable, and nothing is left.
+            let unused = state.groups.get(&group).is_some_and(ClassicGroup::is_unused);
+            if unused && state.offsets.group(&group).is_none() {
+                state.groups.remove(&group);
+            }
         }
         drop(state);
         after.run();
@@ -581,6 +588,7 @@ impl Groups {
     /// Appends records to the group's partition and queues what follows from it.
     fn write(&mut self, core: &Arc<Core>, group: &str, records: Vec<GroupRecord>, then: Then, after: &mut After) {
         let now_ms = core.now_ms();
+        let mut error = GroupError::CoordinatorNotAvailable;
         let appended = core.offsets_partition(group).and_then(|partition| {
             let mut builder = Builder::new();
             for record in &records {
@@ -589,7 +597,12 @@ impl Groups {
             }
             let (appended, wake) = partition
                 .append_quietly(builder.build(), AppendOrigin::Coordinator, now_ms)
-                .inspect_err(|error| tracing::error!(group, %error, "group records not written"))
+                .inspect_err(|reason| {
+                    tracing::error!(group, %reason, "group records not written");
+                    if matches!(reason, PartitionError::Append(AppendError::TooLarge { .. })) {
+                        error = GroupError::OffsetsTooLarge;
+                    }
+                })
                 .ok()?;
             Some((partition, appended, wake))
         });
@@ -604,7 +617,7 @@ impl Groups {
             }
             None => match then {
                 Then::Nothing => {}
-                Then::Answer(reply) => after.call(move || reply(Err(GroupError::CoordinatorNotAvailable))),
+                Then::Answer(reply) => after.call(move || reply(Err(error))),
                 Then::Persisted(group, metadata) => after.call(move || core.groups.not_persisted(&core, &group, &metadata)),
             },
         }
