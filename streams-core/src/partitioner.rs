@@ -31,6 +31,13 @@ pub fn partition_of(key: &[u8], partitions: i32) -> i32 {
     (murmur2(key) & 0x7fff_ffff) as i32 % partitions.max(1)
 }
 
+/// As [`partition_of`], without the last `unpartitioned_bytes` of the key: see
+/// [`Serializer::unpartitioned_bytes`](crate::serde::Serializer::unpartitioned_bytes).
+pub(crate) fn partition_of_key(key: &[u8], unpartitioned_bytes: usize, partitions: i32) -> i32 {
+    let hashed = key.len().saturating_sub(unpartitioned_bytes);
+    partition_of(key.get(..hashed).unwrap_or(key), partitions)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +54,15 @@ mod tests {
         ] {
             assert_eq!(murmur2(key.as_bytes()) as i32, expected, "{key}");
         }
+    }
+
+    #[test]
+    fn all_windows_of_a_key_are_in_the_partition_of_the_key() {
+        for start in 0..100u64 {
+            let key = [b"foobar".as_slice(), &start.to_be_bytes()].concat();
+            assert_eq!(partition_of_key(&key, 8, 16), partition_of(b"foobar", 16));
+        }
+        assert_eq!(partition_of_key(b"foobar", 0, 16), partition_of(b"foobar", 16));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::client::{
 };
 use crate::clock::{Clock, SystemClock};
 use crate::error::StreamsError;
-use crate::partitioner::partition_of;
+use crate::partitioner::partition_of_key;
 use crate::record::Record;
 use crate::serde::{Payload, SharedSerde};
 use crate::topology::{Consumed, Partitions, Produced};
@@ -166,7 +166,7 @@ impl<K: 'static, V: 'static> TopicWriter<K, V> {
         let partition = match chosen {
             Some(Partitions::One(partition)) => partition,
             Some(Partitions::Many(_)) => return Err(StreamsError::Other(format!("the partitioner for topic {} chose several partitions; a TopicWriter writes to one", self.topic))),
-            _ if key_present => partition_of(&self.key, self.partitions),
+            _ if key_present => partition_of_key(&self.key, self.produced.key.unpartitioned_bytes(), self.partitions),
             _ => {
                 self.next_unkeyed = (self.next_unkeyed + 1) % self.partitions;
                 self.next_unkeyed

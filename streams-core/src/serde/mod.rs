@@ -94,6 +94,12 @@ pub trait Serializer<T>: Send + Sync + 'static {
     fn is_null(&self, _value: &T) -> bool {
         false
     }
+
+    /// How many bytes at the end of a key do not choose its partition: the window of a windowed key, so that all windows of a key are in
+    /// the partition of the key (Kafka's `WindowedStreamPartitioner`).
+    fn unpartitioned_bytes(&self) -> usize {
+        0
+    }
 }
 
 /// Reads values of type `T`.

@@ -16,6 +16,10 @@ impl<T, S: Serializer<T>> Serializer<Option<T>> for Nullable<S> {
     fn is_null(&self, value: &Option<T>) -> bool {
         value.as_ref().is_none_or(|value| self.0.is_null(value))
     }
+
+    fn unpartitioned_bytes(&self) -> usize {
+        self.0.unpartitioned_bytes()
+    }
 }
 
 impl<T, S: Deserializer<T>> Deserializer<Option<T>> for Nullable<S> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Deserializer, Payload, SerdeError, Serializer, SharedSerde};
+use super::{Deserializer, HasSerde, Payload, SerdeError, Serializer, SharedSerde, default_serde};
 
 /// How many bytes follow the key.
 const START_BYTES: usize = 8;
@@ -65,6 +65,17 @@ impl<K> TimeWindowed<K> {
     }
 }
 
+/// Windows whose size is not known: they are written as any, and read with the end of time as their end, as Kafka Streams does.
+impl<K: HasSerde> Default for TimeWindowed<K> {
+    fn default() -> Self {
+        Self::new(default_serde(), i64::MAX)
+    }
+}
+
+impl<K: HasSerde> HasSerde for Windowed<K> {
+    type Serde = TimeWindowed<K>;
+}
+
 impl<K: 'static> Serializer<Windowed<K>> for TimeWindowed<K> {
     fn serialize(&self, topic: &str, value: &Windowed<K>, out: &mut Vec<u8>) -> Result<(), SerdeError> {
         self.key.serialize(topic, &value.key, out)?;
@@ -74,6 +85,10 @@ impl<K: 'static> Serializer<Windowed<K>> for TimeWindowed<K> {
 
     fn is_null(&self, value: &Windowed<K>) -> bool {
         self.key.is_null(&value.key)
+    }
+
+    fn unpartitioned_bytes(&self) -> usize {
+        START_BYTES
     }
 }
 
@@ -108,6 +123,15 @@ mod tests {
         assert_eq!(out, [b'k', 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(serde.deserialize("topic", Payload::from(&out[..])).unwrap(), key);
         assert_eq!(key.to_string(), "[k@258/358]");
+    }
+
+    #[test]
+    fn the_default_serde_reads_windows_without_end() {
+        let serde = default_serde::<Windowed<String>>();
+        let mut out = Vec::new();
+        serde.serialize("topic", &Windowed::new("k".to_owned(), Window { start: 258, end: 358 }), &mut out).unwrap();
+        let read = serde.deserialize("topic", Payload::from(&out[..])).unwrap();
+        assert_eq!(read, Windowed::new("k".to_owned(), Window { start: 258, end: i64::MAX }));
     }
 
     #[test]

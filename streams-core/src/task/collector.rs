@@ -6,7 +6,7 @@ use std::rc::Rc;
 use brooklet_state_stores::{ChangelogRecord, ChangelogSink, StoreError};
 
 use crate::client::{ClientError, Producer, RecordRef, TopicHandle};
-use crate::partitioner::partition_of;
+use crate::partitioner::partition_of_key;
 use crate::record::Headers;
 
 /// The output of all tasks of a thread.
@@ -67,9 +67,9 @@ impl RecordCollector {
 
     /// Kafka's default partitioner: murmur2 of the key's bytes; without a key one partition for about a batch, then the next.
     #[inline]
-    pub(crate) fn default_partition(&mut self, topic: TopicHandle, has_key: bool, partitions: i32) -> i32 {
+    pub(crate) fn default_partition(&mut self, topic: TopicHandle, has_key: bool, unpartitioned_bytes: usize, partitions: i32) -> i32 {
         if has_key {
-            return partition_of(&self.key, partitions);
+            return partition_of_key(&self.key, unpartitioned_bytes, partitions);
         }
         let place = topic.0 as usize;
         if self.sticky.len() <= place {

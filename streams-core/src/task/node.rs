@@ -191,6 +191,7 @@ impl<K: Datum, V: Datum> BuildNode for SinkFactory<K, V> {
                 TopicChoice::Fixed(_) => None,
                 TopicChoice::Dynamic(extractor) => Some(Arc::clone(extractor)),
             },
+            unpartitioned_bytes: self.produced.key.unpartitioned_bytes(),
             produced: self.produced.clone(),
             collector: Rc::clone(site.collector),
             topics: Vec::new(),
@@ -212,6 +213,8 @@ struct SinkNode<K, V> {
     extractor: Option<Arc<crate::topology::TopicExtractor<K, V>>>,
     produced: Produced<K, V>,
     collector: SharedCollector,
+    /// So many bytes at the end of a key do not choose its partition.
+    unpartitioned_bytes: usize,
     /// The fixed topic, or all that the extractor named so far.
     topics: Vec<OpenTopic>,
     by_name: HashMap<String, usize>,
@@ -275,7 +278,7 @@ impl<K: Datum, V: Datum> SinkNode<K, V> {
         let one;
         let partitions: &[i32] = match &chosen {
             Partitions::Default => {
-                one = [collector.default_partition(topic.handle, has_key, topic.partitions)];
+                one = [collector.default_partition(topic.handle, has_key, self.unpartitioned_bytes, topic.partitions)];
                 &one
             }
             Partitions::One(partition) => {

@@ -244,8 +244,12 @@ impl Graph {
             if unknown.is_empty() {
                 break;
             }
-            let found: Vec<(String, i32)> =
-                unknown.iter().filter_map(|topic| self.widest_writer(topic, &subtopologies, &counts).map(|count| ((*topic).to_owned(), count))).collect();
+            let widest = |whole: bool| -> Vec<(String, i32)> {
+                let count = |topic: &&str| Some(((*topic).to_owned(), self.widest_writer(topic, &subtopologies, &counts, whole)?));
+                unknown.iter().filter_map(count).collect()
+            };
+            // A sub-topology may write a topic and read it back: then what is known of its sources decides, as in Kafka Streams.
+            let found = Some(widest(true)).filter(|found| !found.is_empty()).unwrap_or_else(|| widest(false));
             if found.is_empty() {
                 let topics = unknown.join(", ");
                 return Err(TopologyError::Invalid(format!(
@@ -260,13 +264,17 @@ impl Graph {
         Ok(counts)
     }
 
-    /// Partitions of the widest source topic of those that write into `topic`; `None` while one is unknown.
-    fn widest_writer(&self, topic: &str, subtopologies: &[Subtopology], counts: &BTreeMap<String, i32>) -> Option<i32> {
+    /// Partitions of the widest source topic of those that write into `topic`; `None` while one (`whole`) or all of them are unknown.
+    fn widest_writer(&self, topic: &str, subtopologies: &[Subtopology], counts: &BTreeMap<String, i32>, whole: bool) -> Option<i32> {
         let writes = |index: &usize| matches!(&self.node(*index).kind, NodeKind::Sink { topic: Some(name), .. } if name == topic);
         let mut widest = None;
         for subtopology in subtopologies.iter().filter(|subtopology| subtopology.nodes.iter().any(writes)) {
             for source in self.source_topics_of(subtopology) {
-                widest = widest.max(Some(*counts.get(source)?));
+                match counts.get(source) {
+                    Some(count) => widest = widest.max(Some(*count)),
+                    None if whole => return None,
+                    None => {}
+                }
             }
         }
         widest

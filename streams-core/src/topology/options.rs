@@ -4,10 +4,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 
 use crate::error::ProcessError;
-use crate::serde::{HasSerde, Serde, SharedSerde, default_serde};
+use crate::serde::{HasSerde, Json, Serde, SharedSerde, default_serde};
 
 /// How a topic is read: serdes, event time, where to begin without a committed offset, and the node's name.
 ///
@@ -36,6 +38,20 @@ impl<K, V> Clone for Consumed<K, V> {
 impl<K: HasSerde, V: HasSerde> Default for Consumed<K, V> {
     fn default() -> Self {
         Self::shared(default_serde(), default_serde())
+    }
+}
+
+impl<K: HasSerde, V: Serialize + DeserializeOwned + 'static> Consumed<K, V> {
+    /// The default serde for keys, JSON for values.
+    pub fn json() -> Self {
+        Self::shared(default_serde(), Arc::new(Json::new()))
+    }
+}
+
+impl<K: HasSerde, V: Serialize + DeserializeOwned + 'static> Produced<K, V> {
+    /// The default serde for keys, JSON for values.
+    pub fn json() -> Self {
+        Self::shared(default_serde(), Arc::new(Json::new()))
     }
 }
 
