@@ -362,9 +362,10 @@ impl<K: Datum, V: Datum> KStream<K, V> {
 
     /// As [`KStream::group_by_key`], with serdes or a name.
     pub fn group_by_key_with(&self, grouped: Grouped<K, V>) -> KGroupedStream<K, V> {
-        let Grouped { key, value, name } = grouped;
-        let key = key.or_else(|| self.key.clone());
-        let value = value.or_else(|| self.value.clone());
+        let Grouped { key, value, name, own } = grouped;
+        let (own_key, own_value) = own.unzip();
+        let key = key.or_else(|| self.key.clone()).or(own_key);
+        let value = value.or_else(|| self.value.clone()).or(own_value);
         self.grouped("group_by_key_with", key, value, name)
     }
 
@@ -383,8 +384,10 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         selector: impl Fn(&K, &V) -> K2 + Send + Sync + 'static,
         grouped: Grouped<K2, V>,
     ) -> KGroupedStream<K2, V> {
-        let Grouped { key, value, name } = grouped;
-        let value = value.or_else(|| self.value.clone());
+        let Grouped { key, value, name, own } = grouped;
+        let (own_key, own_value) = own.unzip();
+        let key = key.or(own_key);
+        let value = value.or_else(|| self.value.clone()).or(own_value);
         let rekeyed = self.select_key(selector);
         if let Some(name) = &name {
             rekeyed.at.plan().give_name(rekeyed.at.id(), name.clone());
@@ -483,9 +486,7 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         K: HasSerde,
         V: HasSerde,
     {
-        let key = self.key.clone().unwrap_or_else(default_serde::<K>);
-        let value = self.value.clone().unwrap_or_else(default_serde::<V>);
-        Joined { key: Some(key), value: Some(value), name: None }
+        Joined { own: Some((default_serde(), default_serde())), ..Joined::default() }
     }
 
     fn join_table<KT: StoreKey, VT: Datum, VR: Datum>(
@@ -498,9 +499,10 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     where
         K: JoinKey<KT>,
     {
-        let Joined { key, value, name } = joined;
-        let key = key.or_else(|| self.key.clone());
-        let value = value.or_else(|| self.value.clone());
+        let Joined { key, value, name, own } = joined;
+        let (own_key, own_value) = own.unzip();
+        let key = key.or_else(|| self.key.clone()).or(own_key);
+        let value = value.or_else(|| self.value.clone()).or(own_value);
         let verb = if left { "left_join" } else { "join" };
         let keys = NullCheck::of(&table.key);
         let values = NullCheck::of_known(value.as_ref());

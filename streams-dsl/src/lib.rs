@@ -1,5 +1,27 @@
 //! Typed streams and tables, compiled to a topology.
 //!
+//! ```
+//! use brooklet_streams_core::test_driver::TopologyTestDriver;
+//! use brooklet_streams_dsl::{Consumed, Materialized, Produced, StreamsBuilder};
+//!
+//! let builder = StreamsBuilder::new();
+//! builder
+//!     .stream::<String, String>("lines", Consumed::default())
+//!     .flat_map_values(|_key, line| line.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>())
+//!     .group_by(|_key, word| word.clone())
+//!     .count(Materialized::named("counts"))
+//!     .to_stream()
+//!     .to("counts", Produced::default());
+//!
+//! let driver = TopologyTestDriver::new(&builder.build()?)?;
+//! let lines = driver.input_topic::<String, String>("lines")?;
+//! lines.pipe("hamlet".to_owned(), "to be or not to be".to_owned(), 0)?;
+//! let counts = driver.output_topic::<String, i64>("counts").read_all()?;
+//! let last = counts.last().map(|record| (record.key.as_str(), record.value));
+//! assert_eq!(last, Some(("be", 2)));
+//! # Ok::<(), brooklet_streams_core::StreamsError>(())
+//! ```
+//!
 //! Where to look:
 //!
 //! | question | file |

@@ -44,6 +44,10 @@ impl<T: 'static> Serializer<Option<T>> for OrNull<T> {
     fn is_null(&self, value: &Option<T>) -> bool {
         value.as_ref().is_none_or(|value| self.0.is_null(value))
     }
+
+    fn unpartitioned_bytes(&self) -> usize {
+        self.0.unpartitioned_bytes()
+    }
 }
 
 impl<T: 'static> Deserializer<Option<T>> for OrNull<T> {

@@ -90,13 +90,10 @@ fn joins_of_a_rekeyed_stream() {
     let rekeyed = stream(&builder, "in").select_key(|_, value| value.clone());
     rekeyed.left_join(&table, |left, _| left).to("out", text());
     let view = table.filter(|_, _| true).map_values(|_, value| value.clone());
-    let joined = Joined::with(KeySerde::default(), KeySerde::default()).name("named");
-    rekeyed.join_with(&view, |_, left, right| left + right, joined).to("out2", text());
+    rekeyed.join_with(&view, |_, left, right| left + right, Joined::named("named")).to("out2", text());
     rekeyed.join(&table, |left, right| left + right).to("out3", text());
     assert_described(&builder, include_str!("describe/rekeyed_joins.txt"));
 }
-
-type KeySerde = <String as brooklet_streams_core::serde::HasSerde>::Serde;
 
 #[test]
 fn joins_with_a_global_table() {
@@ -126,7 +123,7 @@ fn aggregations_without_windows() {
 fn windowed_aggregations_of_a_named_grouping_share_its_repartition_topic() {
     let builder = StreamsBuilder::new();
     let windowed = stream(&builder, "in")
-        .group_by_with(|_, value| value.clone(), Grouped::with(KeySerde::default(), KeySerde::default()).name("by-value"))
+        .group_by_with(|_, value| value.clone(), Grouped::named("by-value"))
         .windowed_by(TimeWindows::of_size(millis(10)).grace(millis(5)));
     windowed
         .count(Materialized::named("windowed-counts"))

@@ -3,33 +3,39 @@
 use std::fmt;
 use std::sync::Arc;
 
-use brooklet_streams_core::serde::{Serde, SharedSerde};
+use brooklet_streams_core::serde::{HasSerde, Serde, SharedSerde, default_serde};
 
 /// Serdes of the stream, and a name, for `join_with` and `left_join_with`.
 ///
-/// The serdes matter only when the stream has been re-keyed. Those that are not given here are the stream's own; without these,
-/// building the topology fails.
+/// The serdes matter only when the stream has been re-keyed. Those that are not given here are the stream's own, then those of the types.
+/// `Joined::default()` gives none, for types without a serde: then building the topology fails if the stream has been re-keyed.
 pub struct Joined<K, V> {
     pub(crate) key: Option<SharedSerde<K>>,
     pub(crate) value: Option<SharedSerde<V>>,
     pub(crate) name: Option<String>,
+    /// The types' own, used where nothing else is known.
+    pub(crate) own: Option<(SharedSerde<K>, SharedSerde<V>)>,
 }
 
 impl<K, V> Default for Joined<K, V> {
     fn default() -> Self {
-        Self { key: None, value: None, name: None }
+        Self { key: None, value: None, name: None, own: None }
     }
 }
 
 impl<K, V> Joined<K, V> {
     /// With these serdes of the stream.
     pub fn with(key: impl Serde<K>, value: impl Serde<V>) -> Self {
-        Self { key: Some(Arc::new(key)), value: Some(Arc::new(value)), name: None }
+        Self { key: Some(Arc::new(key)), value: Some(Arc::new(value)), name: None, own: None }
     }
 
     /// Names the join's node; its repartition topic, if it needs one, becomes `<application.id>-<name>-repartition`.
-    pub fn named(name: impl Into<String>) -> Self {
-        Self { name: Some(name.into()), ..Self::default() }
+    pub fn named(name: impl Into<String>) -> Self
+    where
+        K: HasSerde,
+        V: HasSerde,
+    {
+        Self { name: Some(name.into()), own: Some((default_serde(), default_serde())), ..Self::default() }
     }
 
     /// As [`Joined::named`], beside serdes.
