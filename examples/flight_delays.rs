@@ -33,6 +33,8 @@ const GRACE_DAYS: u64 = 400;
 /// 2013-01-01T00:00:00Z, before the first flight: every plane is known when it flies.
 const PLANES_KNOWN_MS: i64 = 1_356_998_400_000;
 const PARTITIONS: i32 = 4;
+/// Event time runs through a year in a second: by Kafka's default, a log would begin a new segment for every week of it.
+const SEGMENT_MS: &str = "63072000000";
 
 /// One flight as the data has it; `departure_delay_min` is missing for a flight that never left.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -218,6 +220,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .stream_threads(arguments.threads)
         .commit_interval(arguments.commit_interval)
         .cache_bytes(32 << 20)
+        .set("topic.segment.ms", SEGMENT_MS)
         .set("batch.size", "262144")
         .set("linger.ms", "20")
         .set("buffered.records.per.partition", "10000")
@@ -246,18 +249,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Fills the input topics, or what is missing of them after an interruption.
 fn load(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let cluster = &arguments.cluster;
-    let compacted = [("cleanup.policy".to_owned(), "compact".to_owned())];
-    let forever = [("retention.ms".to_owned(), "-1".to_owned())];
-    let topic = |name: &str, configs: &[(String, String)]| NewTopic { name: name.to_owned(), partitions: arguments.partitions, replication_factor: -1, configs: configs.to_vec() };
+    let compacted = |name: &str| NewTopic::new(name, arguments.partitions).config("cleanup.policy", "compact").config("segment.ms", SEGMENT_MS);
+    let flights = NewTopic::new("flights", arguments.partitions).config("retention.ms", "-1").config("segment.ms", SEGMENT_MS);
     topics::create(
         cluster,
-        &[
-            topic("planes", &compacted),
-            topic("airlines", &compacted),
-            topic("flights", &forever),
-            topic("delays-by-manufacturer", &compacted),
-            topic("delays-by-carrier-day", &compacted),
-        ],
+        &[compacted("planes"), compacted("airlines"), flights, compacted("delays-by-manufacturer"), compacted("delays-by-carrier-day")],
     )?;
 
     let mut planes = writer::<String, Plane>(cluster, "planes")?;
