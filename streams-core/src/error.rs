@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use brooklet_state_stores::StoreError;
+
 use crate::client::ClientError;
 
 /// A failure while a record is processed: the user's closure or processor, a serde, or a store.
@@ -27,6 +29,11 @@ impl ProcessError {
     pub fn at(mut self, node: &Arc<str>) -> Self {
         self.node.get_or_insert_with(|| Arc::clone(node));
         self
+    }
+
+    /// Whether no handler may let the task go on: a store or the producer has failed, so what was done so far is in doubt.
+    pub(crate) fn is_final(&self) -> bool {
+        self.source.is::<ClientError>() || self.source.is::<StoreError>()
     }
 
     /// The cause.

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::error::ProcessError;
 use crate::record::{Datum, Headers, Record, RecordMetadata};
-use crate::task::{Punctuations, TaskSetup};
+use crate::task::{ErrorResponse, Punctuations, TaskSetup};
 use crate::topology::{DroppedRecords, TaskId};
 use crate::typed_store::{BuiltStore, GlobalKeyValueStore, StoreKey, TimestampedKeyValueStore, TimestampedWindowStore};
 
@@ -161,6 +161,8 @@ pub struct TaskContext {
     pub(crate) commit_requested: bool,
     /// Records that sinks hold back because their topic is not known to the cluster yet.
     pub(crate) held_records: usize,
+    /// What is done about a record that a processor fails on.
+    pub(crate) processing_error: ErrorResponse,
     /// Records dropped, and why: the sum is Kafka Streams' `dropped-records-total`.
     pub(crate) dropped: DroppedRecords,
     /// What is due when.
@@ -168,7 +170,7 @@ pub struct TaskContext {
 }
 
 impl TaskContext {
-    pub(crate) fn new(id: TaskId, now_ms: i64) -> Self {
+    pub(crate) fn new(id: TaskId, processing_error: ErrorResponse, now_ms: i64) -> Self {
         Self {
             id,
             metadata: None,
@@ -178,6 +180,7 @@ impl TaskContext {
             now_ms,
             commit_requested: false,
             held_records: 0,
+            processing_error,
             dropped: DroppedRecords::default(),
             punctuations: Punctuations::default(),
         }
@@ -212,6 +215,18 @@ impl TaskContext {
     /// Asks the task to commit before its next interval (Kafka's `ProcessorContext#commit`).
     pub fn request_commit(&mut self) {
         self.commit_requested = true;
+    }
+
+    /// Does what a handler says about `error`: hands it back, or counts the record as dropped and goes on.
+    #[cold]
+    pub(crate) fn handle(&mut self, response: ErrorResponse, reason: DropReason, error: ProcessError) -> Result<(), ProcessError> {
+        if response == ErrorResponse::Fail || error.is_final() {
+            return Err(error);
+        }
+        let (topic, partition, offset) = self.metadata.as_ref().map_or(("", -1, -1), |at| (&*at.topic, at.partition, at.offset));
+        tracing::warn!(task = %self.id, topic, partition, offset, %error, "record dropped: the handler says to go on");
+        self.drop_record(reason);
+        Ok(())
     }
 
     /// Counts a record that an operator drops, by reason.

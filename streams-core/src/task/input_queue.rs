@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ErrorResponse, StreamSettings};
+use super::StreamSettings;
 use crate::cache::TaskCaches;
 use crate::client::TopicPartition;
 use crate::client::record_batch::{BatchCursor, BatchError, BatchHeader, RecordView};
@@ -212,30 +212,14 @@ impl<K: Datum, V: Datum> TypedQueue<K, V> {
                 if !(headers.is_empty() && task.headers.is_empty()) {
                     task.headers.clone_from(&headers);
                 }
-                match self.children.forward(Record { key, value, timestamp, headers }, task) {
-                    Ok(()) => Ok(()),
-                    Err(error) => goes_on(settings.processing_error, DropReason::Processing, error, task),
-                }
+                self.children.forward(Record { key, value, timestamp, headers }, task)
             }
             Content::Dropped(reason) => {
                 task.drop_record(reason);
                 Ok(())
             }
-            Content::Unreadable(error) => goes_on(settings.deserialization_error, DropReason::Deserialization, error.at(&self.source), task),
+            Content::Unreadable(error) => task.handle(settings.deserialization_error, DropReason::Deserialization, error.at(&self.source)),
             Content::Failed(error) => Err(error),
-        }
-    }
-}
-
-/// Does what the handler says about `error`.
-pub(crate) fn goes_on(response: ErrorResponse, reason: DropReason, error: ProcessError, task: &mut TaskContext) -> Result<(), ProcessError> {
-    match response {
-        ErrorResponse::Fail => Err(error),
-        ErrorResponse::Continue => {
-            let (topic, partition, offset) = task.metadata.as_ref().map_or(("", -1, -1), |at| (&*at.topic, at.partition, at.offset));
-            tracing::warn!(task = %task.id, topic, partition, offset, %error, "record dropped: the handler says to go on");
-            task.drop_record(reason);
-            Ok(())
         }
     }
 }

@@ -44,7 +44,7 @@ use crate::processor::{DropReason, PunctuationType, TaskContext};
 use crate::topology::{DroppedRecords, NodeKind, TaskId, Topology, changelog_topic};
 use crate::typed_store::{BuiltStore, StoreSite};
 use collector::CollectorChangelog;
-use input_queue::{InputQueue, RunLimits, goes_on};
+use input_queue::{InputQueue, RunLimits};
 use node::{NodeCell, NodeSite};
 
 /// What is done about a record that cannot be read or processed.
@@ -248,7 +248,7 @@ impl Task {
             ordered.push(Input { partition, queue, head: None, idle_until_ms: None, committed: None });
         }
 
-        let context = TaskContext::new(id, now_ms);
+        let context = TaskContext::new(id, environment.settings.processing_error, now_ms);
         let mut setup = TaskSetup { context, stores: built_stores, globals: environment.globals.clone(), connected: Vec::new() };
         for (index, node) in nodes.iter().enumerate() {
             if let Some(node) = node {
@@ -556,7 +556,8 @@ impl Task {
             let Some(node) = self.nodes.get(node).cloned().flatten() else { continue };
             let result = node.borrow_mut().punctuate(punctuation, time_ms, &mut self.context);
             if let Err(error) = result {
-                goes_on(self.settings.processing_error, DropReason::Processing, error, &mut self.context).map_err(|error| self.failed(error))?;
+                let handled = self.context.handle(self.settings.processing_error, DropReason::Processing, error);
+                handled.map_err(|error| self.failed(error))?;
             }
         }
         Ok(called)

@@ -116,7 +116,11 @@ impl<KIn, VIn, KOut: Datum, VOut: Datum, P: Processor<KIn, VIn, KOut, VOut>> Rec
     fn receive(&mut self, record: Record<KIn, VIn>, task: &mut TaskContext) -> Result<(), ProcessError> {
         self.processed += 1;
         let mut context = ProcessorContext { node: self.index, children: &self.children, task };
-        self.processor.process(record, &mut context).map_err(|error| error.at(&self.name))
+        match self.processor.process(record, &mut context) {
+            Ok(()) => Ok(()),
+            // Here, where it happened, as Kafka Streams does: what hangs below other children of its parents goes on.
+            Err(error) => task.handle(task.processing_error, DropReason::Processing, error.at(&self.name)),
+        }
     }
 }
 
@@ -311,12 +315,16 @@ impl<K: Datum, V: Datum> Receive<K, V> for SinkNode<K, V> {
                 self.open(&topic).map_err(|error| error.at(&self.name))?
             }
         };
-        let unsent = if self.held.is_empty() { self.send(place, record, task).map_err(|error| error.at(&self.name))? } else { Some(record) };
-        if let Some(record) = unsent {
-            self.held.push_back((place, record));
-            task.held_records += 1;
+        let unsent = if self.held.is_empty() { self.send(place, record, task) } else { Ok(Some(record)) };
+        match unsent {
+            Ok(None) => Ok(()),
+            Ok(Some(record)) => {
+                self.held.push_back((place, record));
+                task.held_records += 1;
+                Ok(())
+            }
+            Err(error) => task.handle(task.processing_error, DropReason::Processing, error.at(&self.name)),
         }
-        Ok(())
     }
 }
 

@@ -276,6 +276,63 @@ fn a_handler_that_continues_keeps_what_was_forwarded_before_the_error() {
 }
 
 #[test]
+fn a_handler_that_continues_gives_up_only_what_is_below_the_failing_node() {
+    let mut builder = Topology::builder();
+    let source = builder.add_source("read", ["in"], strings()).unwrap();
+    let fails = || Closure(|_: Record<String, String>, _: &mut ProcessorContext<'_, String, String>| Err(ProcessError::new("no good")));
+    builder.add_processor("fails", fails, &[source]).unwrap();
+    let passes = || Closure(|record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>| context.forward(record));
+    let passes = builder.add_processor("passes", passes, &[source]).unwrap();
+    builder.add_sink("write", "out", Produced::default(), &[passes]).unwrap();
+    let settings = StreamSettings { processing_error: ErrorResponse::Continue, ..StreamSettings::default() };
+    let mut bench = Bench::with(builder, &["in"], settings);
+    bench.fetched(0, 0, &values(&[("a", 1), ("b", 2)]), 2);
+    assert_eq!(bench.process(), 2);
+    assert_eq!(bench.output(), ["out:a@1", "out:b@2"]);
+    assert_eq!(bench.task.dropped().of(DropReason::Processing), 2);
+}
+
+#[test]
+fn a_failing_producer_stops_the_task_whatever_the_handler_says() {
+    struct Failing(LateProducer);
+    impl Producer for Failing {
+        fn topic(&mut self, name: &str) -> Result<TopicHandle, crate::client::ClientError> {
+            self.0.topic(name)
+        }
+
+        fn partitions(&mut self, topic: TopicHandle) -> Option<i32> {
+            self.0.partitions(topic)
+        }
+
+        fn append(&mut self, _: TopicHandle, _: i32, _: crate::client::RecordRef<'_>) -> Result<(), crate::client::ClientError> {
+            Err(crate::client::ClientError::new(crate::client::ClientErrorKind::Fenced, "a newer producer has taken over"))
+        }
+
+        fn flush(&mut self, _: i64) {}
+
+        fn poll(&mut self, now_ms: i64, waker: &std::task::Waker, completions: &mut Vec<crate::client::Completion>) -> Result<(), crate::client::ClientError> {
+            self.0.poll(now_ms, waker, completions)
+        }
+
+        fn pending_records(&self) -> usize {
+            0
+        }
+
+        fn pending_bytes(&self) -> usize {
+            0
+        }
+    }
+    let written = SharedWritten::default();
+    let late = LateProducer { inner: TestProducer::new(&written, 1), partitions: Arc::new(AtomicI64::new(1)) };
+    let settings = StreamSettings { processing_error: ErrorResponse::Continue, ..StreamSettings::default() };
+    let through = through(|record, context| context.forward(record));
+    let mut bench = Bench::over(through, &["in"], settings, written, Box::new(Failing(late))).unwrap();
+    bench.fetched(0, 3, &values(&[("a", 1)]), 4);
+    let error = bench.task.process(0, 9).unwrap_err().to_string();
+    assert_eq!(error, "task 0_0, in-0 at offset 3: write: a newer producer has taken over");
+}
+
+#[test]
 fn metadata_is_that_of_the_record_read() {
     let mut bench = Bench::new(
         through(|record, context| {
