@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use brooklet_broker::{Broker, BrokerConfig, Flush, server};
+use brooklet_broker::server::Server;
+use brooklet_broker::{Broker, BrokerConfig, Flush};
 use clap::{Args, ValueEnum};
 
 use crate::topic::setting;
@@ -46,6 +47,29 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         config = config.property(name, value)?;
     }
     let broker = Broker::open(config)?;
-    server::run_until_signal(broker, &arguments.listen)?;
-    Ok(())
+    let runtime = tokio::runtime::Runtime::new()?;
+    let served = runtime.block_on(async {
+        let server = Server::bind(broker.clone(), arguments.listen.as_str()).await.map_err(|error| format!("{} cannot be listened on: {error}", arguments.listen))?;
+        let address = server.local_addr()?;
+        tracing::info!(%address, data = %arguments.data.display(), "broker is ready");
+        server.run(stop_signal()).await?;
+        Ok(())
+    });
+    tracing::info!("stopping");
+    broker.shutdown()?;
+    served
+}
+
+/// Ends with the first SIGINT or SIGTERM.
+async fn stop_signal() {
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        return;
+    }
+    // Without SIGTERM, the interrupt alone.
+    let _ = tokio::signal::ctrl_c().await;
 }
