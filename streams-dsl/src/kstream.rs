@@ -435,7 +435,8 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         joiner: impl Fn(V, &VT) -> VR + Send + Sync + 'static,
     ) -> KStream<K, VR>
     where
-        K: JoinKey<KT> + HasSerde,
+        KT: JoinKey<K>,
+        K: HasSerde,
         V: HasSerde,
     {
         self.join_table(table, move |_key: &K, value, row: Option<&VT>| row.map(|row| joiner(value, row)), self.own_serdes(), false)
@@ -449,7 +450,7 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         joined: Joined<K, V>,
     ) -> KStream<K, VR>
     where
-        K: JoinKey<KT>,
+        KT: JoinKey<K>,
     {
         self.join_table(table, move |key: &K, value, row: Option<&VT>| row.map(|row| joiner(key, value, row)), joined, false)
     }
@@ -461,7 +462,8 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         joiner: impl Fn(V, Option<&VT>) -> VR + Send + Sync + 'static,
     ) -> KStream<K, VR>
     where
-        K: JoinKey<KT> + HasSerde,
+        KT: JoinKey<K>,
+        K: HasSerde,
         V: HasSerde,
     {
         self.join_table(table, move |_key: &K, value, row: Option<&VT>| Some(joiner(value, row)), self.own_serdes(), true)
@@ -475,7 +477,7 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         joined: Joined<K, V>,
     ) -> KStream<K, VR>
     where
-        K: JoinKey<KT>,
+        KT: JoinKey<K>,
     {
         self.join_table(table, move |key: &K, value, row: Option<&VT>| Some(joiner(key, value, row)), joined, true)
     }
@@ -497,7 +499,7 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         left: bool,
     ) -> KStream<K, VR>
     where
-        K: JoinKey<KT>,
+        KT: JoinKey<K>,
     {
         let Joined { key, value, name, own } = joined;
         let (own_key, own_value) = own.unzip();
@@ -585,10 +587,10 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         joiner: impl Fn(V, &VT) -> VR + Send + Sync + 'static,
     ) -> KStream<K, VR>
     where
-        KT: StoreKey,
+        KT: StoreKey + JoinKey<R>,
         VT: Datum,
         VR: Datum,
-        R: JoinKey<KT> + 'static,
+        R: 'static,
         V: HasSerde,
     {
         self.join_global_table(table, select, move |_key: &K, value, row: Option<&VT>| row.map(|row| joiner(value, row)), false)
@@ -602,10 +604,10 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         joiner: impl Fn(V, Option<&VT>) -> VR + Send + Sync + 'static,
     ) -> KStream<K, VR>
     where
-        KT: StoreKey,
+        KT: StoreKey + JoinKey<R>,
         VT: Datum,
         VR: Datum,
-        R: JoinKey<KT> + 'static,
+        R: 'static,
         V: HasSerde,
     {
         self.join_global_table(table, select, move |_key: &K, value, row: Option<&VT>| Some(joiner(value, row)), true)
@@ -619,10 +621,10 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         left: bool,
     ) -> KStream<K, VR>
     where
-        KT: StoreKey,
+        KT: StoreKey + JoinKey<R>,
         VT: Datum,
         VR: Datum,
-        R: JoinKey<KT> + 'static,
+        R: 'static,
         V: HasSerde,
     {
         self.at.same_plan(&table.at, if left { "left_join_global" } else { "join_global" });

@@ -84,28 +84,30 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> Outcome<T, FallibleDeletable> for
     }
 }
 
-/// Keys of a stream that can be joined with a table whose keys are `KT`: `KT` itself, and `Option<KT>`, whose `None` finds no row.
+/// Keys of a table that a stream with keys of type `KS` can be joined with: `KS` itself, or `T` where `KS` is `Option<T>`, whose `None` finds no row.
+///
+/// Implemented by the table's key, so that the types of both sides are known before the compiler compares them.
 #[diagnostic::on_unimplemented(
-    message = "a key of type `{Self}` cannot be joined with a table whose keys are of type `{KT}`",
-    label = "the table's keys are `{KT}`, these are `{Self}`",
-    note = "give the stream the table's key first: `.select_key(|key, value| ...)` returning `{KT}` or `Option<{KT}>`",
+    message = "a key of type `{KS}` cannot be joined with a table whose keys are of type `{Self}`",
+    label = "the table's keys are `{Self}`, the other side's are `{KS}`",
+    note = "give the stream the table's key first: `.select_key(|key, value| ...)` returning `{Self}` or `Option<{Self}>`",
     note = "or join with a global table, whose join takes a closure that finds its key"
 )]
-pub trait JoinKey<KT> {
+pub trait JoinKey<KS>: Sized {
     /// The key to look up; `None` when there is none.
-    fn table_key(&self) -> Option<&KT>;
+    fn of(key: &KS) -> Option<&Self>;
 }
 
 impl<K> JoinKey<K> for K {
     #[inline]
-    fn table_key(&self) -> Option<&K> {
-        Some(self)
+    fn of(key: &K) -> Option<&K> {
+        Some(key)
     }
 }
 
-impl<K> JoinKey<K> for Option<K> {
+impl<K> JoinKey<Option<K>> for K {
     #[inline]
-    fn table_key(&self) -> Option<&K> {
-        self.as_ref()
+    fn of(key: &Option<K>) -> Option<&K> {
+        key.as_ref()
     }
 }

@@ -30,10 +30,9 @@ impl<K, V, KT, VT, VR, R, S, F> Processor<K, V, K, VR> for StreamGlobalJoin<V, K
 where
     K: Datum,
     V: Datum,
-    KT: StoreKey,
+    KT: StoreKey + JoinKey<R>,
     VT: Datum,
     VR: Datum,
-    R: JoinKey<KT>,
     S: Fn(&K, &V) -> R + 'static,
     F: Joiner<K, V, VT, VR>,
 {
@@ -49,7 +48,7 @@ where
             return Ok(());
         }
         let selected = (self.select)(&key, &value);
-        let joined = match selected.table_key().filter(|key| !self.keys.is_null(key)) {
+        let joined = match KT::of(&selected).filter(|key| !self.keys.is_null(key)) {
             Some(table_key) => {
                 let store = self.store.as_ref().ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
                 store.read_with(table_key, |row| (self.joiner)(&key, value, row.map(|row| &row.value)))?

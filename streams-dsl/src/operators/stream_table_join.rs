@@ -33,9 +33,9 @@ pub(crate) struct StreamTableJoin<V, KT: StoreKey, VT: Datum, F> {
 
 impl<K, V, KT, VT, VR, F> Processor<K, V, K, VR> for StreamTableJoin<V, KT, VT, F>
 where
-    K: Datum + JoinKey<KT>,
+    K: Datum,
     V: Datum,
-    KT: StoreKey,
+    KT: StoreKey + JoinKey<K>,
     VT: Datum,
     VR: Datum,
     F: Joiner<K, V, VT, VR>,
@@ -51,7 +51,7 @@ where
             context.drop_record(DropReason::NullValue);
             return Ok(());
         }
-        let joined = match key.table_key().filter(|key| !self.keys.is_null(key)) {
+        let joined = match KT::of(&key).filter(|key| !self.keys.is_null(key)) {
             Some(table_key) => {
                 let rows = self.open.as_ref().ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
                 rows.read_with(table_key, |row| (self.joiner)(&key, value, row))?
