@@ -55,7 +55,7 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Produc
                     }
                     response
                 }
-                Err(response) => response,
+                Err(refused) => *refused,
             };
             response.index = partition.index;
             partitions.push(response);
@@ -92,7 +92,7 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Produc
                 let partition = response.responses.get_mut(batch.topic).and_then(|topic| topic.partition_responses.get_mut(batch.partition));
                 if let Some(partition) = partition {
                     let index = partition.index;
-                    *partition = refusal(code);
+                    *partition = *refusal(code);
                     partition.index = index;
                 }
             }
@@ -105,7 +105,7 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Produc
     core.deadline_at(deadline_ms);
 }
 
-type Outcome = Result<(Arc<Partition>, PartitionProduceResponse, i64), PartitionProduceResponse>;
+type Outcome = Result<(Arc<Partition>, PartitionProduceResponse, i64), Box<PartitionProduceResponse>>;
 
 fn append(core: &Arc<Core>, topic: &Topic, index: i32, records: Option<Bytes>, acks: i16, now_ms: i64) -> Outcome {
     if metadata::is_internal(&topic.name) {
@@ -152,12 +152,12 @@ fn in_sync_replicas_min(core: &Core, topic: &Topic) -> i64 {
     value.and_then(|value| value.parse().ok()).unwrap_or(1)
 }
 
-fn refusal(code: ErrorCode) -> PartitionProduceResponse {
-    message!(PartitionProduceResponse {
+fn refusal(code: ErrorCode) -> Box<PartitionProduceResponse> {
+    Box::new(message!(PartitionProduceResponse {
         error_code: code.code(),
         error_message: Some(code.message().into()),
         base_offset: -1,
         log_append_time_ms: -1,
         log_start_offset: -1,
-    })
+    }))
 }

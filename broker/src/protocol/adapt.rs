@@ -17,7 +17,7 @@ pub(super) fn lift(request: &mut Request, version: i16) {
             body.coordinator_keys = vec![std::mem::take(&mut body.key)];
         }
         Request::OffsetFetch(body) if version < 8 => {
-            let topics = std::mem::replace(&mut body.topics, Some(Vec::new()));
+            let topics = body.topics.replace(Vec::new());
             let topics = topics.map(|topics| {
                 let lift = |topic: wire::offset_fetch_request::OffsetFetchRequestTopic| {
                     message!(wire::offset_fetch_request::OffsetFetchRequestTopics {

@@ -441,6 +441,7 @@ impl ClassicGroup {
     fn maybe_complete_join(&mut self, rules: &Rules, now_ms: i64, effects: &mut Vec<Effect>) {
         let (State::PreparingRebalance, Some(window)) = (self.state, self.join_window) else { return };
         let due = window.deadline_ms <= now_ms;
+        let all_joined = self.pending.is_empty() && self.members.values().all(|member| member.awaiting_join.is_some());
         match window.initial {
             Some(initial) if due && initial.member_added && initial.remaining_ms > 0 => {
                 let delay = rules.initial_rebalance_delay_ms.min(initial.remaining_ms).max(1);
@@ -448,7 +449,7 @@ impl ClassicGroup {
                 self.join_window = Some(JoinWindow { deadline_ms: now_ms + delay, initial: Some(initial) });
             }
             Some(_) if !due && !self.members.is_empty() => {}
-            None if !due && !(self.pending.is_empty() && self.members.values().all(|member| member.awaiting_join.is_some())) => {}
+            None if !due && !all_joined => {}
             _ => self.complete_join(now_ms, effects),
         }
     }

@@ -224,14 +224,8 @@ impl GroupCoordinator {
         let mut state = self.lock();
         let high_watermark = partition.high_watermark();
         let failed = partition.has_failed();
-        loop {
-            let Some(queue) = state.pending.get_mut(&partition.index()) else { break };
-            let Some(first) = queue.front() else { break };
-            let durable = first.end_offset <= high_watermark;
-            if !durable && !failed {
-                break;
-            }
-            let Some(done) = queue.pop_front() else { break };
+        while let Some(done) = state.take_pending(partition.index(), if failed { i64::MAX } else { high_watermark }) {
+            let durable = done.end_offset <= high_watermark;
             if durable {
                 for record in &done.records {
                     state.replay(record);
@@ -542,6 +536,15 @@ impl Groups {
     fn next_reply(&mut self) -> ReplyId {
         self.next_reply += 1;
         self.next_reply
+    }
+
+    /// The first records that wait on this partition, if they end at or below the offset.
+    fn take_pending(&mut self, partition: i32, up_to: i64) -> Option<Pending> {
+        let queue = self.pending.get_mut(&partition)?;
+        if queue.front()?.end_offset > up_to {
+            return None;
+        }
+        queue.pop_front()
     }
 
     /// Applies a durable record: the only thing that changes committed offsets.
