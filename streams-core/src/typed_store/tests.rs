@@ -19,7 +19,7 @@ use crate::serde::{Deserializer, Nullable, Payload, SerdeError, Serializer, Utf8
 
 /// The one place in these tests that knows how a task's context is made.
 fn task_context() -> TaskContext {
-    TaskContext::new(TaskId { subtopology: 0, partition: 0 }, 0)
+    TaskContext::new(TaskId { subtopology: 0, partition: 0 }, crate::task::ErrorResponse::Fail, 0)
 }
 
 /// Key, value and timestamp of each changelog record.
