@@ -3,4 +3,8 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod crashes;
+mod demo;
+mod flights;
+mod programs;
 mod tidy;
