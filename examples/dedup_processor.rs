@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let driver = TopologyTestDriver::new(&topology)?;
     let input = driver.input_topic::<String, i64>("readings")?;
     let output = driver.output_topic::<String, i64>("readings-once");
-    for (id, value, at_ms) in [("a", 20, 0), ("b", 21, 1_000), ("a", 20, 2_000), ("c", 22, 50_000), ("b", 21, 59_000), ("a", 20, 75_000), ("c", 22, 80_000)] {
+    for (id, value, at_ms) in [("a", 20, 0), ("b", 21, 1_000), ("a", 20, 2_000), ("c", 22, 50_000), ("b", 21, 59_000), ("d", 23, 75_000), ("a", 20, 76_000)] {
         input.pipe(id.to_owned(), value, at_ms)?;
     }
     while let Some(record) = output.read()? {

@@ -69,6 +69,6 @@ fn word_count_counts_the_words_of_files_and_of_standard_input() {
 fn the_processor_lets_each_reading_through_once_a_minute() {
     let printed = Program::start(&mut example("dedup_processor")).finish(LIMIT);
     let readings: Vec<&String> = printed.iter().filter(|line| line.contains("\tat ")).collect();
-    assert_eq!(readings, ["a\t20\tat 0 ms", "b\t21\tat 1000 ms", "c\t22\tat 50000 ms", "a\t20\tat 75000 ms"]);
+    assert_eq!(readings, ["a\t20\tat 0 ms", "b\t21\tat 1000 ms", "c\t22\tat 50000 ms", "d\t23\tat 75000 ms", "a\t20\tat 76000 ms"]);
     assert!(printed.iter().any(|line| line.contains("Processor: dedup (stores: [seen])")));
 }

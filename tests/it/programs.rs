@@ -75,9 +75,6 @@ impl Program {
         self.child.wait().unwrap();
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
 }
 
 impl Drop for Program {
