@@ -135,7 +135,7 @@ fn load(options: &Options) -> Result<(), Box<dyn Error>> {
 }
 
 fn amount(value: &str) -> &str {
-    value.split_once(',').map_or(value, |(amount, _)| amount)
+    value.bytes().position(|byte| byte == b',').and_then(|comma| value.get(..comma)).unwrap_or(value)
 }
 
 fn topology(workload: &str) -> Result<(Topology, Vec<&'static str>), Box<dyn Error>> {

@@ -160,7 +160,7 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
     let mut cluster = "embedded:flight-delays-data".to_owned();
     let mut data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
     let mut state_dir = None;
-    let (mut partitions, mut grace_days, mut threads, mut commit_ms, mut describe, mut flush) = (PARTITIONS, GRACE_DAYS, 1, 500, false, Flush::Os);
+    let (mut partitions, mut grace_days, mut threads, mut commit_ms, mut describe, mut flush) = (PARTITIONS, GRACE_DAYS, 2, 100, false, Flush::Os);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--describe" {
