@@ -32,14 +32,21 @@ struct Options {
 
 fn main() -> Result<(), Box<dyn Error>> {
     // cargo adds --bench.
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let words: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
     let mut words = words.into_iter();
     let Some(verb) = words.next() else {
         // `cargo test` and `cargo bench` without arguments only want to know that it starts.
         println!("usage: load | run WORKLOAD | fdatasync DIR; see the head of benches/streams.rs");
         return Ok(());
     };
-    let what = if verb == "load" { String::new() } else { words.next().ok_or("what?")? };
+    let what = if verb == "load" {
+        String::new()
+    } else {
+        words.next().ok_or("what?")?
+    };
     let mut options = Options {
         cluster: "embedded:bench-data".to_owned(),
         flush: Flush::Os,
@@ -51,10 +58,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         state_dir: std::env::temp_dir().join("brooklet-bench-state"),
     };
     while let Some(word) = words.next() {
-        let value = words.next().ok_or_else(|| format!("{word} wants a value"))?;
+        let value = words
+            .next()
+            .ok_or_else(|| format!("{word} wants a value"))?;
         match word.as_str() {
             "--cluster" => options.cluster = value,
-            "--flush" => options.flush = if value == "durable" { Flush::Durable } else { Flush::Os },
+            "--flush" => {
+                options.flush = if value == "durable" {
+                    Flush::Durable
+                } else {
+                    Flush::Os
+                }
+            }
             "--n" => options.n = value.parse()?,
             "--keys" => options.keys = value.parse()?,
             "--partitions" => options.partitions = value.parse()?,
@@ -111,11 +126,18 @@ fn load(options: &Options) -> Result<(), Box<dyn Error>> {
     let cluster = cluster(options);
     topics::create(
         &cluster,
-        &[NewTopic::new("orders", options.partitions).config("retention.ms", "-1"), NewTopic::new("customers", options.partitions).config("cleanup.policy", "compact")],
+        &[
+            NewTopic::new("orders", options.partitions).config("retention.ms", "-1"),
+            NewTopic::new("customers", options.partitions).config("cleanup.policy", "compact"),
+        ],
     )?;
-    let mut customers = TopicWriter::<String, String>::new(&cluster, "customers", Produced::default())?;
+    let mut customers =
+        TopicWriter::<String, String>::new(&cluster, "customers", Produced::default())?;
     for i in 0..options.keys {
-        let value = format!("segment-{},customer number {i} with a value of a realistic size of a hundred bytes or so padding", i % 50);
+        let value = format!(
+            "segment-{},customer number {i} with a value of a realistic size of a hundred bytes or so padding",
+            i % 50
+        );
         customers.send(&Record::new(format!("c{i}"), value, FIRST_TIMESTAMP_MS))?;
     }
     customers.flush()?;
@@ -127,15 +149,26 @@ fn load(options: &Options) -> Result<(), Box<dyn Error>> {
             // PeerBench draws an amount for its second topic here.
             random.below(100_000);
         }
-        let value = format!("{},order number {i} with some text so that the value is about a hundred bytes long on the wire", random.below(100_000));
-        orders.send(&Record::new(format!("c{customer}"), value, FIRST_TIMESTAMP_MS + i64::try_from(i)?))?;
+        let value = format!(
+            "{},order number {i} with some text so that the value is about a hundred bytes long on the wire",
+            random.below(100_000)
+        );
+        orders.send(&Record::new(
+            format!("c{customer}"),
+            value,
+            FIRST_TIMESTAMP_MS + i64::try_from(i)?,
+        ))?;
     }
     orders.flush()?;
     Ok(())
 }
 
 fn amount(value: &str) -> &str {
-    value.bytes().position(|byte| byte == b',').and_then(|comma| value.get(..comma)).unwrap_or(value)
+    value
+        .bytes()
+        .position(|byte| byte == b',')
+        .and_then(|comma| value.get(..comma))
+        .unwrap_or(value)
 }
 
 fn topology(workload: &str) -> Result<(Topology, Vec<&'static str>), Box<dyn Error>> {
@@ -143,20 +176,36 @@ fn topology(workload: &str) -> Result<(Topology, Vec<&'static str>), Box<dyn Err
     let orders = builder.stream::<String, String>("orders", Consumed::default());
     let inputs = match workload {
         "passthrough" => {
-            orders.map_values(|_key, value| value).to("out", Produced::default());
+            orders
+                .map_values(|_key, value| value)
+                .to("out", Produced::default());
             vec!["orders"]
         }
         "aggregate" => {
             orders
                 .group_by_key()
-                .aggregate(|| 0i64, |_key, value: String, sum: i64| sum + amount(&value).parse::<i64>().unwrap_or(0), Materialized::named("totals"))
+                .aggregate(
+                    || 0i64,
+                    |_key, value: String, sum: i64| {
+                        sum + amount(&value).parse::<i64>().unwrap_or(0)
+                    },
+                    Materialized::named("totals"),
+                )
                 .to_stream()
                 .to("out", Produced::default());
             vec!["orders"]
         }
         "join" => {
-            let customers = builder.table_with::<String, String>("customers", Consumed::default(), Materialized::named("customers-store"));
-            orders.join(&customers, |order, customer| format!("{}:{}", amount(customer), amount(&order))).to("out", Produced::default());
+            let customers = builder.table_with::<String, String>(
+                "customers",
+                Consumed::default(),
+                Materialized::named("customers-store"),
+            );
+            orders
+                .join(&customers, |order, customer| {
+                    format!("{}:{}", amount(customer), amount(&order))
+                })
+                .to("out", Produced::default());
             vec!["orders", "customers"]
         }
         _ => return Err(format!("workload {workload} is not known").into()),
@@ -167,13 +216,22 @@ fn topology(workload: &str) -> Result<(Topology, Vec<&'static str>), Box<dyn Err
 fn run(workload: &str, options: &Options) -> Result<(), Box<dyn Error>> {
     let cluster = cluster(options);
     topics::request(&cluster, AdminRequest::DeleteTopics(vec!["out".to_owned()]))?;
-    topics::create(&cluster, &[NewTopic::new("out", options.partitions).config("retention.ms", "-1")])?;
+    topics::create(
+        &cluster,
+        &[NewTopic::new("out", options.partitions).config("retention.ms", "-1")],
+    )?;
     let (topology, inputs) = topology(workload)?;
     let mut records = 0;
     for topic in inputs {
-        records += topics::end_offsets(&cluster, topic)?.unwrap_or_default().into_iter().sum::<i64>();
+        records += topics::end_offsets(&cluster, topic)?
+            .unwrap_or_default()
+            .into_iter()
+            .sum::<i64>();
     }
-    let application = format!("bench-{workload}-{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos());
+    let application = format!(
+        "bench-{workload}-{}",
+        SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos()
+    );
     let before = usage()?;
     let begin = Instant::now();
     let streams = Streams::new(&application, topology)
@@ -208,10 +266,23 @@ fn run(workload: &str, options: &Options) -> Result<(), Box<dyn Error>> {
 /// CPU seconds of this process so far, and its peak memory in MB.
 fn usage() -> Result<(f64, u64), Box<dyn Error>> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     Ok(((ticks(11) + ticks(12)) / 100.0, peak.unwrap_or(0) / 1024))
 }
 
@@ -227,7 +298,11 @@ fn fdatasync(directory: &str) -> Result<(), Box<dyn Error>> {
         syncs += 1;
     }
     let seconds = begin.elapsed().as_secs_f64();
-    println!("{{\"fdatasync_per_s\":{:.0},\"mb_per_s\":{:.0}}}", f64::from(syncs) / seconds, f64::from(syncs) / seconds / 16.0);
+    println!(
+        "{{\"fdatasync_per_s\":{:.0},\"mb_per_s\":{:.0}}}",
+        f64::from(syncs) / seconds,
+        f64::from(syncs) / seconds / 16.0
+    );
     std::fs::remove_file(path)?;
     Ok(())
 }

@@ -29,16 +29,32 @@ impl Processor<String, i64, String, i64> for Dedup {
         Ok(())
     }
 
-    fn process(&mut self, record: Record<String, i64>, context: &mut ProcessorContext<'_, String, i64>) -> Result<(), ProcessError> {
-        let Some(seen) = &self.seen else { return Ok(()) };
-        if seen.put_if_absent(&record.key, record.value, record.timestamp, context)?.is_none() {
+    fn process(
+        &mut self,
+        record: Record<String, i64>,
+        context: &mut ProcessorContext<'_, String, i64>,
+    ) -> Result<(), ProcessError> {
+        let Some(seen) = &self.seen else {
+            return Ok(());
+        };
+        if seen
+            .put_if_absent(&record.key, record.value, record.timestamp, context)?
+            .is_none()
+        {
             context.forward(record)?;
         }
         Ok(())
     }
 
-    fn punctuate(&mut self, _: Punctuation, timestamp: i64, context: &mut ProcessorContext<'_, String, i64>) -> Result<(), ProcessError> {
-        let Some(seen) = &self.seen else { return Ok(()) };
+    fn punctuate(
+        &mut self,
+        _: Punctuation,
+        timestamp: i64,
+        context: &mut ProcessorContext<'_, String, i64>,
+    ) -> Result<(), ProcessError> {
+        let Some(seen) = &self.seen else {
+            return Ok(());
+        };
         let mut old = Vec::new();
         for entry in seen.all()? {
             let (key, value) = entry?;
@@ -55,7 +71,8 @@ impl Processor<String, i64, String, i64> for Dedup {
 
 fn topology() -> brooklet::Result<Topology> {
     let mut topology = Topology::builder();
-    let readings = topology.add_source::<String, i64>("readings", ["readings"], Consumed::default())?;
+    let readings =
+        topology.add_source::<String, i64>("readings", ["readings"], Consumed::default())?;
     let dedup = topology.add_processor("dedup", Dedup::default, &[readings])?;
     topology.add_state_store(KeyValueStoreBuilder::<String, i64>::new("seen"))?;
     topology.connect(dedup, &["seen"])?;
@@ -69,11 +86,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let driver = TopologyTestDriver::new(&topology)?;
     let input = driver.input_topic::<String, i64>("readings")?;
     let output = driver.output_topic::<String, i64>("readings-once");
-    for (id, value, at_ms) in [("a", 20, 0), ("b", 21, 1_000), ("a", 20, 2_000), ("c", 22, 50_000), ("b", 21, 59_000), ("d", 23, 75_000), ("a", 20, 76_000)] {
+    for (id, value, at_ms) in [
+        ("a", 20, 0),
+        ("b", 21, 1_000),
+        ("a", 20, 2_000),
+        ("c", 22, 50_000),
+        ("b", 21, 59_000),
+        ("d", 23, 75_000),
+        ("a", 20, 76_000),
+    ] {
         input.pipe(id.to_owned(), value, at_ms)?;
     }
     while let Some(record) = output.read()? {
-        println!("{}\t{}\tat {} ms", record.key, record.value, record.timestamp);
+        println!(
+            "{}\t{}\tat {} ms",
+            record.key, record.value, record.timestamp
+        );
     }
     Ok(())
 }

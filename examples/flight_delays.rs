@@ -109,9 +109,16 @@ fn topology(grace_days: u64) -> brooklet::Result<Topology> {
         .filter(|_tail_number, flight| flight.departure_delay_min.is_some());
 
     departed
-        .join(&planes, |flight, plane| Departure { by: plane.manufacturer.clone(), delay_min: flight.departure_delay_min.unwrap_or(0) })
+        .join(&planes, |flight, plane| Departure {
+            by: plane.manufacturer.clone(),
+            delay_min: flight.departure_delay_min.unwrap_or(0),
+        })
         .group_by(|_tail_number, departure| departure.by.clone())
-        .aggregate(DelayStats::default, |_manufacturer, departure, stats| stats.add(departure.delay_min), Materialized::named("by-manufacturer"))
+        .aggregate(
+            DelayStats::default,
+            |_manufacturer, departure, stats| stats.add(departure.delay_min),
+            Materialized::named("by-manufacturer"),
+        )
         .to_stream()
         .to("delays-by-manufacturer", Produced::default());
 
@@ -119,18 +126,35 @@ fn topology(grace_days: u64) -> brooklet::Result<Topology> {
         .join_global(
             &airlines,
             |_tail_number, flight| flight.carrier.clone(),
-            |flight, airline| (flight.carrier.clone(), Departure { by: airline.name.clone(), delay_min: flight.departure_delay_min.unwrap_or(0) }),
+            |flight, airline| {
+                (
+                    flight.carrier.clone(),
+                    Departure {
+                        by: airline.name.clone(),
+                        delay_min: flight.departure_delay_min.unwrap_or(0),
+                    },
+                )
+            },
         )
         .map(|_tail_number, (carrier, departure)| (carrier, departure))
         .group_by_key()
-        .windowed_by(TimeWindows::of_size(Duration::from_secs(86_400)).grace(Duration::from_secs(86_400 * grace_days)))
+        .windowed_by(
+            TimeWindows::of_size(Duration::from_secs(86_400))
+                .grace(Duration::from_secs(86_400 * grace_days)),
+        )
         .aggregate(
             CarrierDay::default,
-            |_carrier, departure, day| CarrierDay { airline: departure.by, stats: day.stats.add(departure.delay_min) },
+            |_carrier, departure, day| CarrierDay {
+                airline: departure.by,
+                stats: day.stats.add(departure.delay_min),
+            },
             Materialized::named("by-carrier-day"),
         )
         .to_stream()
-        .to("delays-by-carrier-day", Produced::with(carrier_day_keys(), Json::default()));
+        .to(
+            "delays-by-carrier-day",
+            Produced::with(carrier_day_keys(), Json::default()),
+        );
 
     Ok(builder.build()?)
 }
@@ -160,14 +184,19 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
     let mut cluster = "embedded:flight-delays-data".to_owned();
     let mut data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data");
     let mut state_dir = None;
-    let (mut partitions, mut grace_days, mut threads, mut commit_ms, mut describe, mut flush) = (PARTITIONS, GRACE_DAYS, 2, 100, false, Flush::Os);
+    let (mut partitions, mut grace_days, mut threads, mut commit_ms, mut describe, mut flush) =
+        (PARTITIONS, GRACE_DAYS, 2, 100, false, Flush::Os);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--describe" {
             describe = true;
             continue;
         }
-        let mut value = || words.next().ok_or_else(|| format!("{word} wants a value\n{USAGE}"));
+        let mut value = || {
+            words
+                .next()
+                .ok_or_else(|| format!("{word} wants a value\n{USAGE}"))
+        };
         match word.as_str() {
             "--cluster" => cluster = value()?,
             "--data" => data = value()?.into(),
@@ -176,7 +205,9 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
                 flush = match value()?.as_str() {
                     "os" => Flush::Os,
                     "durable" => Flush::Durable,
-                    other => return Err(format!("--flush is os or durable, not {other}\n{USAGE}").into()),
+                    other => {
+                        return Err(format!("--flush is os or durable, not {other}\n{USAGE}").into());
+                    }
                 }
             }
             "--threads" => threads = value()?.parse()?,
@@ -187,8 +218,14 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
         }
     }
     let (opened, default_state) = match cluster.strip_prefix("embedded:") {
-        Some(dir) => (Cluster::embedded(dir).flush(flush), Path::new(dir).join("state")),
-        None => (Cluster::kafka(&cluster), PathBuf::from("flight-delays-state")),
+        Some(dir) => (
+            Cluster::embedded(dir).flush(flush),
+            Path::new(dir).join("state"),
+        ),
+        None => (
+            Cluster::kafka(&cluster),
+            PathBuf::from("flight-delays-state"),
+        ),
     };
     Ok(Arguments {
         cluster: opened,
@@ -227,7 +264,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .start()?;
     streams.wait_until_caught_up(Duration::from_secs(600))?;
     let seconds = begin.elapsed().as_secs_f64();
-    let (processed, late) = (streams.metric_total("process-total"), streams.metric_total("late-records-total"));
+    let (processed, late) = (
+        streams.metric_total("process-total"),
+        streams.metric_total("late-records-total"),
+    );
     streams.stop()?;
 
     print_manufacturers(&cluster)?;
@@ -235,13 +275,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     print_carrier_days(&cluster)?;
     println!();
     if processed > 0.0 {
-        println!("{processed:.0} records in {seconds:.2} s: {:.0} records/s ({late:.0} dropped as late)", processed / seconds);
+        println!(
+            "{processed:.0} records in {seconds:.2} s: {:.0} records/s ({late:.0} dropped as late)",
+            processed / seconds
+        );
     } else {
         println!("nothing new to process: these are the results of an earlier run");
     }
     match arguments.cluster_name.strip_prefix("embedded:") {
-        Some(dir) => println!("look further: brooklet broker --data {dir} --listen 127.0.0.1:9092   and then   brooklet consume delays-by-manufacturer --from-beginning"),
-        None => println!("look further: brooklet consume delays-by-manufacturer --bootstrap {} --from-beginning", arguments.cluster_name),
+        Some(dir) => println!(
+            "look further: brooklet broker --data {dir} --listen 127.0.0.1:9092   and then   brooklet consume delays-by-manufacturer --from-beginning"
+        ),
+        None => println!(
+            "look further: brooklet consume delays-by-manufacturer --bootstrap {} --from-beginning",
+            arguments.cluster_name
+        ),
     }
     Ok(())
 }
@@ -249,40 +297,98 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Fills the input topics, or what is missing of them after an interruption.
 fn load(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let cluster = &arguments.cluster;
-    let compacted = |name: &str| NewTopic::new(name, arguments.partitions).config("cleanup.policy", "compact").config("segment.ms", SEGMENT_MS);
-    let flights = NewTopic::new("flights", arguments.partitions).config("retention.ms", "-1").config("segment.ms", SEGMENT_MS);
+    let compacted = |name: &str| {
+        NewTopic::new(name, arguments.partitions)
+            .config("cleanup.policy", "compact")
+            .config("segment.ms", SEGMENT_MS)
+    };
+    let flights = NewTopic::new("flights", arguments.partitions)
+        .config("retention.ms", "-1")
+        .config("segment.ms", SEGMENT_MS);
     topics::create(
         cluster,
-        &[compacted("planes"), compacted("airlines"), flights, compacted("delays-by-manufacturer"), compacted("delays-by-carrier-day")],
+        &[
+            compacted("planes"),
+            compacted("airlines"),
+            flights,
+            compacted("delays-by-manufacturer"),
+            compacted("delays-by-carrier-day"),
+        ],
     )?;
 
     let mut planes = writer::<String, Plane>(cluster, "planes")?;
-    for row in rows(File::open(arguments.data.join("planes.csv"))?, &["tailnum", "manufacturer", "model", "seats"])? {
+    for row in rows(
+        File::open(arguments.data.join("planes.csv"))?,
+        &["tailnum", "manufacturer", "model", "seats"],
+    )? {
         let [tail_number, manufacturer, model, seats] = row?;
-        let plane = Plane { manufacturer, model, seats: seats.parse().ok() };
+        let plane = Plane {
+            manufacturer,
+            model,
+            seats: seats.parse().ok(),
+        };
         planes.send(&Record::new(tail_number, plane, PLANES_KNOWN_MS))?;
     }
     planes.flush()?;
 
     let mut airlines = writer::<String, Airline>(cluster, "airlines")?;
-    for row in rows(File::open(arguments.data.join("airlines.csv"))?, &["carrier", "name"])? {
+    for row in rows(
+        File::open(arguments.data.join("airlines.csv"))?,
+        &["carrier", "name"],
+    )? {
         let [carrier, name] = row?;
         airlines.send(&Record::new(carrier, Airline { name }, PLANES_KNOWN_MS))?;
     }
     airlines.flush()?;
 
     let compressed = File::open(arguments.data.join("flights.csv.gz"))?;
-    let columns = ["month", "carrier", "flight", "tailnum", "origin", "dest", "dep_delay", "minute", "time_hour"];
+    let columns = [
+        "month",
+        "carrier",
+        "flight",
+        "tailnum",
+        "origin",
+        "dest",
+        "dep_delay",
+        "minute",
+        "time_hour",
+    ];
     let mut months: BTreeMap<u32, Vec<(Option<String>, Flight, i64)>> = BTreeMap::new();
     for row in rows(flate2::read::GzDecoder::new(compressed), &columns)? {
-        let [month, carrier, flight, tail_number, origin, destination, delay, minute, hour] = row?;
+        let [
+            month,
+            carrier,
+            flight,
+            tail_number,
+            origin,
+            destination,
+            delay,
+            minute,
+            hour,
+        ] = row?;
         let scheduled_ms = utc_hour_ms(&hour)? + minute.parse::<i64>()? * 60_000;
-        let flight = Flight { carrier, flight: flight.parse()?, origin, destination, departure_delay_min: delay.parse().ok() };
-        months.entry(month.parse()?).or_default().push(((tail_number != "NA").then_some(tail_number), flight, scheduled_ms));
+        let flight = Flight {
+            carrier,
+            flight: flight.parse()?,
+            origin,
+            destination,
+            departure_delay_min: delay.parse().ok(),
+        };
+        months.entry(month.parse()?).or_default().push((
+            (tail_number != "NA").then_some(tail_number),
+            flight,
+            scheduled_ms,
+        ));
     }
     let total: usize = months.values().map(Vec::len).sum();
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
-    bar.set_style(ProgressStyle::with_template("loading flights {bar:40} {pos}/{len} {per_sec}")?);
+    let bar = if std::io::stderr().is_terminal() {
+        ProgressBar::new(total as u64)
+    } else {
+        ProgressBar::hidden()
+    };
+    bar.set_style(ProgressStyle::with_template(
+        "loading flights {bar:40} {pos}/{len} {per_sec}",
+    )?);
     let mut flights = writer::<Option<String>, Flight>(cluster, "flights")?;
     for (tail_number, flight, scheduled_ms) in months.into_values().flatten() {
         flights.send(&Record::new(tail_number, flight, scheduled_ms))?;
@@ -294,7 +400,10 @@ fn load(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 /// Writes on where an interrupted run stopped.
-fn writer<K: HasSerde, V: HasSerde>(cluster: &Cluster, topic: &str) -> Result<TopicWriter<K, V>, Box<dyn Error>> {
+fn writer<K: HasSerde, V: HasSerde>(
+    cluster: &Cluster,
+    topic: &str,
+) -> Result<TopicWriter<K, V>, Box<dyn Error>> {
     let present = topics::end_offsets(cluster, topic)?.unwrap_or_default();
     Ok(TopicWriter::new(cluster, topic, Produced::default())?.resume(present))
 }
@@ -309,14 +418,20 @@ fn rows<const N: usize>(
     let names: Vec<&str> = header.split(',').collect();
     let mut places = [0; N];
     for (place, column) in places.iter_mut().zip(columns) {
-        *place = names.iter().position(|name| name == column).ok_or_else(|| format!("the file has no column {column}"))?;
+        *place = names
+            .iter()
+            .position(|name| name == column)
+            .ok_or_else(|| format!("the file has no column {column}"))?;
     }
     Ok(lines.map(move |line| {
         let line = line?;
         let cells: Vec<&str> = line.split(',').collect();
         let mut row = [const { String::new() }; N];
         for (cell, place) in row.iter_mut().zip(places) {
-            *cell = (*cells.get(place).ok_or_else(|| format!("a row is too short: {line}"))?).to_owned();
+            *cell = (*cells
+                .get(place)
+                .ok_or_else(|| format!("a row is too short: {line}"))?)
+            .to_owned();
         }
         Ok(row)
     }))
@@ -324,14 +439,25 @@ fn rows<const N: usize>(
 
 /// `2013-01-01T10:00:00Z` as milliseconds since the epoch.
 fn utc_hour_ms(text: &str) -> Result<i64, Box<dyn Error>> {
-    let number = |from: usize, to: usize| text.get(from..to).and_then(|digits| digits.parse::<i64>().ok()).ok_or_else(|| format!("{text} is not a time"));
-    let (year, month, day, hour) = (number(0, 4)?, number(5, 7)?, number(8, 10)?, number(11, 13)?);
+    let number = |from: usize, to: usize| {
+        text.get(from..to)
+            .and_then(|digits| digits.parse::<i64>().ok())
+            .ok_or_else(|| format!("{text} is not a time"))
+    };
+    let (year, month, day, hour) = (
+        number(0, 4)?,
+        number(5, 7)?,
+        number(8, 10)?,
+        number(11, 13)?,
+    );
     // Days from the civil calendar, with the year beginning in March.
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
-    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100
+        + day_of_year
+        - 719_468;
     Ok(days * DAY_MS + hour * 3_600_000)
 }
 
@@ -340,7 +466,8 @@ fn utc_date(ms: i64) -> String {
     let days = ms.div_euclid(DAY_MS) + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
@@ -351,9 +478,14 @@ fn utc_date(ms: i64) -> String {
 
 fn print_manufacturers(cluster: &Cluster) -> Result<(), Box<dyn Error>> {
     let mut latest: HashMap<String, DelayStats> = HashMap::new();
-    topics::read(cluster, "delays-by-manufacturer", &Consumed::default(), |_partition, _offset, record: Record<String, DelayStats>| {
-        latest.insert(record.key, record.value);
-    })?;
+    topics::read(
+        cluster,
+        "delays-by-manufacturer",
+        &Consumed::default(),
+        |_partition, _offset, record: Record<String, DelayStats>| {
+            latest.insert(record.key, record.value);
+        },
+    )?;
     let mut rows: Vec<(String, DelayStats)> = latest.into_iter().collect();
     rows.sort_by(|a, b| b.1.flights.cmp(&a.1.flights).then_with(|| a.0.cmp(&b.0)));
     println!("manufacturer\tflights\tmean delay (min)");
@@ -366,14 +498,33 @@ fn print_manufacturers(cluster: &Cluster) -> Result<(), Box<dyn Error>> {
 fn print_carrier_days(cluster: &Cluster) -> Result<(), Box<dyn Error>> {
     let mut latest: HashMap<(String, i64), CarrierDay> = HashMap::new();
     let consumed = Consumed::with(carrier_day_keys(), Json::<CarrierDay>::default());
-    topics::read(cluster, "delays-by-carrier-day", &consumed, |_partition, _offset, record: Record<Windowed<String>, CarrierDay>| {
-        latest.insert((record.key.key, record.key.window.start), record.value);
-    })?;
-    let mut rows: Vec<((String, i64), CarrierDay)> = latest.into_iter().filter(|(_, day)| day.stats.flights >= 50).collect();
-    rows.sort_by(|a, b| b.1.stats.mean_min().total_cmp(&a.1.stats.mean_min()).then_with(|| a.0.cmp(&b.0)));
+    topics::read(
+        cluster,
+        "delays-by-carrier-day",
+        &consumed,
+        |_partition, _offset, record: Record<Windowed<String>, CarrierDay>| {
+            latest.insert((record.key.key, record.key.window.start), record.value);
+        },
+    )?;
+    let mut rows: Vec<((String, i64), CarrierDay)> = latest
+        .into_iter()
+        .filter(|(_, day)| day.stats.flights >= 50)
+        .collect();
+    rows.sort_by(|a, b| {
+        b.1.stats
+            .mean_min()
+            .total_cmp(&a.1.stats.mean_min())
+            .then_with(|| a.0.cmp(&b.0))
+    });
     println!("day\tcarrier\tairline\tflights\tmean delay (min)");
     for ((carrier, start_ms), day) in rows.iter().take(10) {
-        println!("{}\t{carrier}\t{}\t{}\t{:.2}", utc_date(*start_ms), day.airline, day.stats.flights, day.stats.mean_min());
+        println!(
+            "{}\t{carrier}\t{}\t{}\t{:.2}",
+            utc_date(*start_ms),
+            day.airline,
+            day.stats.flights,
+            day.stats.mean_min()
+        );
     }
     Ok(())
 }

@@ -20,7 +20,12 @@ fn topology() -> brooklet::Result<Topology> {
     let builder = StreamsBuilder::new();
     builder
         .stream::<String, String>("lines", Consumed::default())
-        .flat_map_values(|_file, line| line.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect::<Vec<_>>())
+        .flat_map_values(|_file, line| {
+            line.split(|c: char| !c.is_alphanumeric())
+                .filter(|word| !word.is_empty())
+                .map(str::to_lowercase)
+                .collect::<Vec<_>>()
+        })
         .group_by(|_file, word| word.clone())
         .count(Materialized::named("counts"))
         .to_stream()
@@ -31,7 +36,12 @@ fn topology() -> brooklet::Result<Topology> {
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let cluster = Cluster::embedded(directory.path().join("broker")).flush(Flush::Os);
-    let topic = |name: &str| NewTopic { name: name.to_owned(), partitions: 2, replication_factor: -1, configs: Vec::new() };
+    let topic = |name: &str| NewTopic {
+        name: name.to_owned(),
+        partitions: 2,
+        replication_factor: -1,
+        configs: Vec::new(),
+    };
     topics::create(&cluster, &[topic("lines"), topic("counts-by-word")])?;
 
     let mut lines = TopicWriter::<String, String>::new(&cluster, "lines", Produced::default())?;
@@ -46,7 +56,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         write("standard input", &mut io::stdin().lock())?;
     }
     for file in files {
-        let mut text = BufReader::new(File::open(&file).map_err(|error| format!("{file}: {error}"))?);
+        let mut text =
+            BufReader::new(File::open(&file).map_err(|error| format!("{file}: {error}"))?);
         write(&file, &mut text)?;
     }
     lines.flush()?;
@@ -60,9 +71,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     streams.stop()?;
 
     let mut counts: HashMap<String, i64> = HashMap::new();
-    topics::read(&cluster, "counts-by-word", &Consumed::default(), |_partition, _offset, record: Record<String, i64>| {
-        counts.insert(record.key, record.value);
-    })?;
+    topics::read(
+        &cluster,
+        "counts-by-word",
+        &Consumed::default(),
+        |_partition, _offset, record: Record<String, i64>| {
+            counts.insert(record.key, record.value);
+        },
+    )?;
     let mut counts: Vec<(String, i64)> = counts.into_iter().collect();
     counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     for (word, count) in counts.iter().take(20) {

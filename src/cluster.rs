@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brooklet_streams_core::client::kafka::KafkaCluster;
-use brooklet_streams_core::client::{self, Admin, Claim, ClientError, ClientErrorKind, Consumer, ConsumerOptions, Producer, ProducerOptions};
+use brooklet_streams_core::client::{
+    self, Admin, Claim, ClientError, ClientErrorKind, Consumer, ConsumerOptions, Producer,
+    ProducerOptions,
+};
 
 pub use brooklet_broker::Flush;
 
@@ -19,19 +22,33 @@ pub struct Cluster {
 
 #[derive(Clone)]
 enum Kind {
-    Embedded { directory: PathBuf, flush: Flush, properties: Vec<(String, String)> },
-    Kafka { bootstrap: String, properties: Vec<(String, String)> },
+    Embedded {
+        directory: PathBuf,
+        flush: Flush,
+        properties: Vec<(String, String)>,
+    },
+    Kafka {
+        bootstrap: String,
+        properties: Vec<(String, String)>,
+    },
 }
 
 impl Cluster {
     /// A broker inside this process, with its data in `directory`. Acknowledged means on disk; see [`Cluster::flush`].
     pub fn embedded(directory: impl AsRef<Path>) -> Self {
-        Self::of(Kind::Embedded { directory: directory.as_ref().to_owned(), flush: Flush::Durable, properties: Vec::new() })
+        Self::of(Kind::Embedded {
+            directory: directory.as_ref().to_owned(),
+            flush: Flush::Durable,
+            properties: Vec::new(),
+        })
     }
 
     /// A Kafka cluster, by one or more `host:port`, separated by commas: our broker as a server, or any Apache Kafka.
     pub fn kafka(bootstrap_servers: impl Into<String>) -> Self {
-        Self::of(Kind::Kafka { bootstrap: bootstrap_servers.into(), properties: Vec::new() })
+        Self::of(Kind::Kafka {
+            bootstrap: bootstrap_servers.into(),
+            properties: Vec::new(),
+        })
     }
 
     /// When an embedded broker acknowledges: with the data on disk ([`Flush::Durable`], the default) or in the system's page cache
@@ -39,7 +56,15 @@ impl Cluster {
     #[must_use]
     pub fn flush(self, to: Flush) -> Self {
         match self.kind {
-            Kind::Embedded { directory, properties, .. } => Self::of(Kind::Embedded { directory, flush: to, properties }),
+            Kind::Embedded {
+                directory,
+                properties,
+                ..
+            } => Self::of(Kind::Embedded {
+                directory,
+                flush: to,
+                properties,
+            }),
             kind @ Kind::Kafka { .. } => Self::of(kind),
         }
     }
@@ -49,13 +74,18 @@ impl Cluster {
     #[must_use]
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         match &mut self.kind {
-            Kind::Embedded { properties, .. } | Kind::Kafka { properties, .. } => properties.push((name.into(), value.into())),
+            Kind::Embedded { properties, .. } | Kind::Kafka { properties, .. } => {
+                properties.push((name.into(), value.into()))
+            }
         }
         Self::of(self.kind)
     }
 
     fn of(kind: Kind) -> Self {
-        Self { kind, opened: Arc::default() }
+        Self {
+            kind,
+            opened: Arc::default(),
+        }
     }
 
     fn open(&self) -> Result<Arc<dyn client::Cluster>, ClientError> {
@@ -64,10 +94,18 @@ impl Cluster {
             return Ok(Arc::clone(cluster));
         }
         let cluster: Arc<dyn client::Cluster> = match &self.kind {
-            Kind::Embedded { directory, flush, properties } => {
-                Arc::new(EmbeddedCluster::open(directory, *flush, properties).map_err(|error| ClientError::new(ClientErrorKind::Config, error))?)
-            }
-            Kind::Kafka { bootstrap, properties } => Arc::new(KafkaCluster::new(bootstrap, properties.clone())?),
+            Kind::Embedded {
+                directory,
+                flush,
+                properties,
+            } => Arc::new(
+                EmbeddedCluster::open(directory, *flush, properties)
+                    .map_err(|error| ClientError::new(ClientErrorKind::Config, error))?,
+            ),
+            Kind::Kafka {
+                bootstrap,
+                properties,
+            } => Arc::new(KafkaCluster::new(bootstrap, properties.clone())?),
         };
         *opened = Some(Arc::clone(&cluster));
         Ok(cluster)
@@ -87,13 +125,20 @@ impl client::Cluster for Cluster {
         self.open()?.admin()
     }
 
-    fn claim(&self, application_id: &str, process_id: &str, topics: &[String]) -> Result<Box<dyn Claim>, ClientError> {
+    fn claim(
+        &self,
+        application_id: &str,
+        process_id: &str,
+        topics: &[String],
+    ) -> Result<Box<dyn Claim>, ClientError> {
         self.open()?.claim(application_id, process_id, topics)
     }
 
     fn name(&self) -> String {
         match &self.kind {
-            Kind::Embedded { directory, .. } => format!("the embedded broker in {}", directory.display()),
+            Kind::Embedded { directory, .. } => {
+                format!("the embedded broker in {}", directory.display())
+            }
             Kind::Kafka { bootstrap, .. } => bootstrap.clone(),
         }
     }

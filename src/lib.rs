@@ -44,14 +44,19 @@
 mod cluster;
 mod embedded;
 
-pub use brooklet_streams_core::{ProcessError, Record, StreamsError, clock, json_serde, avro_serde, processor, serde, test_driver, typed_store};
+pub use brooklet_streams_core::{
+    ProcessError, Record, StreamsError, avro_serde, clock, json_serde, processor, serde,
+    test_driver, typed_store,
+};
 pub use brooklet_streams_core::{RunningStreams, State, StopHandle, Streams};
 pub use cluster::{Cluster, Flush};
 
 /// Topics from outside of a topology: create them, write typed records, read them to their end.
 pub mod topics {
     pub use brooklet_streams_core::client::NewTopic;
-    pub use brooklet_streams_core::runtime::topics::{TopicWriter, create, end_offsets, read, request};
+    pub use brooklet_streams_core::runtime::topics::{
+        TopicWriter, create, end_offsets, read, request,
+    };
 }
 
 /// What an application's `main` returns.
@@ -60,9 +65,13 @@ pub type Result<T, E = StreamsError> = std::result::Result<T, E>;
 /// What most programs use.
 pub mod prelude {
     pub use brooklet_streams_core::config::{ErrorResponse, ProcessingGuarantee};
-    pub use brooklet_streams_core::serde::{Avro, HasSerde, Json, Serde, TimeWindowed, Windowed, default_serde};
+    pub use brooklet_streams_core::serde::{
+        Avro, HasSerde, Json, Serde, TimeWindowed, Windowed, default_serde,
+    };
     pub use brooklet_streams_core::topology::{AutoOffsetReset, Consumed, Produced, Topology};
-    pub use brooklet_streams_core::{Headers, ProcessError, Record, RunningStreams, Streams, StreamsError};
+    pub use brooklet_streams_core::{
+        Headers, ProcessError, Record, RunningStreams, Streams, StreamsError,
+    };
     pub use brooklet_streams_dsl::*;
 
     pub use crate::cluster::{Cluster, Flush};

@@ -11,13 +11,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut config = BrokerConfig::new(dir);
     for property in arguments {
-        let (name, value) = property.split_once('=').ok_or("properties are NAME=VALUE")?;
+        let (name, value) = property
+            .split_once('=')
+            .ok_or("properties are NAME=VALUE")?;
         config = config.property(name, value)?;
     }
     let broker = Broker::open(config)?;
     let server = Server::bind(broker.clone(), address).await?;
     println!("listening on {}", server.local_addr()?);
-    server.run(async { drop(tokio::signal::ctrl_c().await) }).await?;
+    server
+        .run(async { drop(tokio::signal::ctrl_c().await) })
+        .await?;
     broker.shutdown()?;
     Ok(())
 }

@@ -42,7 +42,10 @@ impl Broker {
             Drive::Manual => None,
             Drive::Threads => Some(Arc::new(Threads::start(&core)?)),
         };
-        Ok(Self { core, _threads: threads })
+        Ok(Self {
+            core,
+            _threads: threads,
+        })
     }
 
     /// Makes a request, as a client would over the wire, and waits for its answer: on disk where the answer means that. For requests that do
@@ -69,7 +72,10 @@ impl Broker {
             }
         }
         while response.is_none() {
-            response = slot.1.wait(response).unwrap_or_else(PoisonError::into_inner);
+            response = slot
+                .1
+                .wait(response)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         let response = response.take().ok_or(BrokerError::Closed)?;
         R::Response::try_from(response).map_err(|_| BrokerError::Closed)
@@ -107,9 +113,16 @@ impl Broker {
 
     /// Tells clients to connect here, unless the configuration says where.
     pub fn advertise(&self, host: &str, port: u16) {
-        let mut endpoint = self.core.endpoint.write().unwrap_or_else(PoisonError::into_inner);
+        let mut endpoint = self
+            .core
+            .endpoint
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let config = &self.core.config;
-        endpoint.0 = config.advertised_host.clone().unwrap_or_else(|| host.to_owned());
+        endpoint.0 = config
+            .advertised_host
+            .clone()
+            .unwrap_or_else(|| host.to_owned());
         endpoint.1 = config.advertised_port.unwrap_or(port);
     }
 
@@ -162,7 +175,11 @@ const TIMER_SLEEP_MAX: Duration = Duration::from_secs(10);
 
 impl Default for Timer {
     fn default() -> Self {
-        Self { kicked: Mutex::new(false), changed: Condvar::new(), asleep_until_ms: AtomicI64::new(i64::MAX) }
+        Self {
+            kicked: Mutex::new(false),
+            changed: Condvar::new(),
+            asleep_until_ms: AtomicI64::new(i64::MAX),
+        }
     }
 }
 
@@ -175,10 +192,15 @@ impl Timer {
     /// Sleeps until the deadline, or until it is kicked.
     fn sleep(&self, now_ms: i64, deadline_ms: i64) {
         let mut kicked = self.kicked.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = Duration::from_millis(u64::try_from(deadline_ms - now_ms).unwrap_or(0)).min(TIMER_SLEEP_MAX);
+        let time = Duration::from_millis(u64::try_from(deadline_ms - now_ms).unwrap_or(0))
+            .min(TIMER_SLEEP_MAX);
         if !*kicked && !time.is_zero() {
             self.asleep_until_ms.store(deadline_ms, Ordering::SeqCst);
-            kicked = self.changed.wait_timeout(kicked, time).unwrap_or_else(PoisonError::into_inner).0;
+            kicked = self
+                .changed
+                .wait_timeout(kicked, time)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
             self.asleep_until_ms.store(i64::MAX, Ordering::SeqCst);
         }
         *kicked = false;
@@ -188,14 +210,24 @@ impl Timer {
 impl Core {
     fn open(config: BrokerConfig) -> Result<Arc<Self>, BrokerError> {
         let now_ms = config.clock.now_ms();
-        let data_dir = DataDir::open(config.disk.clone(), &config.data_dir, config.node_id, config.lock_data_dir)?;
+        let data_dir = DataDir::open(
+            config.disk.clone(),
+            &config.data_dir,
+            config.node_id,
+            config.lock_data_dir,
+        )?;
         let (mut journal, mut catalog) = Journal::open(data_dir.disk.as_ref(), &data_dir.path)?;
         if !data_dir.clean_shutdown {
-            let command = Command::StartLeaderEpoch { epoch: catalog.leader_epoch() + 1 };
+            let command = Command::StartLeaderEpoch {
+                epoch: catalog.leader_epoch() + 1,
+            };
             journal.append(std::slice::from_ref(&command))?;
             catalog.replay(&command);
         }
-        let host = config.advertised_host.clone().unwrap_or_else(|| "127.0.0.1".to_owned());
+        let host = config
+            .advertised_host
+            .clone()
+            .unwrap_or_else(|| "127.0.0.1".to_owned());
         let port = config.advertised_port.unwrap_or(9092);
         let rules = classic::Rules {
             initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
@@ -214,8 +246,12 @@ impl Core {
             endpoint: RwLock::new((host, port)),
             dirty: Arc::default(),
             offsets_watches: Mutex::default(),
-            next_retention_ms: AtomicI64::new(now_ms.saturating_add(config.retention_check_interval_ms)),
-            next_checkpoint_ms: AtomicI64::new(now_ms.saturating_add(config.checkpoint_interval_ms)),
+            next_retention_ms: AtomicI64::new(
+                now_ms.saturating_add(config.retention_check_interval_ms),
+            ),
+            next_checkpoint_ms: AtomicI64::new(
+                now_ms.saturating_add(config.checkpoint_interval_ms),
+            ),
             closed: AtomicBool::new(false),
             timer: Timer::default(),
             catalog: RwLock::default(),
@@ -240,7 +276,12 @@ impl Core {
     }
 
     /// Opens the logs of a topic's partitions from `first` on.
-    fn open_partitions(self: &Arc<Self>, topic: &Topic, first: i32, now_ms: i64) -> Result<(), BrokerError> {
+    fn open_partitions(
+        self: &Arc<Self>,
+        topic: &Topic,
+        first: i32,
+        now_ms: i64,
+    ) -> Result<(), BrokerError> {
         let config = self.log_config(&topic.configs);
         let mut opened = Vec::new();
         for index in first..topic.partition_count {
@@ -250,15 +291,32 @@ impl Core {
                 topic_id: topic.id,
                 config: config.clone(),
                 clean_shutdown: self.data_dir.clean_shutdown,
-                recovery_point: self.data_dir.recovery_points.get(&key).copied().unwrap_or(0),
-                log_start_offset: self.data_dir.log_start_offsets.get(&key).copied().unwrap_or(0),
+                recovery_point: self
+                    .data_dir
+                    .recovery_points
+                    .get(&key)
+                    .copied()
+                    .unwrap_or(0),
+                log_start_offset: self
+                    .data_dir
+                    .log_start_offsets
+                    .get(&key)
+                    .copied()
+                    .unwrap_or(0),
             };
             let log = match Log::open(self.data_dir.disk.clone(), options.clone(), now_ms) {
                 Err(LogError::TopicId { path, found, .. }) => {
                     // Left by a deleted topic of the same name: the journal is the truth, the directory is not.
                     tracing::warn!(path = %path.display(), %found, "removing the directory of a deleted topic");
-                    self.data_dir.disk.remove_dir_all(&options.dir).map_err(BrokerError::disk("removing", &options.dir))?;
-                    let fresh = OpenOptions { recovery_point: 0, log_start_offset: 0, ..options };
+                    self.data_dir
+                        .disk
+                        .remove_dir_all(&options.dir)
+                        .map_err(BrokerError::disk("removing", &options.dir))?;
+                    let fresh = OpenOptions {
+                        recovery_point: 0,
+                        log_start_offset: 0,
+                        ..options
+                    };
                     Log::open(self.data_dir.disk.clone(), fresh, now_ms)?.0
                 }
                 opened => {
@@ -281,31 +339,56 @@ impl Core {
         }
         if &*topic.name == OFFSETS_TOPIC {
             for partition in &opened {
-                self.groups.load(partition, now_ms).map_err(|error| BrokerError::Corrupt {
-                    path: self.data_dir.partition_dir(OFFSETS_TOPIC, partition.index()),
-                    reason: error.to_string(),
-                })?;
+                self.groups
+                    .load(partition, now_ms)
+                    .map_err(|error| BrokerError::Corrupt {
+                        path: self
+                            .data_dir
+                            .partition_dir(OFFSETS_TOPIC, partition.index()),
+                        reason: error.to_string(),
+                    })?;
                 let (core, watched) = (Arc::downgrade(self), Arc::downgrade(partition));
                 let watch = partition.watch(Arc::new(move || {
                     if let (Some(core), Some(partition)) = (core.upgrade(), watched.upgrade()) {
                         core.groups.advance(&core, &partition);
                     }
                 }));
-                self.offsets_watches.lock().unwrap_or_else(PoisonError::into_inner).push(watch);
+                self.offsets_watches
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(watch);
             }
         }
-        let mut partitions = self.partitions.write().unwrap_or_else(PoisonError::into_inner);
-        partitions.entry(topic.name.clone()).or_default().extend(opened);
+        let mut partitions = self
+            .partitions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        partitions
+            .entry(topic.name.clone())
+            .or_default()
+            .extend(opened);
         Ok(())
     }
 
     pub(crate) fn partition(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
-        let partitions = self.partitions.read().unwrap_or_else(PoisonError::into_inner);
-        partitions.get(topic)?.get(usize::try_from(partition).ok()?).cloned()
+        let partitions = self
+            .partitions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        partitions
+            .get(topic)?
+            .get(usize::try_from(partition).ok()?)
+            .cloned()
     }
 
     fn all_partitions(&self) -> Vec<Arc<Partition>> {
-        self.partitions.read().unwrap_or_else(PoisonError::into_inner).values().flatten().cloned().collect()
+        self.partitions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// A topic by name.
@@ -325,18 +408,28 @@ impl Core {
 
     /// Host and port that clients are told.
     pub(crate) fn endpoint(&self) -> (String, u16) {
-        self.endpoint.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.endpoint
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn lock_journal(&self) -> Result<MutexGuard<'_, Journal>, BrokerError> {
         let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.closed.load(Ordering::Acquire) { Err(BrokerError::Closed) } else { Ok(journal) }
+        if self.closed.load(Ordering::Acquire) {
+            Err(BrokerError::Closed)
+        } else {
+            Ok(journal)
+        }
     }
 
     /// Makes a command durable, then applies it.
     fn commit(&self, journal: &mut Journal, command: &Command) -> Result<(), BrokerError> {
         journal.append(std::slice::from_ref(command))?;
-        self.catalog.write().unwrap_or_else(PoisonError::into_inner).replay(command);
+        self.catalog
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replay(command);
         Ok(())
     }
 
@@ -349,7 +442,9 @@ impl Core {
         validate_only: bool,
     ) -> Result<Arc<Topic>, ChangeError> {
         let mut journal = self.lock_journal()?;
-        let command = self.read_catalog(|catalog| catalog.decide_create(name, Uuid::new_v4(), partition_count, configs))?;
+        let command = self.read_catalog(|catalog| {
+            catalog.decide_create(name, Uuid::new_v4(), partition_count, configs)
+        })?;
         let Command::CreateTopic(topic) = &command else {
             unreachable!("decide_create returned {command:?}");
         };
@@ -366,9 +461,15 @@ impl Core {
     /// Deletes a topic with its records and committed offsets.
     pub(crate) fn delete_topic(self: &Arc<Self>, name: &str) -> Result<(), ChangeError> {
         let mut journal = self.lock_journal()?;
-        let topic = self.topic(name).ok_or_else(|| Refusal::UnknownTopic(name.to_owned()))?;
+        let topic = self
+            .topic(name)
+            .ok_or_else(|| Refusal::UnknownTopic(name.to_owned()))?;
         self.commit(&mut journal, &Command::DeleteTopic { id: topic.id })?;
-        let removed = self.partitions.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let removed = self
+            .partitions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(name);
         for partition in removed.into_iter().flatten() {
             drop(partition.take_log());
         }
@@ -396,7 +497,8 @@ impl Core {
         validate_only: bool,
     ) -> Result<(), ChangeError> {
         let mut journal = self.lock_journal()?;
-        let command = self.read_catalog(|catalog| catalog.decide_partition_count(name, partition_count))?;
+        let command =
+            self.read_catalog(|catalog| catalog.decide_partition_count(name, partition_count))?;
         if validate_only {
             return Ok(());
         }
@@ -416,13 +518,21 @@ impl Core {
         change: impl FnOnce(&BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Refusal>,
     ) -> Result<(), ChangeError> {
         let mut journal = self.lock_journal()?;
-        let topic = self.topic(name).ok_or_else(|| Refusal::UnknownTopic(name.to_owned()))?;
+        let topic = self
+            .topic(name)
+            .ok_or_else(|| Refusal::UnknownTopic(name.to_owned()))?;
         let configs = change(&topic.configs)?;
         if validate_only || configs == topic.configs {
             return Ok(());
         }
         let log_config = self.log_config(&configs);
-        self.commit(&mut journal, &Command::SetTopicConfigs { id: topic.id, configs })?;
+        self.commit(
+            &mut journal,
+            &Command::SetTopicConfigs {
+                id: topic.id,
+                configs,
+            },
+        )?;
         for index in 0..topic.partition_count {
             if let Some(partition) = self.partition(name, index) {
                 partition.set_config(log_config.clone());
@@ -433,7 +543,10 @@ impl Core {
 
     /// A producer id that nobody has had.
     pub(crate) fn next_producer_id(&self) -> Result<i64, BrokerError> {
-        let mut ids = self.producer_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = self
+            .producer_ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(id) = ids.take() {
             return Ok(id);
         }
@@ -450,16 +563,28 @@ impl Core {
     }
 
     pub(crate) fn offsets_partition_index(&self, group: &str) -> i32 {
-        let count = self.topic(OFFSETS_TOPIC).map_or(self.config.offsets_topic_partitions, |topic| topic.partition_count);
+        let count = self
+            .topic(OFFSETS_TOPIC)
+            .map_or(self.config.offsets_topic_partitions, |topic| {
+                topic.partition_count
+            });
         group::partition_of(group, count)
     }
 
     /// Creates the offsets topic if it is not there. Not to be called by the coordinator under its lock: opening its partitions loads them.
     pub(crate) fn ensure_offsets_topic(self: &Arc<Self>) -> Result<(), ChangeError> {
-        if self.topic(OFFSETS_TOPIC).is_some_and(|topic| self.partition(OFFSETS_TOPIC, topic.partition_count - 1).is_some()) {
+        if self.topic(OFFSETS_TOPIC).is_some_and(|topic| {
+            self.partition(OFFSETS_TOPIC, topic.partition_count - 1)
+                .is_some()
+        }) {
             return Ok(());
         }
-        match self.create_topic(OFFSETS_TOPIC, self.config.offsets_topic_partitions, group::offsets_topic_configs(), false) {
+        match self.create_topic(
+            OFFSETS_TOPIC,
+            self.config.offsets_topic_partitions,
+            group::offsets_topic_configs(),
+            false,
+        ) {
             Ok(_) | Err(ChangeError::Refused(Refusal::TopicExists(_))) => Ok(()),
             Err(error) => {
                 tracing::error!(%error, "offsets topic not created");
@@ -490,7 +615,10 @@ impl Core {
         self.groups.expire(self, now_ms);
         if self.next_retention_ms.load(Ordering::Acquire) <= now_ms {
             self.apply_retention(now_ms);
-            self.next_retention_ms.store(now_ms.saturating_add(self.config.retention_check_interval_ms), Ordering::Release);
+            self.next_retention_ms.store(
+                now_ms.saturating_add(self.config.retention_check_interval_ms),
+                Ordering::Release,
+            );
         }
         if self.next_checkpoint_ms.load(Ordering::Acquire) <= now_ms {
             if self.config.flush == crate::config::Flush::Os {
@@ -508,10 +636,22 @@ impl Core {
             if let Err(error) = self.write_checkpoints() {
                 tracing::error!(%error, "checkpoints not written");
             }
-            self.next_checkpoint_ms.store(now_ms.saturating_add(self.config.checkpoint_interval_ms), Ordering::Release);
+            self.next_checkpoint_ms.store(
+                now_ms.saturating_add(self.config.checkpoint_interval_ms),
+                Ordering::Release,
+            );
         }
-        let periodic = self.next_retention_ms.load(Ordering::Acquire).min(self.next_checkpoint_ms.load(Ordering::Acquire));
-        [self.waiting.next_deadline_ms(), self.groups.next_deadline_ms()].into_iter().flatten().fold(periodic, i64::min)
+        let periodic = self
+            .next_retention_ms
+            .load(Ordering::Acquire)
+            .min(self.next_checkpoint_ms.load(Ordering::Acquire));
+        [
+            self.waiting.next_deadline_ms(),
+            self.groups.next_deadline_ms(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(periodic, i64::min)
     }
 
     fn apply_retention(&self, now_ms: i64) {
@@ -521,14 +661,17 @@ impl Core {
                 Ok(segments) => {
                     tracing::info!(topic = %partition.topic(), partition = partition.index(), segments, "retention deleted segments");
                 }
-                Err(error) => tracing::error!(topic = %partition.topic(), partition = partition.index(), %error, "retention failed"),
+                Err(error) => {
+                    tracing::error!(topic = %partition.topic(), partition = partition.index(), %error, "retention failed")
+                }
             }
         }
     }
 
     fn write_checkpoints(&self) -> Result<(), BrokerError> {
         let (recovery_points, log_starts, high_watermarks) = self.checkpoints();
-        self.data_dir.write_checkpoints(&recovery_points, &log_starts, &high_watermarks)
+        self.data_dir
+            .write_checkpoints(&recovery_points, &log_starts, &high_watermarks)
     }
 
     /// Notes log start offsets, so that what DeleteRecords removed stays removed.
@@ -537,7 +680,8 @@ impl Core {
     }
 
     fn checkpoints(&self) -> (Offsets, Offsets, Offsets) {
-        let (mut recovery_points, mut log_starts, mut high_watermarks) = (Offsets::new(), Offsets::new(), Offsets::new());
+        let (mut recovery_points, mut log_starts, mut high_watermarks) =
+            (Offsets::new(), Offsets::new(), Offsets::new());
         for partition in self.all_partitions() {
             if let Some((recovery_point, log_start)) = partition.checkpoint() {
                 let key = (partition.topic().to_string(), partition.index());
@@ -560,14 +704,17 @@ impl Core {
         self.groups.close(self);
         let (mut recovery_points, log_starts, mut high_watermarks) = self.checkpoints();
         for partition in self.all_partitions() {
-            let Some(log) = partition.take_log() else { continue };
+            let Some(log) = partition.take_log() else {
+                continue;
+            };
             let key = (partition.topic().to_string(), partition.index());
             let end = log.log_end_offset();
             log.close()?;
             recovery_points.insert(key.clone(), end);
             high_watermarks.insert(key, end);
         }
-        self.data_dir.write_checkpoints(&recovery_points, &log_starts, &high_watermarks)?;
+        self.data_dir
+            .write_checkpoints(&recovery_points, &log_starts, &high_watermarks)?;
         self.data_dir.write_clean_shutdown()
     }
 }
@@ -584,7 +731,10 @@ pub(crate) enum ChangeError {
 }
 
 /// What a log obeys: the topic's configs over the broker's over Kafka's.
-fn log_config(overrides: &BTreeMap<String, String>, defaults: &BTreeMap<String, String>) -> LogConfig {
+fn log_config(
+    overrides: &BTreeMap<String, String>,
+    defaults: &BTreeMap<String, String>,
+) -> LogConfig {
     let value = |name: &str| match topic_config::by_name(name) {
         Some(definition) => topic_config::effective(definition, overrides, defaults).0,
         None => unreachable!("{name} is not in the table of topic configs"),
@@ -628,7 +778,10 @@ impl Threads {
         let stopped = Arc::new(AtomicBool::new(false));
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let failed = BrokerError::disk("starting a thread for", &core.data_dir.path);
-            std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(run)
+                .map_err(failed)
         };
         let flushed = core.clone();
         let flusher = spawn(
@@ -649,14 +802,19 @@ impl Threads {
                 }
             }),
         )?;
-        Ok(Self { core: core.clone(), handles: Mutex::new(vec![flusher, timer]), stopped })
+        Ok(Self {
+            core: core.clone(),
+            handles: Mutex::new(vec![flusher, timer]),
+            stopped,
+        })
     }
 
     fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.core.dirty.stop();
         self.core.timer.kick();
-        let handles = std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
+        let handles =
+            std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));
         for handle in handles {
             // A thread cannot wait for itself: an answer may hold the last handle on the broker.
             if handle.thread().id() != std::thread::current().id() && handle.join().is_err() {

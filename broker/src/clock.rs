@@ -16,7 +16,9 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now_ms(&self) -> i64 {
         let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        elapsed.map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+        elapsed.map_or(0, |elapsed| {
+            i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+        })
     }
 }
 
@@ -29,7 +31,9 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that stands at `now_ms`.
     pub fn new(now_ms: i64) -> Self {
-        Self { now_ms: AtomicI64::new(now_ms) }
+        Self {
+            now_ms: AtomicI64::new(now_ms),
+        }
     }
 
     /// Moves the clock forward.

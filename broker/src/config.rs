@@ -27,7 +27,10 @@ impl std::str::FromStr for Flush {
         match text {
             "durable" => Ok(Self::Durable),
             "os" => Ok(Self::Os),
-            other => Err(BrokerError::Config { name: "flush".into(), reason: format!("{other} is neither durable nor os") }),
+            other => Err(BrokerError::Config {
+                name: "flush".into(),
+                reason: format!("{other} is neither durable nor os"),
+            }),
         }
     }
 }
@@ -135,32 +138,55 @@ impl BrokerConfig {
             "flush" => self.flush = value.parse()?,
             "node.id" | "broker.id" => self.node_id = number(name, value, 0)?,
             "auto.create.topics.enable" => {
-                self.auto_create_topics = value.parse().map_err(|_| refused(name, value, "true or false"))?;
+                self.auto_create_topics = value
+                    .parse()
+                    .map_err(|_| refused(name, value, "true or false"))?;
             }
             "num.partitions" => self.partitions_default = number(name, value, 1)?,
             "brooklet.replication.factor.clamp" => {
-                self.replication_factor_clamp = value.parse().map_err(|_| refused(name, value, "true or false"))?;
+                self.replication_factor_clamp = value
+                    .parse()
+                    .map_err(|_| refused(name, value, "true or false"))?;
             }
-            "offsets.topic.num.partitions" => self.offsets_topic_partitions = number(name, value, 1)?,
+            "offsets.topic.num.partitions" => {
+                self.offsets_topic_partitions = number(name, value, 1)?
+            }
             "offset.metadata.max.bytes" => self.offset_metadata_bytes_max = number(name, value, 0)?,
             "socket.request.max.bytes" => self.request_bytes_max = number(name, value, 1)?,
             "max.connections" => self.connections_max = number(name, value, 1)?,
             "connections.max.idle.ms" => self.connections_idle_ms_max = number(name, value, 1)?,
             "fetch.max.bytes" => self.fetch_bytes_max = number(name, value, 1024)?,
-            "group.initial.rebalance.delay.ms" => self.group_initial_rebalance_delay_ms = number(name, value, 0)?,
-            "group.min.session.timeout.ms" => self.group_session_timeout_ms_min = number(name, value, 1)?,
-            "group.max.session.timeout.ms" => self.group_session_timeout_ms_max = number(name, value, 1)?,
+            "group.initial.rebalance.delay.ms" => {
+                self.group_initial_rebalance_delay_ms = number(name, value, 0)?
+            }
+            "group.min.session.timeout.ms" => {
+                self.group_session_timeout_ms_min = number(name, value, 1)?
+            }
+            "group.max.session.timeout.ms" => {
+                self.group_session_timeout_ms_max = number(name, value, 1)?
+            }
             "group.max.size" => self.group_size_max = number(name, value, 1)?,
-            "log.retention.check.interval.ms" => self.retention_check_interval_ms = number(name, value, 1)?,
-            "log.flush.offset.checkpoint.interval.ms" => self.checkpoint_interval_ms = number(name, value, 1)?,
+            "log.retention.check.interval.ms" => {
+                self.retention_check_interval_ms = number(name, value, 1)?
+            }
+            "log.flush.offset.checkpoint.interval.ms" => {
+                self.checkpoint_interval_ms = number(name, value, 1)?
+            }
             _ => {
                 let Some(definition) = topic_config::by_server_name(name) else {
-                    return Err(BrokerError::Config { name: name.to_owned(), reason: "not a property of this broker".into() });
+                    return Err(BrokerError::Config {
+                        name: name.to_owned(),
+                        reason: "not a property of this broker".into(),
+                    });
                 };
                 let value = definition
                     .check(value)
-                    .map_err(|reason| BrokerError::Config { name: name.to_owned(), reason })?;
-                self.topic_defaults.insert(definition.name.to_owned(), value);
+                    .map_err(|reason| BrokerError::Config {
+                        name: name.to_owned(),
+                        reason,
+                    })?;
+                self.topic_defaults
+                    .insert(definition.name.to_owned(), value);
             }
         }
         Ok(self)
@@ -168,12 +194,21 @@ impl BrokerConfig {
 }
 
 fn number<T: TryFrom<i64>>(name: &str, value: &str, min: i64) -> Result<T, BrokerError> {
-    let number = value.trim().parse::<i64>().ok().filter(|number| *number >= min);
-    number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| refused(name, value, &format!("a number from {min}")))
+    let number = value
+        .trim()
+        .parse::<i64>()
+        .ok()
+        .filter(|number| *number >= min);
+    number
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| refused(name, value, &format!("a number from {min}")))
 }
 
 fn refused(name: &str, value: &str, wanted: &str) -> BrokerError {
-    BrokerError::Config { name: name.to_owned(), reason: format!("{value} is not {wanted}") }
+    BrokerError::Config {
+        name: name.to_owned(),
+        reason: format!("{value} is not {wanted}"),
+    }
 }
 
 #[cfg(test)]
@@ -183,7 +218,9 @@ mod tests {
 
     #[test]
     fn kafkas_names_set_the_fields_and_topic_defaults() {
-        let config = BrokerConfig::new("d").property("num.partitions", "4").unwrap();
+        let config = BrokerConfig::new("d")
+            .property("num.partitions", "4")
+            .unwrap();
         let config = config.property("log.retention.ms", "1000").unwrap();
         assert_eq!(config.partitions_default, 4);
         assert_eq!(config.topic_defaults.get("retention.ms").unwrap(), "1000");
@@ -191,9 +228,15 @@ mod tests {
 
     #[test]
     fn an_unknown_name_or_value_is_refused_by_name() {
-        let unknown = BrokerConfig::new("d").property("num.partition", "4").unwrap_err().to_string();
+        let unknown = BrokerConfig::new("d")
+            .property("num.partition", "4")
+            .unwrap_err()
+            .to_string();
         assert!(unknown.contains("num.partition"), "{unknown}");
-        let bad = BrokerConfig::new("d").property("num.partitions", "0").unwrap_err().to_string();
+        let bad = BrokerConfig::new("d")
+            .property("num.partitions", "0")
+            .unwrap_err()
+            .to_string();
         assert!(bad.contains("num.partitions") && bad.contains('0'), "{bad}");
     }
 }

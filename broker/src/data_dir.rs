@@ -20,7 +20,9 @@ use uuid::Uuid;
 
 use crate::disk::Disk;
 use crate::error::BrokerError;
-use crate::log::offset_checkpoint::{self, HIGH_WATERMARK_FILE, LOG_START_OFFSET_FILE, RECOVERY_POINT_FILE};
+use crate::log::offset_checkpoint::{
+    self, HIGH_WATERMARK_FILE, LOG_START_OFFSET_FILE, RECOVERY_POINT_FILE,
+};
 
 const LOCK_FILE: &str = ".lock";
 const PROPERTIES_FILE: &str = "meta.properties";
@@ -48,17 +50,28 @@ pub(crate) struct DataDir {
 
 impl DataDir {
     /// Opens a directory, creating it if it is not there.
-    pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, node_id: i32, lock: bool) -> Result<Self, BrokerError> {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        node_id: i32,
+        lock: bool,
+    ) -> Result<Self, BrokerError> {
         create_durably(disk.as_ref(), path)?;
         let lock = if lock { Some(take_lock(path)?) } else { None };
         let cluster_id = open_properties(disk.as_ref(), path, node_id)?;
         let clean_shutdown = match disk.remove_file(&path.join(CLEAN_SHUTDOWN_FILE)) {
             Ok(()) => {
-                disk.sync_dir(path).map_err(BrokerError::disk("syncing", path))?;
+                disk.sync_dir(path)
+                    .map_err(BrokerError::disk("syncing", path))?;
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(BrokerError::disk("removing", path.join(CLEAN_SHUTDOWN_FILE))(error)),
+            Err(error) => {
+                return Err(BrokerError::disk(
+                    "removing",
+                    path.join(CLEAN_SHUTDOWN_FILE),
+                )(error));
+            }
         };
         let read = |name: &str| {
             let file = path.join(name);
@@ -73,7 +86,15 @@ impl DataDir {
         };
         let recovery_points = read(RECOVERY_POINT_FILE)?;
         let log_start_offsets = read(LOG_START_OFFSET_FILE)?;
-        Ok(Self { path: path.to_owned(), disk, cluster_id, clean_shutdown, recovery_points, log_start_offsets, _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            disk,
+            cluster_id,
+            clean_shutdown,
+            recovery_points,
+            log_start_offsets,
+            _lock: lock,
+        })
     }
 
     /// Directory of a partition's log.
@@ -95,7 +116,8 @@ impl DataDir {
             (HIGH_WATERMARK_FILE, high_watermarks),
         ] {
             let file = self.path.join(name);
-            offset_checkpoint::write(self.disk.as_ref(), &file, offsets).map_err(BrokerError::disk("writing", file))?;
+            offset_checkpoint::write(self.disk.as_ref(), &file, offsets)
+                .map_err(BrokerError::disk("writing", file))?;
         }
         Ok(())
     }
@@ -103,23 +125,37 @@ impl DataDir {
     /// Notes log start offsets alone: DeleteRecords is durable when it answers.
     pub(crate) fn write_log_start_offsets(&self, offsets: &Offsets) -> Result<(), BrokerError> {
         let file = self.path.join(LOG_START_OFFSET_FILE);
-        offset_checkpoint::write(self.disk.as_ref(), &file, offsets).map_err(BrokerError::disk("writing", file))
+        offset_checkpoint::write(self.disk.as_ref(), &file, offsets)
+            .map_err(BrokerError::disk("writing", file))
     }
 
     /// Notes that every log was closed.
     pub(crate) fn write_clean_shutdown(&self) -> Result<(), BrokerError> {
         let file = self.path.join(CLEAN_SHUTDOWN_FILE);
-        self.disk.write_file_atomically(&file, b"{\"version\":0}").map_err(BrokerError::disk("writing", file))
+        self.disk
+            .write_file_atomically(&file, b"{\"version\":0}")
+            .map_err(BrokerError::disk("writing", file))
     }
 }
 
 /// Creates a directory with what it lies in, each name synced where it is new.
 fn create_durably(disk: &dyn Disk, path: &Path) -> Result<(), BrokerError> {
     let is_missing = |dir: &&Path| matches!(disk.list(dir), Err(error) if error.kind() == io::ErrorKind::NotFound);
-    let missing: Vec<_> = path.ancestors().filter(|dir| !dir.as_os_str().is_empty()).take_while(is_missing).collect();
-    disk.create_dir_all(path).map_err(BrokerError::disk("creating", path))?;
+    let missing: Vec<_> = path
+        .ancestors()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .take_while(is_missing)
+        .collect();
+    disk.create_dir_all(path)
+        .map_err(BrokerError::disk("creating", path))?;
     for dir in missing {
-        let parent = dir.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
+        let parent = dir.parent().map(|parent| {
+            if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            }
+        });
         let Some(parent) = parent else { continue };
         match disk.sync_dir(parent) {
             // A directory that we may enter but not read: its owner has to care for it.
@@ -140,7 +176,9 @@ fn take_lock(dir: &Path) -> Result<std::fs::File, BrokerError> {
         .map_err(BrokerError::disk("opening", &path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(BrokerError::Locked { dir: dir.to_owned() }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(BrokerError::Locked {
+            dir: dir.to_owned(),
+        }),
         Err(error) => Err(BrokerError::disk("locking", path)(error.into())),
     }
 }
@@ -152,22 +190,40 @@ fn open_properties(disk: &dyn Disk, dir: &Path, node_id: i32) -> Result<String, 
         Ok(contents) => String::from_utf8_lossy(&contents).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let cluster_id = kafka_id(Uuid::new_v4());
-            let text = format!("version=1\nbrooklet.format={FORMAT_VERSION}\ncluster.id={cluster_id}\nnode.id={node_id}\n");
-            disk.write_file_atomically(&path, text.as_bytes()).map_err(BrokerError::disk("writing", &path))?;
+            let text = format!(
+                "version=1\nbrooklet.format={FORMAT_VERSION}\ncluster.id={cluster_id}\nnode.id={node_id}\n"
+            );
+            disk.write_file_atomically(&path, text.as_bytes())
+                .map_err(BrokerError::disk("writing", &path))?;
             return Ok(cluster_id);
         }
         Err(error) => return Err(BrokerError::disk("reading", path)(error)),
     };
     let property = |name: &str| {
-        contents.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
+        contents
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .find(|(key, _)| key.trim() == name)
+            .map(|(_, value)| value.trim())
     };
-    let corrupt = |reason: String| BrokerError::Corrupt { path: path.clone(), reason };
+    let corrupt = |reason: String| BrokerError::Corrupt {
+        path: path.clone(),
+        reason,
+    };
     let Some(format) = property("brooklet.format") else {
-        return Err(corrupt("has no brooklet.format: this is not a data directory of ours, choose another".into()));
+        return Err(corrupt(
+            "has no brooklet.format: this is not a data directory of ours, choose another".into(),
+        ));
     };
-    let found = format.parse::<i64>().map_err(|_| corrupt(format!("brooklet.format {format} is not a number")))?;
+    let found = format
+        .parse::<i64>()
+        .map_err(|_| corrupt(format!("brooklet.format {format} is not a number")))?;
     if found > FORMAT_VERSION {
-        return Err(BrokerError::NewerFormat { path, found, known: FORMAT_VERSION });
+        return Err(BrokerError::NewerFormat {
+            path,
+            found,
+            known: FORMAT_VERSION,
+        });
     }
     let cluster_id = property("cluster.id").ok_or_else(|| corrupt("has no cluster.id".into()))?;
     Ok(cluster_id.to_owned())
@@ -178,7 +234,10 @@ pub(crate) fn kafka_id(id: Uuid) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut out = String::with_capacity(22);
     for chunk in id.as_bytes().chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let bits = chunk
+            .iter()
+            .fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
         for sextet in 0..=chunk.len() {
             let index = (bits >> (18 - 6 * sextet)) & 63;
             // Six bits index an alphabet of 64.
@@ -204,7 +263,11 @@ mod tests {
         let held = open(dir.path()).unwrap();
         let refused = open(dir.path()).unwrap_err();
         assert!(matches!(refused, BrokerError::Locked { .. }));
-        assert!(refused.to_string().contains(&dir.path().display().to_string()));
+        assert!(
+            refused
+                .to_string()
+                .contains(&dir.path().display().to_string())
+        );
         drop(held);
         open(dir.path()).unwrap();
     }
@@ -218,7 +281,10 @@ mod tests {
         let cluster_id = first.cluster_id.clone();
         drop(first);
         let second = open(dir.path()).unwrap();
-        assert_eq!((second.clean_shutdown, &second.cluster_id), (true, &cluster_id));
+        assert_eq!(
+            (second.clean_shutdown, &second.cluster_id),
+            (true, &cluster_id)
+        );
         drop(second);
         assert!(!open(dir.path()).unwrap().clean_shutdown);
     }
@@ -228,7 +294,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(PROPERTIES_FILE);
         std::fs::write(&path, "version=1\nbrooklet.format=2\ncluster.id=x\n").unwrap();
-        assert!(matches!(open(dir.path()), Err(BrokerError::NewerFormat { found: 2, .. })));
+        assert!(matches!(
+            open(dir.path()),
+            Err(BrokerError::NewerFormat { found: 2, .. })
+        ));
         std::fs::write(&path, "version=1\ncluster.id=x\n").unwrap();
         assert!(matches!(open(dir.path()), Err(BrokerError::Corrupt { .. })));
     }
@@ -236,7 +305,10 @@ mod tests {
     #[test]
     fn ids_are_printed_as_kafka_prints_them() {
         assert_eq!(kafka_id(Uuid::nil()), "AAAAAAAAAAAAAAAAAAAAAA");
-        assert_eq!(kafka_id(Uuid::from_bytes([0xff; 16])), "_____________________w");
+        assert_eq!(
+            kafka_id(Uuid::from_bytes([0xff; 16])),
+            "_____________________w"
+        );
         assert_eq!(kafka_id(Uuid::from_u128(1)), "AAAAAAAAAAAAAAAAAAAAAQ");
     }
 }

@@ -72,8 +72,15 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
-    pub(crate) fn disk(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn disk(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Disk { operation, path, source }
+        move |source| Self::Disk {
+            operation,
+            path,
+            source,
+        }
     }
 }

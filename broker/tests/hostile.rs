@@ -12,9 +12,15 @@ use tokio::sync::oneshot;
 /// Runs a broker for the length of a test.
 fn with_broker(test: impl FnOnce(SocketAddr, &Broker)) {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let broker = Broker::open(BrokerConfig::new(dir.path())).unwrap();
-    let server = runtime.block_on(Server::bind(broker.clone(), "127.0.0.1:0")).unwrap();
+    let server = runtime
+        .block_on(Server::bind(broker.clone(), "127.0.0.1:0"))
+        .unwrap();
     let address = server.local_addr().unwrap();
     let (stop, stopping) = oneshot::channel::<()>();
     let stopped = runtime.spawn(server.run(async { drop(stopping.await) }));
@@ -26,7 +32,9 @@ fn with_broker(test: impl FnOnce(SocketAddr, &Broker)) {
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
     stream
 }
 
@@ -69,7 +77,9 @@ fn bad_frames_close_their_connection_and_no_other() {
             &[0, 0, 0, 10, 0x7f, 0, 0, 0, 0, 0, 0, 1, 0xff, 0xff],
             &[0, 0, 0, 10, 0, 3, 0, 99, 0, 0, 0, 1, 0xff, 0xff],
             // Metadata v1 with two billion topics.
-            &[0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff],
+            &[
+                0, 0, 0, 14, 0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff,
+            ],
         ];
         for (round, frame) in bad.into_iter().enumerate() {
             let mut stream = connect(address);
@@ -116,7 +126,8 @@ fn pipelined_requests_are_answered_in_order() {
 fn a_client_that_does_not_read_holds_nobody_up() {
     with_broker(|address, _| {
         let mut slow = connect(address);
-        slow.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        slow.set_write_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
         // Until the broker stops reading from it.
         let requests: Vec<u8> = (0..1000).flat_map(api_versions).collect();
         for _ in 0..2000 {
@@ -135,8 +146,15 @@ fn a_large_claim_costs_no_memory() {
     with_broker(|address, _| {
         let resident = || {
             let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-            let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or("VmRSS: 0 kB").to_owned();
-            line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
+            let line = status
+                .lines()
+                .find(|line| line.starts_with("VmRSS:"))
+                .unwrap_or("VmRSS: 0 kB")
+                .to_owned();
+            line.split_whitespace()
+                .nth(1)
+                .and_then(|number| number.parse::<u64>().ok())
+                .unwrap_or(0)
         };
         let before = resident();
         // A Produce of 100 MB each, of which only the header comes.

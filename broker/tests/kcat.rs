@@ -17,7 +17,12 @@ use tokio::sync::oneshot;
 const COMMAND_TIME: Duration = Duration::from_secs(30);
 
 fn has_kcat() -> bool {
-    let found = Command::new("kcat").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    let found = Command::new("kcat")
+        .arg("-V")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
     if !found {
         println!("skipped: kcat is not on the PATH");
     }
@@ -35,25 +40,42 @@ struct Listening {
 
 impl Listening {
     fn start(dir: &std::path::Path) -> Self {
-        let mut config = BrokerConfig::new(dir).property("group.initial.rebalance.delay.ms", "0").unwrap();
+        let mut config = BrokerConfig::new(dir)
+            .property("group.initial.rebalance.delay.ms", "0")
+            .unwrap();
         config.offsets_topic_partitions = 4;
         config.partitions_default = 2;
         Self::start_with(config)
     }
 
     fn start_with(config: BrokerConfig) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         let broker = Broker::open(config).unwrap();
-        let server = runtime.block_on(Server::bind(broker.clone(), "127.0.0.1:0")).unwrap();
+        let server = runtime
+            .block_on(Server::bind(broker.clone(), "127.0.0.1:0"))
+            .unwrap();
         let address = server.local_addr().unwrap();
         let (stop, stopping) = oneshot::channel();
         let stopped = runtime.spawn(server.run(async { drop(stopping.await) }));
-        Self { runtime, broker, address, stop: Some(stop), stopped: Some(stopped) }
+        Self {
+            runtime,
+            broker,
+            address,
+            stop: Some(stop),
+            stopped: Some(stopped),
+        }
     }
 
     fn stop(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
-        self.runtime.block_on(self.stopped.take().unwrap()).unwrap().unwrap();
+        self.runtime
+            .block_on(self.stopped.take().unwrap())
+            .unwrap()
+            .unwrap();
         self.broker.shutdown().unwrap();
     }
 
@@ -84,14 +106,20 @@ impl Listening {
         let Ok(output) = output.recv_timeout(COMMAND_TIME) else {
             child.kill().unwrap();
             child.wait().unwrap();
-            panic!("kcat {arguments:?} took too long: {}", complaints.join().unwrap().unwrap());
+            panic!(
+                "kcat {arguments:?} took too long: {}",
+                complaints.join().unwrap().unwrap()
+            );
         };
         let status = child.wait().unwrap();
         // A consumer leaves its input unread.
         drop(writing.join().unwrap());
         let output = output.unwrap();
         let complaints = complaints.join().unwrap().unwrap();
-        assert!(status.success(), "kcat {arguments:?}: {status}: {complaints}");
+        assert!(
+            status.success(),
+            "kcat {arguments:?}: {status}: {complaints}"
+        );
         output
     }
 }
@@ -111,9 +139,26 @@ fn every_codec_is_produced_and_consumed() {
     let broker = Listening::start(dir.path());
     for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
         let topic = format!("codec-{codec}");
-        let lines: String = (0..500).map(|number| format!("key{number}:the value of record number {number}\n")).collect();
-        broker.kcat(&["-P", "-t", &topic, "-K:", "-X", &format!("compression.codec={codec}"), "-X", "linger.ms=5"], &lines);
-        let read = broker.kcat(&["-C", "-t", &topic, "-K:", "-e", "-q", "-o", "beginning"], "");
+        let lines: String = (0..500)
+            .map(|number| format!("key{number}:the value of record number {number}\n"))
+            .collect();
+        broker.kcat(
+            &[
+                "-P",
+                "-t",
+                &topic,
+                "-K:",
+                "-X",
+                &format!("compression.codec={codec}"),
+                "-X",
+                "linger.ms=5",
+            ],
+            &lines,
+        );
+        let read = broker.kcat(
+            &["-C", "-t", &topic, "-K:", "-e", "-q", "-o", "beginning"],
+            "",
+        );
         assert_eq!(sorted(&read), sorted(&lines), "{codec}");
     }
     broker.stop();
@@ -127,7 +172,18 @@ fn an_idempotent_producer_with_acks_all_loses_and_repeats_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Listening::start(dir.path());
     let lines: String = (0..2000).map(|number| format!("{number}\n")).collect();
-    broker.kcat(&["-P", "-t", "t", "-X", "enable.idempotence=true", "-X", "batch.num.messages=50"], &lines);
+    broker.kcat(
+        &[
+            "-P",
+            "-t",
+            "t",
+            "-X",
+            "enable.idempotence=true",
+            "-X",
+            "batch.num.messages=50",
+        ],
+        &lines,
+    );
     broker.stop();
     let broker = Listening::start(dir.path());
     let read = broker.kcat(&["-C", "-t", "t", "-e", "-q", "-o", "beginning"], "");
@@ -144,9 +200,18 @@ fn metadata_is_listed() {
     let broker = Listening::start(dir.path());
     broker.kcat(&["-P", "-t", "orders"], "one\n");
     let listed = broker.kcat(&["-L"], "");
-    assert!(listed.contains(&format!("broker 1 at {}", broker.address)), "{listed}");
-    assert!(listed.contains("topic \"orders\" with 2 partitions"), "{listed}");
-    assert!(listed.contains("leader 1, replicas: 1, isrs: 1"), "{listed}");
+    assert!(
+        listed.contains(&format!("broker 1 at {}", broker.address)),
+        "{listed}"
+    );
+    assert!(
+        listed.contains("topic \"orders\" with 2 partitions"),
+        "{listed}"
+    );
+    assert!(
+        listed.contains("leader 1, replicas: 1, isrs: 1"),
+        "{listed}"
+    );
     broker.stop();
 }
 
@@ -157,7 +222,15 @@ fn a_group_goes_on_where_it_committed() {
     }
     let dir = tempfile::tempdir().unwrap();
     let broker = Listening::start(dir.path());
-    let group = ["-G", "readers", "-q", "-e", "-X", "auto.offset.reset=earliest", "t"];
+    let group = [
+        "-G",
+        "readers",
+        "-q",
+        "-e",
+        "-X",
+        "auto.offset.reset=earliest",
+        "t",
+    ];
     broker.kcat(&["-P", "-t", "t"], "a\nb\nc\n");
     assert_eq!(sorted(&broker.kcat(&group, "")), ["a", "b", "c"]);
     broker.kcat(&["-P", "-t", "t"], "d\n");
@@ -178,6 +251,9 @@ fn offsets_are_found_by_time() {
     let broker = Listening::start(dir.path());
     broker.kcat(&["-P", "-t", "t", "-p", "0"], "a\nb\n");
     let found = broker.kcat(&["-Q", "-t", "t:0:0", "-t", "t:0:-1"], "");
-    assert!(found.contains("offset 0") || found.contains("offset 2"), "{found}");
+    assert!(
+        found.contains("offset 0") || found.contains("offset 2"),
+        "{found}"
+    );
     broker.stop();
 }

@@ -21,7 +21,12 @@ pub(crate) struct Arguments {
     #[arg(long, short)]
     data: PathBuf,
     /// Where it listens.
-    #[arg(long, short, default_value = "127.0.0.1:9092", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        short,
+        default_value = "127.0.0.1:9092",
+        value_name = "HOST:PORT"
+    )]
     listen: String,
     /// When a write with acks=all is acknowledged: on disk, or in the system's page cache.
     #[arg(long, value_enum, default_value_t = When::Durable)]
@@ -49,7 +54,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let broker = Broker::open(config)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let served = runtime.block_on(async {
-        let server = Server::bind(broker.clone(), arguments.listen.as_str()).await.map_err(|error| format!("{} cannot be listened on: {error}", arguments.listen))?;
+        let server = Server::bind(broker.clone(), arguments.listen.as_str())
+            .await
+            .map_err(|error| format!("{} cannot be listened on: {error}", arguments.listen))?;
         let address = server.local_addr()?;
         tracing::info!(%address, data = %arguments.data.display(), "broker is ready");
         server.run(stop_signal()).await?;
@@ -63,7 +70,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 /// Ends with the first SIGINT or SIGTERM.
 async fn stop_signal() {
     #[cfg(unix)]
-    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+    if let Ok(mut terminate) =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+    {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}

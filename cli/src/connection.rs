@@ -10,7 +10,13 @@ use clap::Args;
 #[derive(Args, Clone)]
 pub(crate) struct Connection {
     /// Any Kafka cluster: one or more HOST:PORT, separated by commas.
-    #[arg(long, short, default_value = "127.0.0.1:9092", value_name = "HOST:PORT", env = "BROOKLET_BOOTSTRAP")]
+    #[arg(
+        long,
+        short,
+        default_value = "127.0.0.1:9092",
+        value_name = "HOST:PORT",
+        env = "BROOKLET_BOOTSTRAP"
+    )]
     pub(crate) bootstrap: String,
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use brooklet_streams_core::client::record_batch::BatchCursor;
 use brooklet_streams_core::client::{
-    AdminRequest, AdminResponse, ClientError, ClientErrorKind, Cluster as _, ConsumerOptions, Fetched, OffsetSpec, Slot, TopicPartition,
+    AdminRequest, AdminResponse, ClientError, ClientErrorKind, Cluster as _, ConsumerOptions,
+    Fetched, OffsetSpec, Slot, TopicPartition,
 };
 use brooklet_streams_core::clock::{Clock, SystemClock};
 use clap::Args;
@@ -67,23 +68,41 @@ struct Partition {
 pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut partitions = open(&arguments)?;
     let cluster = arguments.connection.cluster();
-    let options = ConsumerOptions { client_id: "brooklet-consume".to_owned(), read_committed: false, partition_fetch_bytes_max: 1 << 20, properties: Vec::new() };
+    let options = ConsumerOptions {
+        client_id: "brooklet-consume".to_owned(),
+        read_committed: false,
+        partition_fetch_bytes_max: 1 << 20,
+        properties: Vec::new(),
+    };
     let mut consumer = cluster.consumer(&options)?;
     for partition in &mut partitions {
-        partition.slot = consumer.add(&TopicPartition::new(arguments.topic.as_str(), partition.partition), partition.position)?;
+        partition.slot = consumer.add(
+            &TopicPartition::new(arguments.topic.as_str(), partition.partition),
+            partition.position,
+        )?;
     }
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut out = std::io::stdout().lock();
     let mut fetched: Vec<Fetched> = Vec::new();
     let mut left = arguments.max.unwrap_or(u64::MAX);
-    while left > 0 && !(arguments.exit && partitions.iter().all(|partition| partition.position >= partition.end)) {
+    while left > 0
+        && !(arguments.exit
+            && partitions
+                .iter()
+                .all(|partition| partition.position >= partition.end))
+    {
         consumer.poll(SystemClock.now_ms(), &waker, &mut fetched)?;
         if fetched.is_empty() {
             out.flush()?;
             thread::park_timeout(Duration::from_millis(200));
         }
         for fetched in fetched.drain(..) {
-            let Some(partition) = partitions.iter_mut().find(|partition| partition.slot == fetched.slot) else { continue };
+            let Some(partition) = partitions
+                .iter_mut()
+                .find(|partition| partition.slot == fetched.slot)
+            else {
+                continue;
+            };
             match fetched.error {
                 Some(error) if error.kind == ClientErrorKind::Retriable => continue,
                 Some(error) => return Err(error.into()),
@@ -91,7 +110,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             }
             for batch in fetched.batches {
                 let mut cursor = BatchCursor::new(batch).map_err(ClientError::from)?;
-                cursor.skip_below(partition.position).map_err(ClientError::from)?;
+                cursor
+                    .skip_below(partition.position)
+                    .map_err(ClientError::from)?;
                 while left > 0
                     && let Some(record) = cursor.next().map_err(ClientError::from)?
                 {
@@ -100,7 +121,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
                     }
                     left -= 1;
                     if arguments.verbose {
-                        write!(out, "{}\t{}\t{}\t", partition.partition, record.offset, record.timestamp)?;
+                        write!(
+                            out,
+                            "{}\t{}\t{}\t",
+                            partition.partition, record.offset, record.timestamp
+                        )?;
                     }
                     if arguments.keys || arguments.windowed_keys {
                         write_key(&mut out, record.key.as_deref(), arguments.windowed_keys)?;
@@ -135,11 +160,24 @@ fn write_key(out: &mut impl Write, key: Option<&[u8]>, windowed: bool) -> std::i
 fn open(arguments: &Arguments) -> Result<Vec<Partition>, Box<dyn Error>> {
     let connection = &arguments.connection;
     let topic = arguments.topic.as_str();
-    let AdminResponse::Topics(topics) = connection.call(AdminRequest::DescribeTopics(vec![topic.to_owned()]))? else { return Err(unexpected()) };
-    let count = topics.into_iter().find_map(|(_, partitions)| partitions).ok_or_else(|| format!("topic {topic} does not exist on {}", connection.bootstrap))?;
+    let AdminResponse::Topics(topics) =
+        connection.call(AdminRequest::DescribeTopics(vec![topic.to_owned()]))?
+    else {
+        return Err(unexpected());
+    };
+    let count = topics
+        .into_iter()
+        .find_map(|(_, partitions)| partitions)
+        .ok_or_else(|| format!("topic {topic} does not exist on {}", connection.bootstrap))?;
     let wanted: Vec<i32> = match arguments.partition {
         Some(partition) if (0..count).contains(&partition) => vec![partition],
-        Some(partition) => return Err(format!("topic {topic} has partitions 0 to {}, not {partition}", count - 1).into()),
+        Some(partition) => {
+            return Err(format!(
+                "topic {topic} has partitions 0 to {}, not {partition}",
+                count - 1
+            )
+            .into());
+        }
         None => (0..count).collect(),
     };
     let offsets = |spec: OffsetSpec| -> Result<Vec<(TopicPartition, Result<i64, ClientError>)>, Box<dyn Error>> {
@@ -148,11 +186,24 @@ fn open(arguments: &Arguments) -> Result<Vec<Partition>, Box<dyn Error>> {
         offsets.sort_by_key(|(partition, _)| partition.partition);
         Ok(offsets)
     };
-    let ends = offsets(OffsetSpec::Latest { read_committed: false })?;
-    let begins = if arguments.from_beginning { offsets(OffsetSpec::Earliest)? } else { ends.clone() };
+    let ends = offsets(OffsetSpec::Latest {
+        read_committed: false,
+    })?;
+    let begins = if arguments.from_beginning {
+        offsets(OffsetSpec::Earliest)?
+    } else {
+        ends.clone()
+    };
     begins
         .into_iter()
         .zip(ends)
-        .map(|((at, position), (_, end))| Ok(Partition { slot: Slot(u32::MAX), partition: at.partition, position: position?, end: end? }))
+        .map(|((at, position), (_, end))| {
+            Ok(Partition {
+                slot: Slot(u32::MAX),
+                partition: at.partition,
+                position: position?,
+                end: end?,
+            })
+        })
         .collect()
 }

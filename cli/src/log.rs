@@ -38,12 +38,19 @@ pub(crate) fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let batch = match RecordBatch::parse(rest) {
                 Ok(batch) => batch,
                 Err(error) => {
-                    writeln!(out, "at {at}: {error}: {} bytes are not a whole batch", rest.len())?;
+                    writeln!(
+                        out,
+                        "at {at}: {error}: {} bytes are not a whole batch",
+                        rest.len()
+                    )?;
                     damaged = true;
                     break;
                 }
             };
-            let codec = batch.codec().map_or_else(|error| error.to_string(), |codec| format!("{codec:?}").to_lowercase());
+            let codec = batch.codec().map_or_else(
+                |error| error.to_string(),
+                |codec| format!("{codec:?}").to_lowercase(),
+            );
             write!(
                 out,
                 "at {at}: offsets {}..={} records {} bytes {} codec {codec} leader epoch {} max timestamp {}",
@@ -55,9 +62,18 @@ pub(crate) fn run(command: Command) -> Result<(), Box<dyn Error>> {
                 batch.max_timestamp(),
             )?;
             if batch.has_producer_id() {
-                write!(out, " producer {} epoch {} sequence {}", batch.producer_id(), batch.producer_epoch(), batch.base_sequence())?;
+                write!(
+                    out,
+                    " producer {} epoch {} sequence {}",
+                    batch.producer_id(),
+                    batch.producer_epoch(),
+                    batch.base_sequence()
+                )?;
             }
-            for (flag, is_set) in [(" transactional", batch.is_transactional()), (" control", batch.is_control())] {
+            for (flag, is_set) in [
+                (" transactional", batch.is_transactional()),
+                (" control", batch.is_control()),
+            ] {
                 if is_set {
                     write!(out, "{flag}")?;
                 }
@@ -70,12 +86,25 @@ pub(crate) fn run(command: Command) -> Result<(), Box<dyn Error>> {
             if records {
                 for record in batch.records(&mut scratch, DECOMPRESSED_BYTES_MAX)? {
                     let record = record?;
-                    let text = |bytes: Option<&[u8]>| bytes.map_or("null".to_owned(), |bytes| bytes.escape_ascii().to_string());
-                    writeln!(out, "  {} at {}: {} = {}", record.offset, record.timestamp, text(record.key), text(record.value))?;
+                    let text = |bytes: Option<&[u8]>| {
+                        bytes.map_or("null".to_owned(), |bytes| bytes.escape_ascii().to_string())
+                    };
+                    writeln!(
+                        out,
+                        "  {} at {}: {} = {}",
+                        record.offset,
+                        record.timestamp,
+                        text(record.key),
+                        text(record.value)
+                    )?;
                 }
             }
             at += batch.size_bytes();
         }
     }
-    if damaged { Err("some bytes are not valid record batches, see above".into()) } else { Ok(()) }
+    if damaged {
+        Err("some bytes are not valid record batches, see above".into())
+    } else {
+        Ok(())
+    }
 }

@@ -29,7 +29,12 @@ mod topology;
 ///
 /// Set RUST_LOG=debug to see what happens inside.
 #[derive(Parser)]
-#[command(version, verbatim_doc_comment, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    version,
+    verbatim_doc_comment,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -51,9 +56,16 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let level = if matches!(arguments.command, Command::Broker(_)) { "info" } else { "warn" };
+    let level = if matches!(arguments.command, Command::Broker(_)) {
+        "info"
+    } else {
+        "warn"
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let run = || -> Result<(), Box<dyn Error>> {
         match arguments.command {
             Command::Broker(arguments) => broker::run(arguments),
@@ -77,5 +89,7 @@ fn main() -> ExitCode {
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -32,12 +32,21 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let cluster = arguments.connection.cluster();
-    let mut writer = TopicWriter::<Option<Bytes>, Option<Bytes>>::new(&cluster, &arguments.topic, Produced::default())?;
+    let mut writer = TopicWriter::<Option<Bytes>, Option<Bytes>>::new(
+        &cluster,
+        &arguments.topic,
+        Produced::default(),
+    )?;
     let mut written = 0u64;
     for line in std::io::stdin().lock().split(b'\n') {
         let line = line?;
-        let (key, value) = arguments.key_separator.as_deref().and_then(|separator| split(&line, separator.as_bytes())).unwrap_or((None, &line));
-        let value = (arguments.null.as_deref().map(str::as_bytes) != Some(value)).then(|| Bytes::copy_from_slice(value));
+        let (key, value) = arguments
+            .key_separator
+            .as_deref()
+            .and_then(|separator| split(&line, separator.as_bytes()))
+            .unwrap_or((None, &line));
+        let value = (arguments.null.as_deref().map(str::as_bytes) != Some(value))
+            .then(|| Bytes::copy_from_slice(value));
         let now_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         writer.send(&Record::new(key.map(Bytes::copy_from_slice), value, now_ms))?;
         written += 1;
@@ -49,7 +58,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
 /// Key and value around the first separator.
 fn split<'a>(line: &'a [u8], separator: &[u8]) -> Option<(Option<&'a [u8]>, &'a [u8])> {
-    let at = line.windows(separator.len().max(1)).position(|window| window == separator)?;
+    let at = line
+        .windows(separator.len().max(1))
+        .position(|window| window == separator)?;
     let (key, rest) = line.split_at_checked(at)?;
     Some((Some(key), rest.get(separator.len()..)?))
 }

@@ -22,7 +22,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.file == "-" {
         std::io::stdin().read_to_string(&mut text)?;
     } else {
-        text = std::fs::read_to_string(&arguments.file).map_err(|error| format!("{}: {error}", arguments.file))?;
+        text = std::fs::read_to_string(&arguments.file)
+            .map_err(|error| format!("{}: {error}", arguments.file))?;
     }
     print!("{}", draw(&parse(&text)?));
     Ok(())
@@ -60,9 +61,15 @@ fn parse(text: &str) -> Result<Vec<Part>, String> {
         let at = |what: &str| format!("line {}: {what}: {line:?}", number + 1);
         if line.is_empty() || line == "Topologies:" || line.starts_with("<--") {
         } else if line.starts_with("Sub-topology:") {
-            parts.push(Part { title: line.trim_end_matches(':').to_owned(), nodes: Vec::new() });
+            parts.push(Part {
+                title: line.trim_end_matches(':').to_owned(),
+                nodes: Vec::new(),
+            });
         } else if let Some(children) = line.strip_prefix("-->") {
-            let node = parts.last_mut().and_then(|part| part.nodes.last_mut()).ok_or_else(|| at("an arrow without a node"))?;
+            let node = parts
+                .last_mut()
+                .and_then(|part| part.nodes.last_mut())
+                .ok_or_else(|| at("an arrow without a node"))?;
             node.children = list(children).filter(|child| child != "none").collect();
         } else if let Some((kind, rest)) = line.split_once(": ") {
             let (name, about) = rest.split_once(" (").unwrap_or((rest, ""));
@@ -75,17 +82,29 @@ fn parse(text: &str) -> Result<Vec<Part>, String> {
                 "Sink" => About::Sink(value.to_owned()),
                 _ => return Err(at("neither a source, a processor nor a sink")),
             };
-            let part = parts.last_mut().ok_or_else(|| at("a node outside of a sub-topology"))?;
-            part.nodes.push(Node { name: name.to_owned(), about, children: Vec::new() });
+            let part = parts
+                .last_mut()
+                .ok_or_else(|| at("a node outside of a sub-topology"))?;
+            part.nodes.push(Node {
+                name: name.to_owned(),
+                about,
+                children: Vec::new(),
+            });
         } else {
             return Err(at("not a line of a topology description"));
         }
     }
-    if parts.is_empty() { Err("the text has no `Sub-topology:`; paste what describe() prints".to_owned()) } else { Ok(parts) }
+    if parts.is_empty() {
+        Err("the text has no `Sub-topology:`; paste what describe() prints".to_owned())
+    } else {
+        Ok(parts)
+    }
 }
 
 fn list(text: &str) -> impl Iterator<Item = String> {
-    text.split(',').map(|item| item.trim().to_owned()).filter(|item| !item.is_empty())
+    text.split(',')
+        .map(|item| item.trim().to_owned())
+        .filter(|item| !item.is_empty())
 }
 
 /// A tree from each source; what was drawn before is named, not drawn again.
@@ -93,9 +112,16 @@ fn draw(parts: &[Part]) -> String {
     let mut out = String::new();
     for part in parts {
         let _ = writeln!(out, "{}", part.title);
-        let nodes: BTreeMap<&str, &Node> = part.nodes.iter().map(|node| (node.name.as_str(), node)).collect();
+        let nodes: BTreeMap<&str, &Node> = part
+            .nodes
+            .iter()
+            .map(|node| (node.name.as_str(), node))
+            .collect();
         let mut drawn = HashSet::new();
-        let sources = part.nodes.iter().filter(|node| matches!(node.about, About::Source(_)));
+        let sources = part
+            .nodes
+            .iter()
+            .filter(|node| matches!(node.about, About::Source(_)));
         for source in sources {
             if let About::Source(topics) = &source.about {
                 let _ = writeln!(out, "  {} ──► {}", topics.join(", "), source.name);
@@ -110,7 +136,13 @@ fn draw(parts: &[Part]) -> String {
     out
 }
 
-fn draw_children<'a>(out: &mut String, nodes: &BTreeMap<&'a str, &'a Node>, parent: &'a Node, indent: &str, drawn: &mut HashSet<&'a str>) {
+fn draw_children<'a>(
+    out: &mut String,
+    nodes: &BTreeMap<&'a str, &'a Node>,
+    parent: &'a Node,
+    indent: &str,
+    drawn: &mut HashSet<&'a str>,
+) {
     for (number, child) in parent.children.iter().enumerate() {
         let last = number + 1 == parent.children.len();
         let _ = write!(out, "{indent}{} {child}", if last { "└─" } else { "├─" });
@@ -170,7 +202,14 @@ mod tests {
 
     #[test]
     fn a_text_that_is_none_is_refused_with_its_line() {
-        assert_eq!(parse("Topologies:\nhello").unwrap_err(), "line 2: not a line of a topology description: \"hello\"");
-        assert!(parse("").unwrap_err().contains("paste what describe() prints"));
+        assert_eq!(
+            parse("Topologies:\nhello").unwrap_err(),
+            "line 2: not a line of a topology description: \"hello\""
+        );
+        assert!(
+            parse("")
+                .unwrap_err()
+                .contains("paste what describe() prints")
+        );
     }
 }

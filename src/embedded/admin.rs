@@ -9,16 +9,21 @@ use brooklet_broker::messages::create_topics_request::{CreatableTopic, Creatable
 use brooklet_broker::messages::delete_topics_request::DeleteTopicState;
 use brooklet_broker::messages::describe_configs_request::DescribeConfigsResource;
 use brooklet_broker::messages::metadata_request::MetadataRequestTopic;
-use brooklet_broker::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use brooklet_broker::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+use brooklet_broker::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use brooklet_broker::messages::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopics,
+};
 use brooklet_broker::messages::{
-    CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest, ListGroupsRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetFetchRequest,
+    CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    ListGroupsRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use brooklet_broker::protocol::{ErrorCode, Request, RequestContext, Response};
 use brooklet_streams_core::client::{
-    Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset, GroupDescription, GroupListing, MemberDescription, MemberIdentity,
-    NewTopic, OffsetSpec, RequestId, TopicPartition,
+    Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset,
+    GroupDescription, GroupListing, MemberDescription, MemberIdentity, NewTopic, OffsetSpec,
+    RequestId, TopicPartition,
 };
 
 use super::Wake;
@@ -36,7 +41,12 @@ pub(super) struct EmbeddedAdmin {
 
 impl EmbeddedAdmin {
     pub(super) fn new(broker: Broker) -> Self {
-        Self { broker, next_id: 0, answers: Arc::default(), wake: Arc::default() }
+        Self {
+            broker,
+            next_id: 0,
+            answers: Arc::default(),
+            wake: Arc::default(),
+        }
     }
 
     fn answer(&self, id: RequestId, answer: Result<AdminResponse, ClientError>) {
@@ -44,31 +54,59 @@ impl EmbeddedAdmin {
     }
 
     /// Has the handler answer, on whatever thread, in the caller's words.
-    fn ask(&self, id: RequestId, request: impl Into<Request>, read: impl FnOnce(Response) -> Result<AdminResponse, ClientError> + Send + 'static) {
+    fn ask(
+        &self,
+        id: RequestId,
+        request: impl Into<Request>,
+        read: impl FnOnce(Response) -> Result<AdminResponse, ClientError> + Send + 'static,
+    ) {
         let (answers, wake) = (Arc::clone(&self.answers), Arc::clone(&self.wake));
         let answer = Box::new(move |response| {
             push(&answers, id, read(response));
             wake.wake();
         });
-        self.broker.submit(&RequestContext::in_process("embedded"), request.into(), answer);
+        self.broker.submit(
+            &RequestContext::in_process("embedded"),
+            request.into(),
+            answer,
+        );
     }
 
     fn offset(&self, at: &TopicPartition, spec: OffsetSpec) -> Result<i64, ClientError> {
-        let partition = self.broker.partition(&at.topic, at.partition).ok_or_else(|| unknown(at))?;
+        let partition = self
+            .broker
+            .partition(&at.topic, at.partition)
+            .ok_or_else(|| unknown(at))?;
         match spec {
             OffsetSpec::Earliest => Ok(partition.log_start_offset()),
-            OffsetSpec::Latest { read_committed: false } => Ok(partition.high_watermark()),
-            OffsetSpec::Latest { read_committed: true } => Ok(partition.last_stable_offset()),
-            OffsetSpec::Timestamp(timestamp_ms) => match partition.offset_for_timestamp(timestamp_ms) {
-                Ok(found) => Ok(found.map_or_else(|| partition.high_watermark(), |found| found.offset)),
-                Err(error) => Err(ClientError::new(ClientErrorKind::Fatal, format!("{at}: {error}"))),
-            },
+            OffsetSpec::Latest {
+                read_committed: false,
+            } => Ok(partition.high_watermark()),
+            OffsetSpec::Latest {
+                read_committed: true,
+            } => Ok(partition.last_stable_offset()),
+            OffsetSpec::Timestamp(timestamp_ms) => {
+                match partition.offset_for_timestamp(timestamp_ms) {
+                    Ok(found) => {
+                        Ok(found.map_or_else(|| partition.high_watermark(), |found| found.offset))
+                    }
+                    Err(error) => Err(ClientError::new(
+                        ClientErrorKind::Fatal,
+                        format!("{at}: {error}"),
+                    )),
+                }
+            }
         }
     }
 
     fn delete_records(&self, at: &TopicPartition, before: i64) -> Result<i64, ClientError> {
-        let partition = self.broker.partition(&at.topic, at.partition).ok_or_else(|| unknown(at))?;
-        partition.delete_records_before(before).map_err(|error| ClientError::new(ClientErrorKind::Fatal, format!("{at}: {error}")))
+        let partition = self
+            .broker
+            .partition(&at.topic, at.partition)
+            .ok_or_else(|| unknown(at))?;
+        partition
+            .delete_records_before(before)
+            .map_err(|error| ClientError::new(ClientErrorKind::Fatal, format!("{at}: {error}")))
     }
 }
 
@@ -81,23 +119,41 @@ impl Admin for EmbeddedAdmin {
                 let asked = metadata_request(Some(&names));
                 self.ask(id, asked, move |response| topics(response, Some(names)));
             }
-            AdminRequest::ListTopics => self.ask(id, metadata_request(None), |response| topics(response, None)),
+            AdminRequest::ListTopics => self.ask(id, metadata_request(None), |response| {
+                topics(response, None)
+            }),
             AdminRequest::CreateTopics(new) => self.ask(id, create_request(&new), created),
             AdminRequest::DeleteTopics(names) => self.ask(id, delete_request(&names), deleted),
-            AdminRequest::DescribeTopicConfigs(topic) => self.ask(id, configs_request(&topic), move |response| configs(response, &topic)),
+            AdminRequest::DescribeTopicConfigs(topic) => {
+                self.ask(id, configs_request(&topic), move |response| {
+                    configs(response, &topic)
+                })
+            }
             AdminRequest::ListOffsets(asked) => {
-                let found = asked.into_iter().map(|(at, spec)| (at.clone(), self.offset(&at, spec))).collect();
+                let found = asked
+                    .into_iter()
+                    .map(|(at, spec)| (at.clone(), self.offset(&at, spec)))
+                    .collect();
                 self.answer(id, Ok(AdminResponse::Offsets(found)));
             }
             AdminRequest::DeleteRecords(asked) => {
-                let starts = asked.into_iter().map(|(at, before)| (at.clone(), self.delete_records(&at, before))).collect();
+                let starts = asked
+                    .into_iter()
+                    .map(|(at, before)| (at.clone(), self.delete_records(&at, before)))
+                    .collect();
                 self.answer(id, Ok(AdminResponse::Offsets(starts)));
             }
             AdminRequest::FetchOffsets { group, partitions } => {
                 let asked = offset_fetch_request(&group, &partitions);
-                self.ask(id, asked, move |response| committed(response, &group, &partitions));
+                self.ask(id, asked, move |response| {
+                    committed(response, &group, &partitions)
+                });
             }
-            AdminRequest::CommitOffsets { group, member, offsets } => {
+            AdminRequest::CommitOffsets {
+                group,
+                member,
+                offsets,
+            } => {
                 let asked = offset_commit_request(&group, &member, &offsets);
                 self.ask(id, asked, move |response| committing(response, &group));
             }
@@ -107,7 +163,13 @@ impl Admin for EmbeddedAdmin {
                 asked.groups = vec![group.as_str().into()];
                 self.ask(id, asked, move |response| described(response, &group));
             }
-            request => self.answer(id, Err(ClientError::new(ClientErrorKind::Fatal, format!("the embedded broker does not know the request {request:?}")))),
+            request => self.answer(
+                id,
+                Err(ClientError::new(
+                    ClientErrorKind::Fatal,
+                    format!("the embedded broker does not know the request {request:?}"),
+                )),
+            ),
         }
         id
     }
@@ -119,21 +181,37 @@ impl Admin for EmbeddedAdmin {
 }
 
 fn push(answers: &Mutex<Vec<Answered>>, id: RequestId, answer: Result<AdminResponse, ClientError>) {
-    answers.lock().unwrap_or_else(PoisonError::into_inner).push((id, answer));
+    answers
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push((id, answer));
 }
 
 fn unknown(at: &TopicPartition) -> ClientError {
-    ClientError::new(ClientErrorKind::UnknownTopicOrPartition, format!("{at} does not exist"))
+    ClientError::new(
+        ClientErrorKind::UnknownTopicOrPartition,
+        format!("{at} does not exist"),
+    )
 }
 
 fn unexpected(what: &str) -> ClientError {
-    ClientError::new(ClientErrorKind::Fatal, format!("the embedded broker answered a request for {what} with something else"))
+    ClientError::new(
+        ClientErrorKind::Fatal,
+        format!("the embedded broker answered a request for {what} with something else"),
+    )
 }
 
 /// An error code of the broker, in the words of the client traits.
-fn check(code: i16, what: impl std::fmt::Display, message: Option<&str>) -> Result<(), ClientError> {
+fn check(
+    code: i16,
+    what: impl std::fmt::Display,
+    message: Option<&str>,
+) -> Result<(), ClientError> {
     let Some(error) = ErrorCode::from_code(code) else {
-        return Err(ClientError::new(ClientErrorKind::Fatal, format!("{what}: error code {code}")));
+        return Err(ClientError::new(
+            ClientErrorKind::Fatal,
+            format!("{what}: error code {code}"),
+        ));
     };
     let kind = match error {
         ErrorCode::None => return Ok(()),
@@ -149,10 +227,16 @@ fn check(code: i16, what: impl std::fmt::Display, message: Option<&str>) -> Resu
         | ErrorCode::UnknownMemberId
         | ErrorCode::LeaderNotAvailable
         | ErrorCode::RequestTimedOut => ClientErrorKind::Retriable,
-        ErrorCode::InvalidTopic | ErrorCode::InvalidConfig | ErrorCode::InvalidPartitions | ErrorCode::InvalidReplicationFactor => ClientErrorKind::Config,
+        ErrorCode::InvalidTopic
+        | ErrorCode::InvalidConfig
+        | ErrorCode::InvalidPartitions
+        | ErrorCode::InvalidReplicationFactor => ClientErrorKind::Config,
         _ => ClientErrorKind::Fatal,
     };
-    Err(ClientError::new(kind, format!("{what}: {}", message.unwrap_or_else(|| error.message()))))
+    Err(ClientError::new(
+        kind,
+        format!("{what}: {}", message.unwrap_or_else(|| error.message())),
+    ))
 }
 
 fn metadata_request(topics: Option<&[String]>) -> MetadataRequest {
@@ -170,7 +254,9 @@ fn metadata_request(topics: Option<&[String]>) -> MetadataRequest {
 }
 
 fn topics(response: Response, asked: Option<Vec<String>>) -> Result<AdminResponse, ClientError> {
-    let Response::Metadata(response) = response else { return Err(unexpected("topics")) };
+    let Response::Metadata(response) = response else {
+        return Err(unexpected("topics"));
+    };
     let mut found = BTreeMap::new();
     for topic in response.topics {
         let name = topic.name.as_deref().unwrap_or_default().to_owned();
@@ -219,9 +305,15 @@ fn create_request(topics: &[NewTopic]) -> CreateTopicsRequest {
 }
 
 fn created(response: Response) -> Result<AdminResponse, ClientError> {
-    let Response::CreateTopics(response) = response else { return Err(unexpected("a new topic")) };
+    let Response::CreateTopics(response) = response else {
+        return Err(unexpected("a new topic"));
+    };
     let results = response.topics.into_iter().map(|topic| {
-        let result = check(topic.error_code, format_args!("creating topic {}", topic.name.as_str()), topic.error_message.as_deref());
+        let result = check(
+            topic.error_code,
+            format_args!("creating topic {}", topic.name.as_str()),
+            topic.error_message.as_deref(),
+        );
         (topic.name.as_str().to_owned(), result)
     });
     Ok(AdminResponse::PerTopic(results.collect()))
@@ -241,10 +333,16 @@ fn delete_request(names: &[String]) -> DeleteTopicsRequest {
 }
 
 fn deleted(response: Response) -> Result<AdminResponse, ClientError> {
-    let Response::DeleteTopics(response) = response else { return Err(unexpected("the deletion of a topic")) };
+    let Response::DeleteTopics(response) = response else {
+        return Err(unexpected("the deletion of a topic"));
+    };
     let results = response.responses.into_iter().map(|topic| {
         let name = topic.name.as_deref().unwrap_or_default().to_owned();
-        let result = check(topic.error_code, format_args!("deleting topic {name}"), topic.error_message.as_deref());
+        let result = check(
+            topic.error_code,
+            format_args!("deleting topic {name}"),
+            topic.error_message.as_deref(),
+        );
         (name, result)
     });
     Ok(AdminResponse::PerTopic(results.collect()))
@@ -260,18 +358,36 @@ fn configs_request(topic: &str) -> DescribeConfigsRequest {
 }
 
 fn configs(response: Response, topic: &str) -> Result<AdminResponse, ClientError> {
-    let Response::DescribeConfigs(response) = response else { return Err(unexpected("settings")) };
-    let Some(result) = response.results.into_iter().next() else { return Err(unexpected("settings")) };
-    check(result.error_code, format_args!("settings of topic {topic}"), result.error_message.as_deref())?;
-    let configs = result.configs.into_iter().map(|config| (config.name.as_str().to_owned(), config.value.as_deref().unwrap_or_default().to_owned()));
+    let Response::DescribeConfigs(response) = response else {
+        return Err(unexpected("settings"));
+    };
+    let Some(result) = response.results.into_iter().next() else {
+        return Err(unexpected("settings"));
+    };
+    check(
+        result.error_code,
+        format_args!("settings of topic {topic}"),
+        result.error_message.as_deref(),
+    )?;
+    let configs = result.configs.into_iter().map(|config| {
+        (
+            config.name.as_str().to_owned(),
+            config.value.as_deref().unwrap_or_default().to_owned(),
+        )
+    });
     Ok(AdminResponse::Configs(configs.collect()))
 }
 
 /// Partitions by topic, as the messages have them.
-fn by_topic<'a, T>(partitions: impl IntoIterator<Item = (&'a TopicPartition, T)>) -> BTreeMap<&'a str, Vec<(i32, T)>> {
+fn by_topic<'a, T>(
+    partitions: impl IntoIterator<Item = (&'a TopicPartition, T)>,
+) -> BTreeMap<&'a str, Vec<(i32, T)>> {
     let mut topics: BTreeMap<&str, Vec<(i32, T)>> = BTreeMap::new();
     for (at, with) in partitions {
-        topics.entry(&at.topic).or_default().push((at.partition, with));
+        topics
+            .entry(&at.topic)
+            .or_default()
+            .push((at.partition, with));
     }
     topics
 }
@@ -285,7 +401,10 @@ fn offset_fetch_request(group: &str, partitions: &[TopicPartition]) -> OffsetFet
             .map(|(name, partitions)| {
                 let mut topic = OffsetFetchRequestTopics::default();
                 topic.name = name.into();
-                topic.partition_indexes = partitions.into_iter().map(|(partition, ())| partition).collect();
+                topic.partition_indexes = partitions
+                    .into_iter()
+                    .map(|(partition, ())| partition)
+                    .collect();
                 topic
             })
             .collect()
@@ -296,27 +415,49 @@ fn offset_fetch_request(group: &str, partitions: &[TopicPartition]) -> OffsetFet
     request
 }
 
-fn committed(response: Response, group: &str, asked: &[TopicPartition]) -> Result<AdminResponse, ClientError> {
-    let Response::OffsetFetch(response) = response else { return Err(unexpected("committed offsets")) };
+fn committed(
+    response: Response,
+    group: &str,
+    asked: &[TopicPartition],
+) -> Result<AdminResponse, ClientError> {
+    let Response::OffsetFetch(response) = response else {
+        return Err(unexpected("committed offsets"));
+    };
     let mut found = BTreeMap::new();
     for answer in response.groups {
-        check(answer.error_code, format_args!("committed offsets of group {group}"), None)?;
+        check(
+            answer.error_code,
+            format_args!("committed offsets of group {group}"),
+            None,
+        )?;
         for topic in answer.topics {
             for partition in topic.partitions {
-                let committed = (partition.committed_offset >= 0)
-                    .then(|| CommittedOffset { offset: partition.committed_offset, metadata: partition.metadata.as_deref().unwrap_or_default().to_owned() });
-                found.insert(TopicPartition::new(topic.name.as_str(), partition.partition_index), committed);
+                let committed = (partition.committed_offset >= 0).then(|| CommittedOffset {
+                    offset: partition.committed_offset,
+                    metadata: partition.metadata.as_deref().unwrap_or_default().to_owned(),
+                });
+                found.insert(
+                    TopicPartition::new(topic.name.as_str(), partition.partition_index),
+                    committed,
+                );
             }
         }
     }
     Ok(AdminResponse::CommittedOffsets(if asked.is_empty() {
         found.into_iter().collect()
     } else {
-        asked.iter().map(|at| (at.clone(), found.remove(at).flatten())).collect()
+        asked
+            .iter()
+            .map(|at| (at.clone(), found.remove(at).flatten()))
+            .collect()
     }))
 }
 
-fn offset_commit_request(group: &str, member: &MemberIdentity, offsets: &[(TopicPartition, CommittedOffset)]) -> OffsetCommitRequest {
+fn offset_commit_request(
+    group: &str,
+    member: &MemberIdentity,
+    offsets: &[(TopicPartition, CommittedOffset)],
+) -> OffsetCommitRequest {
     let mut request = OffsetCommitRequest::default();
     request.group_id = group.into();
     request.member_id = member.member_id.as_str().into();
@@ -344,17 +485,29 @@ fn offset_commit_request(group: &str, member: &MemberIdentity, offsets: &[(Topic
 }
 
 fn committing(response: Response, group: &str) -> Result<AdminResponse, ClientError> {
-    let Response::OffsetCommit(response) = response else { return Err(unexpected("a commit of offsets")) };
+    let Response::OffsetCommit(response) = response else {
+        return Err(unexpected("a commit of offsets"));
+    };
     for topic in &response.topics {
         for partition in &topic.partitions {
-            check(partition.error_code, format_args!("committing {}-{} of group {group}", topic.name.as_str(), partition.partition_index), None)?;
+            check(
+                partition.error_code,
+                format_args!(
+                    "committing {}-{} of group {group}",
+                    topic.name.as_str(),
+                    partition.partition_index
+                ),
+                None,
+            )?;
         }
     }
     Ok(AdminResponse::Done)
 }
 
 fn groups(response: Response) -> Result<AdminResponse, ClientError> {
-    let Response::ListGroups(response) = response else { return Err(unexpected("groups")) };
+    let Response::ListGroups(response) = response else {
+        return Err(unexpected("groups"));
+    };
     check(response.error_code, "listing the groups", None)?;
     let listing = response.groups.into_iter().map(|group| GroupListing {
         group: group.group_id.as_str().to_owned(),
@@ -365,9 +518,17 @@ fn groups(response: Response) -> Result<AdminResponse, ClientError> {
 }
 
 fn described(response: Response, group: &str) -> Result<AdminResponse, ClientError> {
-    let Response::DescribeGroups(response) = response else { return Err(unexpected("a group")) };
-    let Some(answer) = response.groups.into_iter().next() else { return Err(unexpected("a group")) };
-    check(answer.error_code, format_args!("group {group}"), answer.error_message.as_deref())?;
+    let Response::DescribeGroups(response) = response else {
+        return Err(unexpected("a group"));
+    };
+    let Some(answer) = response.groups.into_iter().next() else {
+        return Err(unexpected("a group"));
+    };
+    check(
+        answer.error_code,
+        format_args!("group {group}"),
+        answer.error_message.as_deref(),
+    )?;
     let members = answer.members.into_iter().map(|member| MemberDescription {
         member_id: member.member_id.as_str().to_owned(),
         instance_id: member.group_instance_id.map(|id| id.as_str().to_owned()),

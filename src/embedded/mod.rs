@@ -13,11 +13,13 @@ use brooklet_broker::log::{AppendError, ReadError};
 use brooklet_broker::protocol::compression::Codec;
 use brooklet_broker::protocol::record_batch;
 use brooklet_broker::replica::Watch;
-use brooklet_broker::{Broker, BrokerConfig, BrokerError, Flush, Isolation, Partition, PartitionError};
+use brooklet_broker::{
+    Broker, BrokerConfig, BrokerError, Flush, Isolation, Partition, PartitionError,
+};
 use brooklet_streams_core::client::record_batch::BatchBuilder;
 use brooklet_streams_core::client::{
-    Admin, ClientError, ClientErrorKind, Cluster, Completion, Consumer, ConsumerOptions, Fetched, Producer, ProducerOptions, RecordRef, Slot, TopicHandle,
-    TopicPartition,
+    Admin, ClientError, ClientErrorKind, Cluster, Completion, Consumer, ConsumerOptions, Fetched,
+    Producer, ProducerOptions, RecordRef, Slot, TopicHandle, TopicPartition,
 };
 use bytes::Bytes;
 
@@ -36,13 +38,20 @@ pub(crate) struct EmbeddedCluster {
 
 impl EmbeddedCluster {
     /// Opens the broker's data directory, or creates it.
-    pub(crate) fn open(directory: &Path, flush: Flush, properties: &[(String, String)]) -> Result<Self, BrokerError> {
+    pub(crate) fn open(
+        directory: &Path,
+        flush: Flush,
+        properties: &[(String, String)],
+    ) -> Result<Self, BrokerError> {
         let mut config = BrokerConfig::new(directory);
         config.flush = flush;
         for (name, value) in properties {
             config = config.property(name, value)?;
         }
-        Ok(Self { broker: Broker::open(config)?, name: format!("the embedded broker in {}", directory.display()) })
+        Ok(Self {
+            broker: Broker::open(config)?,
+            name: format!("the embedded broker in {}", directory.display()),
+        })
     }
 }
 
@@ -58,7 +67,11 @@ impl Cluster for EmbeddedCluster {
     fn consumer(&self, options: &ConsumerOptions) -> Result<Box<dyn Consumer>, ClientError> {
         Ok(Box::new(EmbeddedConsumer {
             broker: self.broker.clone(),
-            isolation: if options.read_committed { Isolation::ReadCommitted } else { Isolation::ReadUncommitted },
+            isolation: if options.read_committed {
+                Isolation::ReadCommitted
+            } else {
+                Isolation::ReadUncommitted
+            },
             fetch_bytes_max: options.partition_fetch_bytes_max.min(FETCH_BYTES_MAX),
             wake: Arc::default(),
             slots: Vec::new(),
@@ -151,7 +164,14 @@ impl EmbeddedConsumer {
 
 impl Consumer for EmbeddedConsumer {
     fn add(&mut self, partition: &TopicPartition, offset: i64) -> Result<Slot, ClientError> {
-        let added = Some(ConsumerSlot { at: partition.clone(), partition: None, position: offset, reported_end: -1, paused: false, stuck: false });
+        let added = Some(ConsumerSlot {
+            at: partition.clone(),
+            partition: None,
+            position: offset,
+            reported_end: -1,
+            paused: false,
+            stuck: false,
+        });
         let index = match self.free.pop() {
             Some(index) => {
                 if let Some(slot) = self.slots.get_mut(index) {
@@ -164,7 +184,9 @@ impl Consumer for EmbeddedConsumer {
                 self.slots.len() - 1
             }
         };
-        u32::try_from(index).map(Slot).map_err(|_| ClientError::new(ClientErrorKind::Fatal, "too many partitions"))
+        u32::try_from(index)
+            .map(Slot)
+            .map_err(|_| ClientError::new(ClientErrorKind::Fatal, "too many partitions"))
     }
 
     fn remove(&mut self, slot: Slot) {
@@ -195,7 +217,12 @@ impl Consumer for EmbeddedConsumer {
         }
     }
 
-    fn poll(&mut self, _now_ms: i64, waker: &Waker, fetched: &mut Vec<Fetched>) -> Result<(), ClientError> {
+    fn poll(
+        &mut self,
+        _now_ms: i64,
+        waker: &Waker,
+        fetched: &mut Vec<Fetched>,
+    ) -> Result<(), ClientError> {
         // Armed before looking: what arrives while we look wakes us again.
         self.wake.arm(waker);
         for (slot, index) in self.slots.iter_mut().zip(0u32..) {
@@ -203,8 +230,18 @@ impl Consumer for EmbeddedConsumer {
             if slot.stuck {
                 continue;
             }
-            if let Some(found) = poll_slot(slot, Slot(index), &self.broker, &self.wake, self.isolation, self.fetch_bytes_max) {
-                slot.stuck = found.error.as_ref().is_some_and(|error| error.kind != ClientErrorKind::Retriable);
+            if let Some(found) = poll_slot(
+                slot,
+                Slot(index),
+                &self.broker,
+                &self.wake,
+                self.isolation,
+                self.fetch_bytes_max,
+            ) {
+                slot.stuck = found
+                    .error
+                    .as_ref()
+                    .is_some_and(|error| error.kind != ClientErrorKind::Retriable);
                 fetched.push(found);
             }
         }
@@ -212,7 +249,14 @@ impl Consumer for EmbeddedConsumer {
     }
 }
 
-fn poll_slot(slot: &mut ConsumerSlot, id: Slot, broker: &Broker, wake: &Arc<Wake>, isolation: Isolation, bytes_max: usize) -> Option<Fetched> {
+fn poll_slot(
+    slot: &mut ConsumerSlot,
+    id: Slot,
+    broker: &Broker,
+    wake: &Arc<Wake>,
+    isolation: Isolation,
+    bytes_max: usize,
+) -> Option<Fetched> {
     let failed = |slot: &ConsumerSlot, kind: ClientErrorKind, message: String| Fetched {
         slot: id,
         batches: Vec::new(),
@@ -226,7 +270,13 @@ fn poll_slot(slot: &mut ConsumerSlot, id: Slot, broker: &Broker, wake: &Arc<Wake
                 let watch = watch(&partition, wake);
                 slot.partition = Some((partition, watch));
             }
-            None => return Some(failed(slot, ClientErrorKind::UnknownTopicOrPartition, "does not exist".to_owned())),
+            None => {
+                return Some(failed(
+                    slot,
+                    ClientErrorKind::UnknownTopicOrPartition,
+                    "does not exist".to_owned(),
+                ));
+            }
         }
     }
     let (partition, _) = slot.partition.as_ref()?;
@@ -243,7 +293,10 @@ fn poll_slot(slot: &mut ConsumerSlot, id: Slot, broker: &Broker, wake: &Arc<Wake
                 Isolation::ReadUncommitted => found.high_watermark,
                 Isolation::ReadCommitted => found.last_stable_offset,
             };
-            if found.batches.is_empty() && found.next_offset == slot.position && slot.reported_end == end_offset {
+            if found.batches.is_empty()
+                && found.next_offset == slot.position
+                && slot.reported_end == end_offset
+            {
                 return None;
             }
             let mut batches = Vec::with_capacity(found.batches.len());
@@ -254,12 +307,26 @@ fn poll_slot(slot: &mut ConsumerSlot, id: Slot, broker: &Broker, wake: &Arc<Wake
             }
             slot.position = found.next_offset;
             slot.reported_end = end_offset;
-            Some(Fetched { slot: id, batches, next_offset: found.next_offset, end_offset, error: None })
+            Some(Fetched {
+                slot: id,
+                batches,
+                next_offset: found.next_offset,
+                end_offset,
+                error: None,
+            })
         }
-        Err(PartitionError::Read(error @ ReadError::OutOfRange { .. })) => Some(failed(slot, ClientErrorKind::OffsetOutOfRange, error.to_string())),
+        Err(PartitionError::Read(error @ ReadError::OutOfRange { .. })) => Some(failed(
+            slot,
+            ClientErrorKind::OffsetOutOfRange,
+            error.to_string(),
+        )),
         Err(PartitionError::Gone(_)) => {
             slot.partition = None;
-            Some(failed(slot, ClientErrorKind::Retriable, "was deleted".to_owned()))
+            Some(failed(
+                slot,
+                ClientErrorKind::Retriable,
+                "was deleted".to_owned(),
+            ))
         }
         Err(error) => Some(failed(slot, ClientErrorKind::Fatal, error.to_string())),
     }
@@ -277,9 +344,20 @@ fn readable(batch: Bytes, readable: &mut Vec<Bytes>) -> Result<(), String> {
             continue;
         }
         let mut rebuilt = BatchBuilder::new(batch.size_bytes() * 2);
-        for record in batch.records(&mut scratch, DECOMPRESSED_BYTES_MAX).map_err(|error| error.to_string())? {
+        for record in batch
+            .records(&mut scratch, DECOMPRESSED_BYTES_MAX)
+            .map_err(|error| error.to_string())?
+        {
             let record = record.map_err(|error| error.to_string())?;
-            rebuilt.append_at(record.offset, record.timestamp, record.key, record.value, record.headers()).map_err(|error| error.to_string())?;
+            rebuilt
+                .append_at(
+                    record.offset,
+                    record.timestamp,
+                    record.key,
+                    record.value,
+                    record.headers(),
+                )
+                .map_err(|error| error.to_string())?;
         }
         if !rebuilt.is_empty() {
             readable.push(rebuilt.finish().freeze());
@@ -329,7 +407,14 @@ struct EmbeddedProducer {
 impl EmbeddedProducer {
     /// Hands the open batch of a partition over to the broker.
     fn send(&mut self, topic: TopicHandle, partition: i32) {
-        let Some(open) = usize::try_from(partition).ok().and_then(|index| self.topics.get_mut(topic.0 as usize)?.partitions.get_mut(index)) else { return };
+        let Some(open) = usize::try_from(partition).ok().and_then(|index| {
+            self.topics
+                .get_mut(topic.0 as usize)?
+                .partitions
+                .get_mut(index)
+        }) else {
+            return;
+        };
         let (records, bytes) = (open.builder.records(), open.builder.size_bytes());
         if records == 0 {
             return;
@@ -337,27 +422,51 @@ impl EmbeddedProducer {
         match open.partition.append(open.builder.finish(), self.now_ms) {
             Ok(appended) => {
                 let at = Arc::clone(&open.partition);
-                self.sent.push_back(Sent { topic, partition, at, last_offset: appended.last_offset, records, bytes });
+                self.sent.push_back(Sent {
+                    topic,
+                    partition,
+                    at,
+                    last_offset: appended.last_offset,
+                    records,
+                    bytes,
+                });
             }
             Err(error) => {
                 self.pending_records -= records as usize;
                 self.pending_bytes -= bytes;
                 let kind = match &error {
                     PartitionError::Gone(_) => ClientErrorKind::UnknownTopicOrPartition,
-                    PartitionError::Append(AppendError::TooLarge { .. } | AppendError::LargerThanSegment { .. }) => ClientErrorKind::TooLarge,
+                    PartitionError::Append(
+                        AppendError::TooLarge { .. } | AppendError::LargerThanSegment { .. },
+                    ) => ClientErrorKind::TooLarge,
                     _ => ClientErrorKind::Fatal,
                 };
-                self.failed.push(Completion { topic, partition, records, result: Err(ClientError::new(kind, error)) });
+                self.failed.push(Completion {
+                    topic,
+                    partition,
+                    records,
+                    result: Err(ClientError::new(kind, error)),
+                });
             }
         }
     }
 
     fn send_all(&mut self, due: impl Fn(&Open) -> bool) {
         for topic in 0..self.topics.len() {
-            let partitions = self.topics.get(topic).map_or(0, |topic| topic.partitions.len());
+            let partitions = self
+                .topics
+                .get(topic)
+                .map_or(0, |topic| topic.partitions.len());
             for partition in 0..partitions {
-                let is_due = self.topics.get(topic).and_then(|topic| topic.partitions.get(partition)).is_some_and(|open| !open.builder.is_empty() && due(open));
-                if is_due && let (Ok(topic), Ok(partition)) = (u32::try_from(topic), i32::try_from(partition)) {
+                let is_due = self
+                    .topics
+                    .get(topic)
+                    .and_then(|topic| topic.partitions.get(partition))
+                    .is_some_and(|open| !open.builder.is_empty() && due(open));
+                if is_due
+                    && let (Ok(topic), Ok(partition)) =
+                        (u32::try_from(topic), i32::try_from(partition))
+                {
                     self.send(TopicHandle(topic), partition);
                 }
             }
@@ -366,12 +475,19 @@ impl EmbeddedProducer {
 
     /// Learns the partitions of a topic that exists by now.
     fn learn(&mut self, topic: TopicHandle) {
-        let Some(known) = self.topics.get_mut(topic.0 as usize) else { return };
+        let Some(known) = self.topics.get_mut(topic.0 as usize) else {
+            return;
+        };
         while let Ok(index) = i32::try_from(known.partitions.len())
             && let Some(partition) = self.broker.partition(&known.name, index)
         {
             let _watch = watch(&partition, &self.wake);
-            known.partitions.push(Open { partition, _watch, builder: BatchBuilder::new(self.batch_bytes), since_ms: 0 });
+            known.partitions.push(Open {
+                partition,
+                _watch,
+                builder: BatchBuilder::new(self.batch_bytes),
+                since_ms: 0,
+            });
         }
     }
 }
@@ -381,9 +497,15 @@ impl Producer for EmbeddedProducer {
         if let Some(topic) = self.names.get(name) {
             return Ok(*topic);
         }
-        let handle = TopicHandle(u32::try_from(self.topics.len()).map_err(|_| ClientError::new(ClientErrorKind::Fatal, "too many topics"))?);
+        let handle = TopicHandle(
+            u32::try_from(self.topics.len())
+                .map_err(|_| ClientError::new(ClientErrorKind::Fatal, "too many topics"))?,
+        );
         let name: Arc<str> = name.into();
-        self.topics.push(ProducerTopic { name: Arc::clone(&name), partitions: Vec::new() });
+        self.topics.push(ProducerTopic {
+            name: Arc::clone(&name),
+            partitions: Vec::new(),
+        });
         self.names.insert(name, handle);
         self.learn(handle);
         Ok(handle)
@@ -397,17 +519,35 @@ impl Producer for EmbeddedProducer {
         i32::try_from(count).ok().filter(|count| *count > 0)
     }
 
-    fn append(&mut self, topic: TopicHandle, partition: i32, record: RecordRef<'_>) -> Result<(), ClientError> {
+    fn append(
+        &mut self,
+        topic: TopicHandle,
+        partition: i32,
+        record: RecordRef<'_>,
+    ) -> Result<(), ClientError> {
         let known = self.topics.get_mut(topic.0 as usize);
-        let name = known.as_ref().map_or_else(|| "?".into(), |known| Arc::clone(&known.name));
-        let Some(open) = usize::try_from(partition).ok().and_then(|index| known?.partitions.get_mut(index)) else {
-            return Err(ClientError::new(ClientErrorKind::UnknownTopicOrPartition, format!("{name}-{partition} does not exist")));
+        let name = known
+            .as_ref()
+            .map_or_else(|| "?".into(), |known| Arc::clone(&known.name));
+        let Some(open) = usize::try_from(partition)
+            .ok()
+            .and_then(|index| known?.partitions.get_mut(index))
+        else {
+            return Err(ClientError::new(
+                ClientErrorKind::UnknownTopicOrPartition,
+                format!("{name}-{partition} does not exist"),
+            ));
         };
         let before = open.builder.size_bytes();
         if open.builder.is_empty() {
             open.since_ms = self.now_ms;
         }
-        open.builder.append(record).map_err(|error| ClientError::new(ClientErrorKind::TooLarge, format!("record for {name}-{partition}: {error}")))?;
+        open.builder.append(record).map_err(|error| {
+            ClientError::new(
+                ClientErrorKind::TooLarge,
+                format!("record for {name}-{partition}: {error}"),
+            )
+        })?;
         let size = open.builder.size_bytes();
         self.pending_records += 1;
         self.pending_bytes += size - before;
@@ -422,7 +562,12 @@ impl Producer for EmbeddedProducer {
         self.send_all(|_| true);
     }
 
-    fn poll(&mut self, now_ms: i64, waker: &Waker, completions: &mut Vec<Completion>) -> Result<(), ClientError> {
+    fn poll(
+        &mut self,
+        now_ms: i64,
+        waker: &Waker,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), ClientError> {
         self.now_ms = now_ms;
         let linger_ms = self.linger_ms;
         self.send_all(|open| now_ms - open.since_ms >= linger_ms);
@@ -434,13 +579,25 @@ impl Producer for EmbeddedProducer {
             let result = if sent.at.high_watermark() > sent.last_offset {
                 Ok(sent.last_offset)
             } else if sent.at.has_failed() {
-                Err(ClientError::new(ClientErrorKind::Fatal, format!("{}-{} takes no more records: see the broker's log", sent.at.topic(), sent.partition)))
+                Err(ClientError::new(
+                    ClientErrorKind::Fatal,
+                    format!(
+                        "{}-{} takes no more records: see the broker's log",
+                        sent.at.topic(),
+                        sent.partition
+                    ),
+                ))
             } else {
                 return true;
             };
             *pending_records -= sent.records as usize;
             *pending_bytes -= sent.bytes;
-            completions.push(Completion { topic: sent.topic, partition: sent.partition, records: sent.records, result });
+            completions.push(Completion {
+                topic: sent.topic,
+                partition: sent.partition,
+                records: sent.records,
+                result,
+            });
             false
         });
         Ok(())

@@ -111,17 +111,33 @@ impl StreamsConfig {
     /// # Errors
     /// When the name is unknown or the value does not fit; the message names the setting.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), StreamsError> {
-        let invalid = |expected: &str| StreamsError::Config { name: name.to_owned(), message: format!("{value:?} is not {expected}") };
+        let invalid = |expected: &str| StreamsError::Config {
+            name: name.to_owned(),
+            message: format!("{value:?} is not {expected}"),
+        };
         let number = || value.trim().parse::<i64>().map_err(|_| invalid("a number"));
         let at_least = |least: i64| {
             let number = number()?;
-            if number < least { Err(invalid(&format!("at least {least}"))) } else { Ok(number) }
+            if number < least {
+                Err(invalid(&format!("at least {least}")))
+            } else {
+                Ok(number)
+            }
         };
-        let size = |least: i64| at_least(least).and_then(|number| usize::try_from(number).map_err(|_| invalid("a size")));
+        let size = |least: i64| {
+            at_least(least)
+                .and_then(|number| usize::try_from(number).map_err(|_| invalid("a size")))
+        };
         let handler = || match value.rsplit('.').next().unwrap_or(value) {
-            "LogAndFailExceptionHandler" | "LogAndFailProcessingExceptionHandler" | "fail" => Ok(ErrorResponse::Fail),
-            "LogAndContinueExceptionHandler" | "LogAndContinueProcessingExceptionHandler" | "continue" => Ok(ErrorResponse::Continue),
-            _ => Err(invalid("LogAndFailExceptionHandler or LogAndContinueExceptionHandler")),
+            "LogAndFailExceptionHandler" | "LogAndFailProcessingExceptionHandler" | "fail" => {
+                Ok(ErrorResponse::Fail)
+            }
+            "LogAndContinueExceptionHandler"
+            | "LogAndContinueProcessingExceptionHandler"
+            | "continue" => Ok(ErrorResponse::Continue),
+            _ => Err(invalid(
+                "LogAndFailExceptionHandler or LogAndContinueExceptionHandler",
+            )),
         };
         match name {
             "application.id" => value.clone_into(&mut self.application_id),
@@ -135,10 +151,15 @@ impl StreamsConfig {
             "max.task.idle.ms" => self.max_task_idle_ms = at_least(-1)?,
             "task.timeout.ms" => self.task_timeout_ms = at_least(0)?,
             "buffered.records.per.partition" => self.buffered_records_per_partition = size(1)?,
-            "statestore.cache.max.bytes" | "cache.max.bytes.buffering" => self.cache_bytes_max = size(0)?,
+            "statestore.cache.max.bytes" | "cache.max.bytes.buffering" => {
+                self.cache_bytes_max = size(0)?
+            }
             "statestore.uncommitted.max.bytes" => self.uncommitted_bytes_max = at_least(-1)?,
             "state.memory.max.bytes" => self.state_memory_bytes_max = size(1 << 20)?,
-            "replication.factor" => self.replication_factor = i16::try_from(at_least(-1)?).map_err(|_| invalid("a replication factor"))?,
+            "replication.factor" => {
+                self.replication_factor =
+                    i16::try_from(at_least(-1)?).map_err(|_| invalid("a replication factor"))?
+            }
             "auto.offset.reset" | "consumer.auto.offset.reset" => {
                 self.auto_offset_reset = match value {
                     "earliest" => AutoOffsetReset::Earliest,
@@ -147,27 +168,44 @@ impl StreamsConfig {
                     _ => return Err(invalid("earliest, latest or none")),
                 }
             }
-            "deserialization.exception.handler" | "default.deserialization.exception.handler" => self.deserialization_handler = handler()?,
+            "deserialization.exception.handler" | "default.deserialization.exception.handler" => {
+                self.deserialization_handler = handler()?
+            }
             "processing.exception.handler" => self.processing_handler = handler()?,
             "repartition.purge.interval.ms" => self.repartition_purge_interval_ms = at_least(0)?,
-            "windowstore.changelog.additional.retention.ms" => self.window_changelog_additional_retention_ms = at_least(0)?,
+            "windowstore.changelog.additional.retention.ms" => {
+                self.window_changelog_additional_retention_ms = at_least(0)?
+            }
             "poll.ms" => self.poll_ms = at_least(0)?,
             "buffer.memory" | "producer.buffer.memory" => self.output_bytes_max = size(1)?,
-            "max.partition.fetch.bytes" | "consumer.max.partition.fetch.bytes" => self.partition_fetch_bytes_max = size(1)?,
+            "max.partition.fetch.bytes" | "consumer.max.partition.fetch.bytes" => {
+                self.partition_fetch_bytes_max = size(1)?
+            }
             "batch.size" | "producer.batch.size" => self.batch_bytes = size(1)?,
             "linger.ms" | "producer.linger.ms" => self.linger_ms = at_least(0)?,
             _ => {
                 if let Some(rest) = name.strip_prefix("topic.") {
-                    self.internal_topic_configs.push((rest.to_owned(), value.to_owned()));
-                } else if let Some(rest) = name.strip_prefix("consumer.").or_else(|| name.strip_prefix("main.consumer.")) {
-                    self.consumer_properties.push((rest.to_owned(), value.to_owned()));
+                    self.internal_topic_configs
+                        .push((rest.to_owned(), value.to_owned()));
+                } else if let Some(rest) = name
+                    .strip_prefix("consumer.")
+                    .or_else(|| name.strip_prefix("main.consumer."))
+                {
+                    self.consumer_properties
+                        .push((rest.to_owned(), value.to_owned()));
                 } else if let Some(rest) = name.strip_prefix("producer.") {
-                    self.producer_properties.push((rest.to_owned(), value.to_owned()));
+                    self.producer_properties
+                        .push((rest.to_owned(), value.to_owned()));
                 } else if is_client_security(name) {
-                    self.consumer_properties.push((name.to_owned(), value.to_owned()));
-                    self.producer_properties.push((name.to_owned(), value.to_owned()));
+                    self.consumer_properties
+                        .push((name.to_owned(), value.to_owned()));
+                    self.producer_properties
+                        .push((name.to_owned(), value.to_owned()));
                 } else {
-                    return Err(StreamsError::Config { name: name.to_owned(), message: "is not a setting that Brooklet knows".to_owned() });
+                    return Err(StreamsError::Config {
+                        name: name.to_owned(),
+                        message: "is not a setting that Brooklet knows".to_owned(),
+                    });
                 }
             }
         }
@@ -177,7 +215,10 @@ impl StreamsConfig {
 
 /// Settings of connections that every Kafka client of the application takes as they are.
 fn is_client_security(name: &str) -> bool {
-    name == "security.protocol" || ["ssl.", "sasl."].iter().any(|prefix| name.starts_with(prefix))
+    name == "security.protocol"
+        || ["ssl.", "sasl."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -193,15 +234,33 @@ mod tests {
         config.set("topic.segment.bytes", "1048576").unwrap();
         config.set("sasl.mechanism", "PLAIN").unwrap();
         assert_eq!((config.commit_interval_ms, config.stream_threads), (100, 3));
-        assert_eq!(config.internal_topic_configs, [("segment.bytes".to_owned(), "1048576".to_owned())]);
+        assert_eq!(
+            config.internal_topic_configs,
+            [("segment.bytes".to_owned(), "1048576".to_owned())]
+        );
         assert_eq!(config.consumer_properties, config.producer_properties);
     }
 
     #[test]
     fn a_wrong_setting_is_refused_by_name() {
         let mut config = StreamsConfig::new("app");
-        assert_eq!(config.set("commit.intervall.ms", "1").unwrap_err().to_string(), "setting commit.intervall.ms: is not a setting that Brooklet knows");
-        assert_eq!(config.set("num.stream.threads", "0").unwrap_err().to_string(), "setting num.stream.threads: \"0\" is not at least 1");
-        assert_eq!(config.set("poll.ms", "soon").unwrap_err().to_string(), "setting poll.ms: \"soon\" is not a number");
+        assert_eq!(
+            config
+                .set("commit.intervall.ms", "1")
+                .unwrap_err()
+                .to_string(),
+            "setting commit.intervall.ms: is not a setting that Brooklet knows"
+        );
+        assert_eq!(
+            config
+                .set("num.stream.threads", "0")
+                .unwrap_err()
+                .to_string(),
+            "setting num.stream.threads: \"0\" is not at least 1"
+        );
+        assert_eq!(
+            config.set("poll.ms", "soon").unwrap_err().to_string(),
+            "setting poll.ms: \"soon\" is not a number"
+        );
     }
 }

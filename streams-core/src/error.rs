@@ -21,7 +21,10 @@ pub struct ProcessError {
 impl ProcessError {
     /// Wraps any error, or a message.
     pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { node: None, source: source.into() }
+        Self {
+            node: None,
+            source: source.into(),
+        }
     }
 
     /// Names the node, unless a node nearer to the cause has done so.
@@ -68,7 +71,9 @@ pub struct SerdeError {
 impl SerdeError {
     /// An error that says what was expected and what was found.
     pub fn new(message: impl fmt::Display) -> Self {
-        Self { message: message.to_string() }
+        Self {
+            message: message.to_string(),
+        }
     }
 }
 
@@ -93,7 +98,9 @@ pub enum TopologyError {
         name: String,
     },
     /// A topic, node or store name outside `[a-zA-Z0-9._-]{{1,249}}`.
-    #[error("{name:?} is not a valid name: use 1 to 249 of the letters a-z, A-Z, digits, '.', '_' and '-'")]
+    #[error(
+        "{name:?} is not a valid name: use 1 to 249 of the letters a-z, A-Z, digits, '.', '_' and '-'"
+    )]
     InvalidName {
         /// The name.
         name: String,

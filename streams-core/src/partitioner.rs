@@ -10,7 +10,10 @@ pub fn murmur2(data: &[u8]) -> u32 {
     let mut hash = SEED ^ data.len() as u32;
     let mut chunks = data.chunks_exact(4);
     for chunk in &mut chunks {
-        let word = chunk.try_into().map_or(0, u32::from_le_bytes).wrapping_mul(M);
+        let word = chunk
+            .try_into()
+            .map_or(0, u32::from_le_bytes)
+            .wrapping_mul(M);
         hash = hash.wrapping_mul(M) ^ (word ^ (word >> R)).wrapping_mul(M);
     }
     let tail = chunks.remainder();
@@ -50,7 +53,10 @@ mod tests {
             ("foobar", -790332482),
             ("a-little-bit-long-string", -985981536),
             ("a-little-bit-longer-string", -1486304829),
-            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+            (
+                "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
+                -58897971,
+            ),
         ] {
             assert_eq!(murmur2(key.as_bytes()) as i32, expected, "{key}");
         }
@@ -62,7 +68,10 @@ mod tests {
             let key = [b"foobar".as_slice(), &start.to_be_bytes()].concat();
             assert_eq!(partition_of_key(&key, 8, 16), partition_of(b"foobar", 16));
         }
-        assert_eq!(partition_of_key(b"foobar", 0, 16), partition_of(b"foobar", 16));
+        assert_eq!(
+            partition_of_key(b"foobar", 0, 16),
+            partition_of(b"foobar", 16)
+        );
     }
 
     #[test]

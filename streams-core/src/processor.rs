@@ -10,7 +10,9 @@ use crate::error::ProcessError;
 use crate::record::{Datum, Headers, Record, RecordMetadata};
 use crate::task::{ErrorResponse, Punctuations, TaskSetup};
 use crate::topology::{DroppedRecords, TaskId};
-use crate::typed_store::{BuiltStore, GlobalKeyValueStore, StoreKey, TimestampedKeyValueStore, TimestampedWindowStore};
+use crate::typed_store::{
+    BuiltStore, GlobalKeyValueStore, StoreKey, TimestampedKeyValueStore, TimestampedWindowStore,
+};
 
 /// One node's code: takes records of type `KIn, VIn`, forwards records of type `KOut, VOut` to its children.
 ///
@@ -29,14 +31,23 @@ pub trait Processor<KIn, VIn, KOut, VOut>: 'static {
     ///
     /// # Errors
     /// What the processing-exception handler gets to see, with the node's name.
-    fn process(&mut self, record: Record<KIn, VIn>, context: &mut ProcessorContext<'_, KOut, VOut>) -> Result<(), ProcessError>;
+    fn process(
+        &mut self,
+        record: Record<KIn, VIn>,
+        context: &mut ProcessorContext<'_, KOut, VOut>,
+    ) -> Result<(), ProcessError>;
 
     /// A punctuation that [`InitContext::schedule`] asked for is due. `timestamp` is stream time or wall-clock time in milliseconds, as
     /// scheduled.
     ///
     /// # Errors
     /// As [`Processor::process`].
-    fn punctuate(&mut self, punctuation: Punctuation, timestamp: i64, context: &mut ProcessorContext<'_, KOut, VOut>) -> Result<(), ProcessError> {
+    fn punctuate(
+        &mut self,
+        punctuation: Punctuation,
+        timestamp: i64,
+        context: &mut ProcessorContext<'_, KOut, VOut>,
+    ) -> Result<(), ProcessError> {
         let _ = (punctuation, timestamp, context);
         Ok(())
     }
@@ -88,7 +99,8 @@ pub trait Receive<K, V> {
     ///
     /// # Errors
     /// The first failure below; the error names the node.
-    fn receive(&mut self, record: Record<K, V>, task: &mut TaskContext) -> Result<(), ProcessError>;
+    fn receive(&mut self, record: Record<K, V>, task: &mut TaskContext)
+    -> Result<(), ProcessError>;
 }
 
 /// The edges out of a node, in order of declaration.
@@ -124,8 +136,14 @@ impl<K: Datum, V: Datum> Children<K, V> {
     /// # Errors
     /// The first failure below.
     #[inline]
-    pub fn forward(&self, record: Record<K, V>, task: &mut TaskContext) -> Result<(), ProcessError> {
-        let Some((last, rest)) = self.0.split_last() else { return Ok(()) };
+    pub fn forward(
+        &self,
+        record: Record<K, V>,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError> {
+        let Some((last, rest)) = self.0.split_last() else {
+            return Ok(());
+        };
         for link in rest {
             link.borrow_mut().receive(record.clone(), task)?;
         }
@@ -137,8 +155,18 @@ impl<K: Datum, V: Datum> Children<K, V> {
     /// # Errors
     /// When there is no such child, or a failure below.
     #[inline]
-    pub fn forward_to(&self, child: usize, record: Record<K, V>, task: &mut TaskContext) -> Result<(), ProcessError> {
-        let link = self.0.get(child).ok_or_else(|| ProcessError::new(format!("there is no child {child}: the node has {}", self.0.len())))?;
+    pub fn forward_to(
+        &self,
+        child: usize,
+        record: Record<K, V>,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError> {
+        let link = self.0.get(child).ok_or_else(|| {
+            ProcessError::new(format!(
+                "there is no child {child}: the node has {}",
+                self.0.len()
+            ))
+        })?;
         link.borrow_mut().receive(record, task)
     }
 }
@@ -219,11 +247,19 @@ impl TaskContext {
 
     /// Does what a handler says about `error`: hands it back, or counts the record as dropped and goes on.
     #[cold]
-    pub(crate) fn handle(&mut self, response: ErrorResponse, reason: DropReason, error: ProcessError) -> Result<(), ProcessError> {
+    pub(crate) fn handle(
+        &mut self,
+        response: ErrorResponse,
+        reason: DropReason,
+        error: ProcessError,
+    ) -> Result<(), ProcessError> {
         if response == ErrorResponse::Fail || error.is_final() {
             return Err(error);
         }
-        let (topic, partition, offset) = self.metadata.as_ref().map_or(("", -1, -1), |at| (&*at.topic, at.partition, at.offset));
+        let (topic, partition, offset) = self
+            .metadata
+            .as_ref()
+            .map_or(("", -1, -1), |at| (&*at.topic, at.partition, at.offset));
         tracing::warn!(task = %self.id, topic, partition, offset, %error, "record dropped: the handler says to go on");
         self.drop_record(reason);
         Ok(())
@@ -299,8 +335,14 @@ impl<K, V> ProcessorContext<'_, K, V> {
     ///
     /// # Errors
     /// When the interval is below one millisecond.
-    pub fn schedule(&mut self, interval_ms: i64, kind: PunctuationType) -> Result<Punctuation, ProcessError> {
-        self.task.punctuations.schedule(self.node, None, interval_ms, kind, self.task.now_ms)
+    pub fn schedule(
+        &mut self,
+        interval_ms: i64,
+        kind: PunctuationType,
+    ) -> Result<Punctuation, ProcessError> {
+        self.task
+            .punctuations
+            .schedule(self.node, None, interval_ms, kind, self.task.now_ms)
     }
 }
 
@@ -352,18 +394,36 @@ impl<K, V> InitContext<'_, K, V> {
     ///
     /// # Errors
     /// When the interval is below one millisecond.
-    pub fn schedule(&mut self, interval_ms: i64, kind: PunctuationType) -> Result<Punctuation, ProcessError> {
+    pub fn schedule(
+        &mut self,
+        interval_ms: i64,
+        kind: PunctuationType,
+    ) -> Result<Punctuation, ProcessError> {
         let now_ms = self.now_ms();
-        self.setup.context.punctuations.schedule(self.node, None, interval_ms, kind, now_ms)
+        self.setup
+            .context
+            .punctuations
+            .schedule(self.node, None, interval_ms, kind, now_ms)
     }
 
     /// As [`InitContext::schedule`], first due at `start_ms` (KIP-1146).
     ///
     /// # Errors
     /// When the interval is below one millisecond, or the start is negative.
-    pub fn schedule_at(&mut self, start_ms: i64, interval_ms: i64, kind: PunctuationType) -> Result<Punctuation, ProcessError> {
+    pub fn schedule_at(
+        &mut self,
+        start_ms: i64,
+        interval_ms: i64,
+        kind: PunctuationType,
+    ) -> Result<Punctuation, ProcessError> {
         let now_ms = self.now_ms();
-        self.setup.context.punctuations.schedule(self.node, Some(start_ms), interval_ms, kind, now_ms)
+        self.setup.context.punctuations.schedule(
+            self.node,
+            Some(start_ms),
+            interval_ms,
+            kind,
+            now_ms,
+        )
     }
 
     /// Ends a punctuation.
@@ -383,7 +443,10 @@ impl<K, V> InitContext<'_, K, V> {
     ///
     /// # Errors
     /// When it is not connected, or has another kind or other types; the message says what to do.
-    pub fn key_value_store<SK: StoreKey, SV: Datum>(&self, name: &str) -> Result<TimestampedKeyValueStore<SK, SV>, ProcessError> {
+    pub fn key_value_store<SK: StoreKey, SV: Datum>(
+        &self,
+        name: &str,
+    ) -> Result<TimestampedKeyValueStore<SK, SV>, ProcessError> {
         self.setup.connected(self.name, name)?.key_value()
     }
 
@@ -391,7 +454,10 @@ impl<K, V> InitContext<'_, K, V> {
     ///
     /// # Errors
     /// When it is not connected, or has another kind or other types; the message says what to do.
-    pub fn window_store<SK: StoreKey, SV: Datum>(&self, name: &str) -> Result<TimestampedWindowStore<SK, SV>, ProcessError> {
+    pub fn window_store<SK: StoreKey, SV: Datum>(
+        &self,
+        name: &str,
+    ) -> Result<TimestampedWindowStore<SK, SV>, ProcessError> {
         self.setup.connected(self.name, name)?.window()
     }
 
@@ -399,7 +465,10 @@ impl<K, V> InitContext<'_, K, V> {
     ///
     /// # Errors
     /// When there is none of that name, or it has other types.
-    pub fn global_store<SK: StoreKey, SV: Datum>(&self, name: &str) -> Result<GlobalKeyValueStore<SK, SV>, ProcessError> {
+    pub fn global_store<SK: StoreKey, SV: Datum>(
+        &self,
+        name: &str,
+    ) -> Result<GlobalKeyValueStore<SK, SV>, ProcessError> {
         Ok(self.setup.global(name)?.key_value()?.read_only())
     }
 }

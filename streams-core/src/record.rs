@@ -22,17 +22,32 @@ pub struct Record<K, V> {
 impl<K, V> Record<K, V> {
     /// A record without headers.
     pub fn new(key: K, value: V, timestamp: i64) -> Self {
-        Self { key, value, timestamp, headers: Headers::default() }
+        Self {
+            key,
+            value,
+            timestamp,
+            headers: Headers::default(),
+        }
     }
 
     /// The same record with another key.
     pub fn with_key<K2>(self, key: K2) -> Record<K2, V> {
-        Record { key, value: self.value, timestamp: self.timestamp, headers: self.headers }
+        Record {
+            key,
+            value: self.value,
+            timestamp: self.timestamp,
+            headers: self.headers,
+        }
     }
 
     /// The same record with another value.
     pub fn with_value<V2>(self, value: V2) -> Record<K, V2> {
-        Record { key: self.key, value, timestamp: self.timestamp, headers: self.headers }
+        Record {
+            key: self.key,
+            value,
+            timestamp: self.timestamp,
+            headers: self.headers,
+        }
     }
 
     /// The same record at another event time, in milliseconds.
@@ -59,7 +74,10 @@ impl Headers {
     /// Adds a header at the end.
     pub fn push(&mut self, key: impl Into<String>, value: Option<Bytes>) {
         let headers = Arc::make_mut(self.0.get_or_insert_with(Default::default));
-        headers.push(Header { key: key.into(), value });
+        headers.push(Header {
+            key: key.into(),
+            value,
+        });
     }
 
     /// The last header of that name, which is the one that counts (Kafka's `Headers#lastHeader`).

@@ -45,42 +45,73 @@ struct Branches<K, V> {
 
 impl<K: Datum, V: Datum> SplitStream<K, V> {
     pub(crate) fn new(source: KStream<K, V>) -> Self {
-        let branches: SharedBranches<K, V> = Arc::new(Mutex::new(Branches { predicates: Vec::new(), has_default: false }));
+        let branches: SharedBranches<K, V> = Arc::new(Mutex::new(Branches {
+            predicates: Vec::new(),
+            has_default: false,
+        }));
         let shared = Arc::clone(&branches);
         let lower: Lower = Arc::new(move |id, lowering| {
             let parent = lowering.parent::<K, V>(id)?;
             let (predicates, has_default) = {
                 let branches = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                (Arc::<[_]>::from(branches.predicates.as_slice()), branches.has_default)
+                (
+                    Arc::<[_]>::from(branches.predicates.as_slice()),
+                    branches.has_default,
+                )
             };
-            let supplier = move || Split { predicates: Arc::clone(&predicates), has_default };
-            let node: Node<K, V> = lowering.topology.add_processor(lowering.name(id), supplier, &[parent])?;
+            let supplier = move || Split {
+                predicates: Arc::clone(&predicates),
+                has_default,
+            };
+            let node: Node<K, V> =
+                lowering
+                    .topology
+                    .add_processor(lowering.name(id), supplier, &[parent])?;
             lowering.set_output(id, node);
             Ok(())
         });
         let splitter = source.at.child(NodeKind::SameKey, naming::BRANCH, lower);
-        Self { source, splitter, branches, streams: BTreeMap::new() }
+        Self {
+            source,
+            splitter,
+            branches,
+            streams: BTreeMap::new(),
+        }
     }
 
     /// Names the splitter: the first part of every branch's name. To be called before the branches are added.
     #[must_use]
     pub fn named(self, name: impl Into<String>) -> Self {
-        self.splitter.plan().give_name(self.splitter.id(), name.into());
+        self.splitter
+            .plan()
+            .give_name(self.splitter.id(), name.into());
         self
     }
 
     /// The records that this predicate accepts and those of the earlier branches do not.
     #[must_use]
-    pub fn branch<R: Verdict>(self, predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static) -> Self {
+    pub fn branch<R: Verdict>(
+        self,
+        predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static,
+    ) -> Self {
         let number = self.streams.len() + 1;
         self.branch_as(number.to_string(), predicate)
     }
 
     /// As [`SplitStream::branch`], under a name.
     #[must_use]
-    pub fn branch_as<R: Verdict>(mut self, name: impl Into<String>, predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static) -> Self {
-        let predicate: Arc<Predicate<K, V>> = Arc::new(move |key, value| predicate(key, value).verdict());
-        self.branches.lock().unwrap_or_else(PoisonError::into_inner).predicates.push(predicate);
+    pub fn branch_as<R: Verdict>(
+        mut self,
+        name: impl Into<String>,
+        predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static,
+    ) -> Self {
+        let predicate: Arc<Predicate<K, V>> =
+            Arc::new(move |key, value| predicate(key, value).verdict());
+        self.branches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .predicates
+            .push(predicate);
         self.add(&name.into());
         self
     }
@@ -92,7 +123,10 @@ impl<K: Datum, V: Datum> SplitStream<K, V> {
 
     /// As [`SplitStream::default_branch`], under a name.
     pub fn default_branch_as(mut self, name: impl Into<String>) -> BTreeMap<String, KStream<K, V>> {
-        self.branches.lock().unwrap_or_else(PoisonError::into_inner).has_default = true;
+        self.branches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .has_default = true;
         self.add(&name.into());
         self.streams
     }
@@ -107,17 +141,30 @@ impl<K: Datum, V: Datum> SplitStream<K, V> {
         let name = format!("{}{suffix}", plan.node(self.splitter.id()).name.as_str());
         plan.names.node(naming::BRANCH);
         let lower = declare::<K, V, K, V, _>(|| PassThrough);
-        let id = plan.add(NodeKind::SameKey, Name::automatic(name.clone()), vec![self.splitter.id()], lower);
+        let id = plan.add(
+            NodeKind::SameKey,
+            Name::automatic(name.clone()),
+            vec![self.splitter.id()],
+            lower,
+        );
         drop(plan);
-        let stream = KStream::new(self.splitter.at(id), self.source.key.clone(), self.source.value.clone());
+        let stream = KStream::new(
+            self.splitter.at(id),
+            self.source.key.clone(),
+            self.source.value.clone(),
+        );
         if self.streams.insert(name.clone(), stream).is_some() {
-            self.splitter.plan().report(format!("split has two branches of the name {name}"));
+            self.splitter
+                .plan()
+                .report(format!("split has two branches of the name {name}"));
         }
     }
 }
 
 impl<K, V> fmt::Debug for SplitStream<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SplitStream").field(&self.streams.keys()).finish()
+        f.debug_tuple("SplitStream")
+            .field(&self.streams.keys())
+            .finish()
     }
 }

@@ -67,16 +67,31 @@ impl StreamsBuilder {
     /// Reads a topic, or several, as a stream of independent records, without order between topics.
     ///
     /// Two streams of the same topics are read once; the options of the first hold.
-    pub fn stream<K: Datum, V: Datum>(&self, topics: impl Topics, consumed: Consumed<K, V>) -> KStream<K, V> {
+    pub fn stream<K: Datum, V: Datum>(
+        &self,
+        topics: impl Topics,
+        consumed: Consumed<K, V>,
+    ) -> KStream<K, V> {
         let topics = topics.topics();
         let mut plan = locked(&self.plan);
-        let name = Name::automatic(plan.names.node(naming::STREAM_SOURCE)).given(consumed.name().map(str::to_owned));
-        let (key, value) = (Arc::clone(consumed.key_serde()), Arc::clone(consumed.value_serde()));
-        let kind = NodeKind::StreamSource { topics: topics.clone(), types: TypeId::of::<(K, V)>() };
+        let name = Name::automatic(plan.names.node(naming::STREAM_SOURCE))
+            .given(consumed.name().map(str::to_owned));
+        let (key, value) = (
+            Arc::clone(consumed.key_serde()),
+            Arc::clone(consumed.value_serde()),
+        );
+        let kind = NodeKind::StreamSource {
+            topics: topics.clone(),
+            types: TypeId::of::<(K, V)>(),
+        };
         let lower: Lower = Arc::new(move |id, lowering| {
             let node = match lowering.decisions.same_as(id) {
                 Some(first) => lowering.output::<K, V>(first)?,
-                None => lowering.topology.add_source(lowering.name(id), topics.clone(), consumed.clone())?,
+                None => lowering.topology.add_source(
+                    lowering.name(id),
+                    topics.clone(),
+                    consumed.clone(),
+                )?,
             };
             lowering.set_output(id, node);
             Ok(())
@@ -89,9 +104,22 @@ impl StreamsBuilder {
     /// and counted.
     ///
     /// The rows are kept only when a join looks them up. [`StreamsBuilder::table_with`] keeps them under a name.
-    pub fn table<K: StoreKey, V: Datum>(&self, topic: impl Into<String>, consumed: Consumed<K, V>) -> KTable<K, V> {
+    pub fn table<K: StoreKey, V: Datum>(
+        &self,
+        topic: impl Into<String>,
+        consumed: Consumed<K, V>,
+    ) -> KTable<K, V> {
         let value = Arc::clone(consumed.value_serde());
-        self.table_with(topic, consumed, Materialized { name: None, key: None, value, store: Default::default() })
+        self.table_with(
+            topic,
+            consumed,
+            Materialized {
+                name: None,
+                key: None,
+                value,
+                store: Default::default(),
+            },
+        )
     }
 
     /// As [`StreamsBuilder::table`], with a store as `materialized` says. Its serdes hold for the store and its changelog.
@@ -102,26 +130,56 @@ impl StreamsBuilder {
         materialized: Materialized<K, V>,
     ) -> KTable<K, V> {
         let topic = topic.into();
-        let Materialized { name, key: store_key, value: store_value, store: options } = materialized;
+        let Materialized {
+            name,
+            key: store_key,
+            value: store_value,
+            store: options,
+        } = materialized;
         let queryable = name.is_some();
         let mut plan = locked(&self.plan);
         let store = name.unwrap_or_else(|| plan.names.store(&format!("{topic}-")));
         let source = plan.names.node(naming::STREAM_SOURCE);
-        let name = Name::automatic(plan.names.node(naming::TABLE_SOURCE)).given(consumed.name().map(str::to_owned));
-        let (key, value) = (Arc::clone(consumed.key_serde()), Arc::clone(consumed.value_serde()));
+        let name = Name::automatic(plan.names.node(naming::TABLE_SOURCE))
+            .given(consumed.name().map(str::to_owned));
+        let (key, value) = (
+            Arc::clone(consumed.key_serde()),
+            Arc::clone(consumed.value_serde()),
+        );
         let keys = NullCheck::of(&key);
         let store_key = store_key.unwrap_or_else(|| Arc::clone(&key));
-        let builder = options.key_value(KeyValueStoreBuilder::shared(store.as_str(), store_key, store_value));
-        let kind = NodeKind::TableSource { store: store.clone(), materialized: queryable };
+        let builder = options.key_value(KeyValueStoreBuilder::shared(
+            store.as_str(),
+            store_key,
+            store_value,
+        ));
+        let kind = NodeKind::TableSource {
+            store: store.clone(),
+            materialized: queryable,
+        };
         let rows_consumed = nullable(consumed);
         let lower: Lower = Arc::new(move |id, lowering| {
-            let source_name = lowering.given_name(id).map_or_else(|| source.clone(), |name| format!("{name}-source"));
-            let records = lowering.topology.add_source(source_name, [topic.as_str()], rows_consumed.clone())?;
+            let source_name = lowering
+                .given_name(id)
+                .map_or_else(|| source.clone(), |name| format!("{name}-source"));
+            let records = lowering.topology.add_source(
+                source_name,
+                [topic.as_str()],
+                rows_consumed.clone(),
+            )?;
             let store_name: Option<Arc<str>> = lowering.plan.store_behind(id).map(Arc::from);
             let materialized = store_name.is_some();
             let (keys, sends_old) = (keys.clone(), lowering.decisions.sends_old(id));
-            let supplier = move || TableSource { store_name: store_name.clone(), store: None, keys: keys.clone(), sends_old };
-            let node: Node<K, Change<V>> = lowering.topology.add_processor(lowering.name(id), supplier, &[records])?;
+            let supplier = move || TableSource {
+                store_name: store_name.clone(),
+                store: None,
+                keys: keys.clone(),
+                sends_old,
+            };
+            let node: Node<K, Change<V>> =
+                lowering
+                    .topology
+                    .add_processor(lowering.name(id), supplier, &[records])?;
             if materialized {
                 lowering.topology.add_state_store(builder.clone())?;
                 lowering.topology.connect(node, &[&store])?;
@@ -130,14 +188,33 @@ impl StreamsBuilder {
             Ok(())
         });
         let id = plan.add(kind, name, Vec::new(), lower);
-        KTable::new(Handle::new(&self.plan, id), key, Some(value), Arc::new(InStore), queryable)
+        KTable::new(
+            Handle::new(&self.plan, id),
+            key,
+            Some(value),
+            Arc::new(InStore),
+            queryable,
+        )
     }
 
     /// Reads all partitions of a topic into a table of every instance (KIP-99). It is loaded to the end before streams are processed, has no
     /// changelog, and is not in step with the streams' event time.
-    pub fn global_table<K: StoreKey, V: Datum>(&self, topic: impl Into<String>, consumed: Consumed<K, V>) -> GlobalKTable<K, V> {
+    pub fn global_table<K: StoreKey, V: Datum>(
+        &self,
+        topic: impl Into<String>,
+        consumed: Consumed<K, V>,
+    ) -> GlobalKTable<K, V> {
         let value = Arc::clone(consumed.value_serde());
-        self.global_table_with(topic, consumed, Materialized { name: None, key: None, value, store: Default::default() })
+        self.global_table_with(
+            topic,
+            consumed,
+            Materialized {
+                name: None,
+                key: None,
+                value,
+                store: Default::default(),
+            },
+        )
     }
 
     /// As [`StreamsBuilder::global_table`], with a store as `materialized` says. It has no changelog in any case, since its topic is one.
@@ -148,31 +225,62 @@ impl StreamsBuilder {
         materialized: Materialized<K, V>,
     ) -> GlobalKTable<K, V> {
         let topic = topic.into();
-        let Materialized { name, key: store_key, value: store_value, store: options } = materialized;
+        let Materialized {
+            name,
+            key: store_key,
+            value: store_value,
+            store: options,
+        } = materialized;
         let queryable = name.is_some();
         let mut plan = locked(&self.plan);
         let store = name.unwrap_or_else(|| plan.names.store(&format!("{topic}-")));
         let source = plan.names.node(naming::STREAM_SOURCE);
-        let name = Name::automatic(plan.names.node(naming::TABLE_SOURCE)).given(consumed.name().map(str::to_owned));
+        let name = Name::automatic(plan.names.node(naming::TABLE_SOURCE))
+            .given(consumed.name().map(str::to_owned));
         let key = Arc::clone(consumed.key_serde());
         let store_key = store_key.unwrap_or_else(|| Arc::clone(&key));
-        let builder = options.key_value(KeyValueStoreBuilder::shared(store.as_str(), store_key, store_value)).caching(false).logging(false);
-        let kind = NodeKind::GlobalTable { store: store.clone() };
+        let builder = options
+            .key_value(KeyValueStoreBuilder::shared(
+                store.as_str(),
+                store_key,
+                store_value,
+            ))
+            .caching(false)
+            .logging(false);
+        let kind = NodeKind::GlobalTable {
+            store: store.clone(),
+        };
         let rows_consumed = nullable(consumed);
         let lower: Lower = Arc::new(move |id, lowering| {
-            let source_name = lowering.given_name(id).map_or_else(|| source.clone(), |name| format!("{name}-source"));
+            let source_name = lowering
+                .given_name(id)
+                .map_or_else(|| source.clone(), |name| format!("{name}-source"));
             let name = lowering.name(id);
-            lowering.topology.add_global_store(builder.clone(), source_name, topic.as_str(), rows_consumed.clone(), name)
+            lowering.topology.add_global_store(
+                builder.clone(),
+                source_name,
+                topic.as_str(),
+                rows_consumed.clone(),
+                name,
+            )
         });
         let id = plan.add(kind, name, Vec::new(), lower);
-        GlobalKTable { at: Handle::new(&self.plan, id), key, store: store.into(), queryable, types: PhantomData }
+        GlobalKTable {
+            at: Handle::new(&self.plan, id),
+            key,
+            store: store.into(),
+            queryable,
+            types: PhantomData,
+        }
     }
 
     /// Adds a store for [`KStream::process`], which names it.
     pub fn add_state_store(&self, store: impl StoreBuilder) {
         let name = Name::automatic(store.name().to_owned());
         let store: Arc<dyn StoreBuilder> = Arc::new(store);
-        let lower: Lower = Arc::new(move |_id, lowering| lowering.topology.add_shared_state_store(Arc::clone(&store)));
+        let lower: Lower = Arc::new(move |_id, lowering| {
+            lowering.topology.add_shared_state_store(Arc::clone(&store))
+        });
         locked(&self.plan).add(NodeKind::End, name, Vec::new(), lower);
     }
 

@@ -48,17 +48,25 @@ impl<K, V> Clone for KGroupedStream<K, V> {
 
 impl<K, V> fmt::Debug for KGroupedStream<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KGroupedStream").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("KGroupedStream")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
 /// One step of `count`.
-pub(crate) fn count_fold<K, V>(_key: &K, _value: V, count: Option<i64>) -> Result<Option<i64>, brooklet_streams_core::ProcessError> {
+pub(crate) fn count_fold<K, V>(
+    _key: &K,
+    _value: V,
+    count: Option<i64>,
+) -> Result<Option<i64>, brooklet_streams_core::ProcessError> {
     Ok(Some(count.unwrap_or(0).saturating_add(1)))
 }
 
 /// One step of `reduce`: the first value is the aggregate as it is.
-pub(crate) fn reduce_fold<K, V: Datum, R: Outcome<V, S>, S>(reducer: impl Fn(V, V) -> R + Send + Sync + 'static) -> impl Fold<K, V, V> {
+pub(crate) fn reduce_fold<K, V: Datum, R: Outcome<V, S>, S>(
+    reducer: impl Fn(V, V) -> R + Send + Sync + 'static,
+) -> impl Fold<K, V, V> {
     move |_key: &K, value: V, state: Option<V>| match state {
         Some(state) => reducer(state, value).outcome(),
         None => Ok(Some(value)),
@@ -70,12 +78,25 @@ pub(crate) fn aggregate_fold<K, V, VA: Datum, R: Outcome<VA, S>, S>(
     initializer: impl Fn() -> VA + Send + Sync + 'static,
     aggregator: impl Fn(&K, V, VA) -> R + Send + Sync + 'static,
 ) -> impl Fold<K, V, VA> {
-    move |key: &K, value: V, state: Option<VA>| aggregator(key, value, state.unwrap_or_else(&initializer)).outcome()
+    move |key: &K, value: V, state: Option<VA>| {
+        aggregator(key, value, state.unwrap_or_else(&initializer)).outcome()
+    }
 }
 
 impl<K: Datum, V: Datum> KGroupedStream<K, V> {
-    pub(crate) fn new(at: Handle, key: SharedSerde<K>, value: SharedSerde<V>, name: Option<String>) -> Self {
-        Self { at, key, value, name, repartition: Arc::new(Mutex::new(None)) }
+    pub(crate) fn new(
+        at: Handle,
+        key: SharedSerde<K>,
+        value: SharedSerde<V>,
+        name: Option<String>,
+    ) -> Self {
+        Self {
+            at,
+            key,
+            value,
+            name,
+            repartition: Arc::new(Mutex::new(None)),
+        }
     }
 
     /// Groups by windows of event time as well.
@@ -91,7 +112,10 @@ impl<K: Datum, V: Datum> KGroupedStream<K, V> {
         }
         let numbers = RepartitionNumbers::take(&mut plan.names);
         drop(plan);
-        let mut shared = self.repartition.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self
+            .repartition
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let (Some(_), Some(repartition)) = (&self.name, *shared) {
             return repartition;
         }
@@ -147,11 +171,25 @@ impl<K: StoreKey, V: Datum> KGroupedStream<K, V> {
         aggregator: impl Fn(&K, V, VA) -> R + Send + Sync + 'static,
         materialized: Materialized<K, VA>,
     ) -> KTable<K, VA> {
-        self.aggregated(naming::AGGREGATE, aggregate_fold(initializer, aggregator), materialized)
+        self.aggregated(
+            naming::AGGREGATE,
+            aggregate_fold(initializer, aggregator),
+            materialized,
+        )
     }
 
-    fn aggregated<VA: Datum>(&self, prefix: &str, fold: impl Fold<K, V, VA>, materialized: Materialized<K, VA>) -> KTable<K, VA> {
-        let Materialized { name, key, value, store: options } = materialized;
+    fn aggregated<VA: Datum>(
+        &self,
+        prefix: &str,
+        fold: impl Fold<K, V, VA>,
+        materialized: Materialized<K, VA>,
+    ) -> KTable<K, VA> {
+        let Materialized {
+            name,
+            key,
+            value,
+            store: options,
+        } = materialized;
         let queryable = name.is_some();
         let (store, function) = {
             let mut plan = self.at.plan();
@@ -162,8 +200,14 @@ impl<K: StoreKey, V: Datum> KGroupedStream<K, V> {
         let key = key.unwrap_or_else(|| Arc::clone(&self.key));
         let (keys, values) = (NullCheck::of(&key), NullCheck::of(&self.value));
         let fold = Arc::new(fold);
-        let builder = options.key_value(KeyValueStoreBuilder::shared(store.as_str(), Arc::clone(&key), Arc::clone(&value)));
-        let kind = NodeKind::Aggregate { store: store.clone() };
+        let builder = options.key_value(KeyValueStoreBuilder::shared(
+            store.as_str(),
+            Arc::clone(&key),
+            Arc::clone(&value),
+        ));
+        let kind = NodeKind::Aggregate {
+            store: store.clone(),
+        };
         let lower: Lower = Arc::new(move |id, lowering| {
             let parent = lowering.parent::<K, V>(id)?;
             let sends_old = lowering.decisions.sends_old(id);
@@ -177,13 +221,22 @@ impl<K: StoreKey, V: Datum> KGroupedStream<K, V> {
                 values: values.clone(),
                 sends_old,
             };
-            let node: Node<K, Change<VA>> = lowering.topology.add_processor(lowering.name(id), supplier, &[parent])?;
+            let node: Node<K, Change<VA>> =
+                lowering
+                    .topology
+                    .add_processor(lowering.name(id), supplier, &[parent])?;
             lowering.topology.add_state_store(builder.clone())?;
             lowering.topology.connect(node, &[&store])?;
             lowering.set_output(id, node);
             Ok(())
         });
         let id = self.at.plan().add(kind, function, vec![parent], lower);
-        KTable::new(self.at.at(id), key, Some(value), Arc::new(InStore), queryable)
+        KTable::new(
+            self.at.at(id),
+            key,
+            Some(value),
+            Arc::new(InStore),
+            queryable,
+        )
     }
 }

@@ -63,13 +63,20 @@ pub struct KStream<K, V> {
 
 impl<K, V> Clone for KStream<K, V> {
     fn clone(&self) -> Self {
-        Self { at: self.at.clone(), key: self.key.clone(), value: self.value.clone(), types: PhantomData }
+        Self {
+            at: self.at.clone(),
+            key: self.key.clone(),
+            value: self.value.clone(),
+            types: PhantomData,
+        }
     }
 }
 
 impl<K, V> fmt::Debug for KStream<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KStream").field(&self.at.plan().node(self.at.id()).name.as_str()).finish()
+        f.debug_tuple("KStream")
+            .field(&self.at.plan().node(self.at.id()).name.as_str())
+            .finish()
     }
 }
 
@@ -85,7 +92,9 @@ impl Terminal {
 
 impl fmt::Debug for Terminal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Terminal").field(&self.0.plan().node(self.0.id()).name.as_str()).finish()
+        f.debug_tuple("Terminal")
+            .field(&self.0.plan().node(self.0.id()).name.as_str())
+            .finish()
     }
 }
 
@@ -95,8 +104,17 @@ fn failed(error: impl Into<Box<dyn Error + Send + Sync>>) -> ProcessError {
 }
 
 impl<K: Datum, V: Datum> KStream<K, V> {
-    pub(crate) fn new(at: Handle, key: Option<SharedSerde<K>>, value: Option<SharedSerde<V>>) -> Self {
-        Self { at, key, value, types: PhantomData }
+    pub(crate) fn new(
+        at: Handle,
+        key: Option<SharedSerde<K>>,
+        value: Option<SharedSerde<V>>,
+    ) -> Self {
+        Self {
+            at,
+            key,
+            value,
+            types: PhantomData,
+        }
     }
 
     /// Names the node that the last call made, in `describe()`, metrics and errors. Otherwise it is called as Kafka Streams calls it.
@@ -106,7 +124,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     }
 
     /// A child node with this processor.
-    fn child<K2: Datum, V2: Datum, P>(&self, kind: NodeKind, prefix: &str, supplier: impl Fn() -> P + Send + Sync + 'static) -> Handle
+    fn child<K2: Datum, V2: Datum, P>(
+        &self,
+        kind: NodeKind,
+        prefix: &str,
+        supplier: impl Fn() -> P + Send + Sync + 'static,
+    ) -> Handle
     where
         P: Processor<K, V, K2, V2>,
     {
@@ -114,23 +137,39 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     }
 
     /// Records that the predicate accepts. It returns `bool`, or a `Result` of it.
-    pub fn filter<R: Verdict + 'static>(&self, predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static) -> Self {
+    pub fn filter<R: Verdict + 'static>(
+        &self,
+        predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static,
+    ) -> Self {
         self.filtered(predicate, true)
     }
 
     /// Records that the predicate rejects.
-    pub fn filter_not<R: Verdict + 'static>(&self, predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static) -> Self {
+    pub fn filter_not<R: Verdict + 'static>(
+        &self,
+        predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static,
+    ) -> Self {
         self.filtered(predicate, false)
     }
 
-    fn filtered<R: Verdict + 'static>(&self, predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static, passes: bool) -> Self {
+    fn filtered<R: Verdict + 'static>(
+        &self,
+        predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static,
+        passes: bool,
+    ) -> Self {
         let predicate = Arc::new(predicate);
-        let at = self.child::<K, V, _>(NodeKind::SameKey, naming::FILTER, move || Filter { predicate: Arc::clone(&predicate), passes });
+        let at = self.child::<K, V, _>(NodeKind::SameKey, naming::FILTER, move || Filter {
+            predicate: Arc::clone(&predicate),
+            passes,
+        });
         Self::new(at, self.key.clone(), self.value.clone())
     }
 
     /// Another key and value for each record. The keys count as new: a grouping or join that follows goes through a repartition topic.
-    pub fn map<K2: Datum, V2: Datum>(&self, mapper: impl Fn(K, V) -> (K2, V2) + Send + Sync + 'static) -> KStream<K2, V2> {
+    pub fn map<K2: Datum, V2: Datum>(
+        &self,
+        mapper: impl Fn(K, V) -> (K2, V2) + Send + Sync + 'static,
+    ) -> KStream<K2, V2> {
         self.mapped(move |key, value| Ok(mapper(key, value)))
     }
 
@@ -142,14 +181,22 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         self.mapped(move |key, value| mapper(key, value).map_err(failed))
     }
 
-    fn mapped<K2: Datum, V2: Datum>(&self, mapper: impl Fn(K, V) -> Result<(K2, V2), ProcessError> + Send + Sync + 'static) -> KStream<K2, V2> {
+    fn mapped<K2: Datum, V2: Datum>(
+        &self,
+        mapper: impl Fn(K, V) -> Result<(K2, V2), ProcessError> + Send + Sync + 'static,
+    ) -> KStream<K2, V2> {
         let mapper = Arc::new(mapper);
-        let at = self.child::<K2, V2, _>(NodeKind::NewKey, naming::MAP, move || Map(Arc::clone(&mapper)));
+        let at = self.child::<K2, V2, _>(NodeKind::NewKey, naming::MAP, move || {
+            Map(Arc::clone(&mapper))
+        });
         KStream::new(at, None, None)
     }
 
     /// Another value for each record.
-    pub fn map_values<V2: Datum>(&self, mapper: impl Fn(&K, V) -> V2 + Send + Sync + 'static) -> KStream<K, V2> {
+    pub fn map_values<V2: Datum>(
+        &self,
+        mapper: impl Fn(&K, V) -> V2 + Send + Sync + 'static,
+    ) -> KStream<K, V2> {
         self.values_mapped(move |key, value| Ok(mapper(key, value)))
     }
 
@@ -161,9 +208,14 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         self.values_mapped(move |key, value| mapper(key, value).map_err(failed))
     }
 
-    fn values_mapped<V2: Datum>(&self, mapper: impl Fn(&K, V) -> Result<V2, ProcessError> + Send + Sync + 'static) -> KStream<K, V2> {
+    fn values_mapped<V2: Datum>(
+        &self,
+        mapper: impl Fn(&K, V) -> Result<V2, ProcessError> + Send + Sync + 'static,
+    ) -> KStream<K, V2> {
         let mapper = Arc::new(mapper);
-        let at = self.child::<K, V2, _>(NodeKind::SameKey, naming::MAP_VALUES, move || MapValues(Arc::clone(&mapper)));
+        let at = self.child::<K, V2, _>(NodeKind::SameKey, naming::MAP_VALUES, move || {
+            MapValues(Arc::clone(&mapper))
+        });
         KStream::new(at, self.key.clone(), None)
     }
 
@@ -176,7 +228,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     }
 
     /// As [`KStream::flat_map`], with a closure that can fail.
-    pub fn try_flat_map<K2: Datum, V2: Datum, I: IntoIterator<Item = (K2, V2)> + 'static, E: Into<Box<dyn Error + Send + Sync>>>(
+    pub fn try_flat_map<
+        K2: Datum,
+        V2: Datum,
+        I: IntoIterator<Item = (K2, V2)> + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    >(
         &self,
         mapper: impl Fn(K, V) -> Result<I, E> + Send + Sync + 'static,
     ) -> KStream<K2, V2> {
@@ -188,7 +245,9 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         mapper: impl Fn(K, V) -> Result<I, ProcessError> + Send + Sync + 'static,
     ) -> KStream<K2, V2> {
         let mapper = Arc::new(mapper);
-        let at = self.child::<K2, V2, _>(NodeKind::NewKey, naming::FLAT_MAP, move || FlatMap(Arc::clone(&mapper)));
+        let at = self.child::<K2, V2, _>(NodeKind::NewKey, naming::FLAT_MAP, move || {
+            FlatMap(Arc::clone(&mapper))
+        });
         KStream::new(at, None, None)
     }
 
@@ -201,7 +260,11 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     }
 
     /// As [`KStream::flat_map_values`], with a closure that can fail.
-    pub fn try_flat_map_values<V2: Datum, I: IntoIterator<Item = V2> + 'static, E: Into<Box<dyn Error + Send + Sync>>>(
+    pub fn try_flat_map_values<
+        V2: Datum,
+        I: IntoIterator<Item = V2> + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    >(
         &self,
         mapper: impl Fn(&K, V) -> Result<I, E> + Send + Sync + 'static,
     ) -> KStream<K, V2> {
@@ -213,12 +276,17 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         mapper: impl Fn(&K, V) -> Result<I, ProcessError> + Send + Sync + 'static,
     ) -> KStream<K, V2> {
         let mapper = Arc::new(mapper);
-        let at = self.child::<K, V2, _>(NodeKind::SameKey, naming::FLAT_MAP_VALUES, move || FlatMapValues(Arc::clone(&mapper)));
+        let at = self.child::<K, V2, _>(NodeKind::SameKey, naming::FLAT_MAP_VALUES, move || {
+            FlatMapValues(Arc::clone(&mapper))
+        });
         KStream::new(at, self.key.clone(), None)
     }
 
     /// Another key for each record: a grouping or join that follows goes through a repartition topic. The key may be an `Option`.
-    pub fn select_key<K2: Datum>(&self, selector: impl Fn(&K, &V) -> K2 + Send + Sync + 'static) -> KStream<K2, V> {
+    pub fn select_key<K2: Datum>(
+        &self,
+        selector: impl Fn(&K, &V) -> K2 + Send + Sync + 'static,
+    ) -> KStream<K2, V> {
         self.rekeyed(move |key, value| Ok(selector(key, value)))
     }
 
@@ -230,9 +298,14 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         self.rekeyed(move |key, value| selector(key, value).map_err(failed))
     }
 
-    fn rekeyed<K2: Datum>(&self, selector: impl Fn(&K, &V) -> Result<K2, ProcessError> + Send + Sync + 'static) -> KStream<K2, V> {
+    fn rekeyed<K2: Datum>(
+        &self,
+        selector: impl Fn(&K, &V) -> Result<K2, ProcessError> + Send + Sync + 'static,
+    ) -> KStream<K2, V> {
         let selector = Arc::new(selector);
-        let at = self.child::<K2, V, _>(NodeKind::NewKey, naming::KEY_SELECT, move || SelectKey(Arc::clone(&selector)));
+        let at = self.child::<K2, V, _>(NodeKind::NewKey, naming::KEY_SELECT, move || {
+            SelectKey(Arc::clone(&selector))
+        });
         KStream::new(at, None, self.value.clone())
     }
 
@@ -240,7 +313,9 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     #[must_use]
     pub fn peek(&self, action: impl Fn(&K, &V) + Send + Sync + 'static) -> Self {
         let action = Arc::new(action);
-        let at = self.child::<K, V, _>(NodeKind::SameKey, naming::PEEK, move || Peek(Arc::clone(&action)));
+        let at = self.child::<K, V, _>(NodeKind::SameKey, naming::PEEK, move || {
+            Peek(Arc::clone(&action))
+        });
         Self::new(at, self.key.clone(), self.value.clone())
     }
 
@@ -260,9 +335,16 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         self.each(move |key, value| action(key, value).map_err(failed))
     }
 
-    fn each(&self, action: impl Fn(&K, &V) -> Result<(), ProcessError> + Send + Sync + 'static) -> Terminal {
+    fn each(
+        &self,
+        action: impl Fn(&K, &V) -> Result<(), ProcessError> + Send + Sync + 'static,
+    ) -> Terminal {
         let action = Arc::new(action);
-        Terminal(self.child::<(), (), _>(NodeKind::End, naming::FOR_EACH, move || ForEach(Arc::clone(&action))))
+        Terminal(
+            self.child::<(), (), _>(NodeKind::End, naming::FOR_EACH, move || {
+                ForEach(Arc::clone(&action))
+            }),
+        )
     }
 
     /// This stream and another as one, without order between them.
@@ -274,7 +356,10 @@ impl<K: Datum, V: Datum> KStream<K, V> {
             let (one, two) = (self.at.id(), other.at.id());
             let lower: Lower = Arc::new(move |id, lowering| {
                 let parents = [lowering.output::<K, V>(one)?, lowering.output::<K, V>(two)?];
-                let node: Node<K, V> = lowering.topology.add_processor(lowering.name(id), || PassThrough, &parents)?;
+                let node: Node<K, V> =
+                    lowering
+                        .topology
+                        .add_processor(lowering.name(id), || PassThrough, &parents)?;
                 lowering.set_output(id, node);
                 Ok(())
             });
@@ -313,7 +398,11 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     /// let words = builder.stream::<String, String>("words", Consumed::default());
     /// words.to_dynamic(|record, _task| format!("words-of-{}", record.value.len()), Produced::default());
     /// ```
-    pub fn to_dynamic(&self, topic: impl Fn(&Record<K, V>, &TaskContext) -> String + Send + Sync + 'static, produced: Produced<K, V>) {
+    pub fn to_dynamic(
+        &self,
+        topic: impl Fn(&Record<K, V>, &TaskContext) -> String + Send + Sync + 'static,
+        produced: Produced<K, V>,
+    ) {
         let topic = Arc::new(topic);
         self.sink(
             move || {
@@ -324,12 +413,19 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         );
     }
 
-    fn sink(&self, topic: impl Fn() -> TopicChoice<K, V> + Send + Sync + 'static, produced: Produced<K, V>) {
+    fn sink(
+        &self,
+        topic: impl Fn() -> TopicChoice<K, V> + Send + Sync + 'static,
+        produced: Produced<K, V>,
+    ) {
         let mut plan = self.at.plan();
-        let name = Name::automatic(plan.names.node(naming::SINK)).given(produced.name().map(str::to_owned));
+        let name = Name::automatic(plan.names.node(naming::SINK))
+            .given(produced.name().map(str::to_owned));
         let lower: Lower = Arc::new(move |id, lowering| {
             let parent = lowering.parent::<K, V>(id)?;
-            lowering.topology.add_sink(lowering.name(id), topic(), produced.clone(), &[parent])?;
+            lowering
+                .topology
+                .add_sink(lowering.name(id), topic(), produced.clone(), &[parent])?;
             Ok(())
         });
         plan.add(NodeKind::End, name, vec![self.at.id()], lower);
@@ -337,12 +433,25 @@ impl<K: Datum, V: Datum> KStream<K, V> {
 
     /// Writes the stream to an internal topic by key and reads it back (KIP-221). Groupings and joins do so by themselves where it is needed.
     pub fn repartition(&self, repartitioned: Repartitioned<K, V>) -> Self {
-        let Repartitioned { key, value, name, partitions, partitioner } = repartitioned;
+        let Repartitioned {
+            key,
+            value,
+            name,
+            partitions,
+            partitioner,
+        } = repartitioned;
         let prefix = match name {
             Some(name) => name,
             None => self.at.plan().names.node(naming::REPARTITION),
         };
-        let topic = RepartitionTopic { prefix: Prefix::Name(prefix), key, value, partitions, partitioner, keeps_null_keys: false };
+        let topic = RepartitionTopic {
+            prefix: Prefix::Name(prefix),
+            key,
+            value,
+            partitions,
+            partitioner,
+            keeps_null_keys: false,
+        };
         let (key, value) = (Arc::clone(&topic.key), Arc::clone(&topic.value));
         let numbers = RepartitionNumbers::take(&mut self.at.plan().names);
         let at = topic.add_below(&self.at, numbers);
@@ -362,7 +471,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
 
     /// As [`KStream::group_by_key`], with serdes or a name.
     pub fn group_by_key_with(&self, grouped: Grouped<K, V>) -> KGroupedStream<K, V> {
-        let Grouped { key, value, name, own } = grouped;
+        let Grouped {
+            key,
+            value,
+            name,
+            own,
+        } = grouped;
         let (own_key, own_value) = own.unzip();
         let key = key.or_else(|| self.key.clone()).or(own_key);
         let value = value.or_else(|| self.value.clone()).or(own_value);
@@ -371,7 +485,10 @@ impl<K: Datum, V: Datum> KStream<K, V> {
 
     /// Groups records by the key that the closure gives them: through a repartition topic. The key may be an `Option`; `None` drops the
     /// record, before the topic, and is counted.
-    pub fn group_by<K2: Datum + HasSerde>(&self, selector: impl Fn(&K, &V) -> K2 + Send + Sync + 'static) -> KGroupedStream<K2, V>
+    pub fn group_by<K2: Datum + HasSerde>(
+        &self,
+        selector: impl Fn(&K, &V) -> K2 + Send + Sync + 'static,
+    ) -> KGroupedStream<K2, V>
     where
         V: HasSerde,
     {
@@ -384,7 +501,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         selector: impl Fn(&K, &V) -> K2 + Send + Sync + 'static,
         grouped: Grouped<K2, V>,
     ) -> KGroupedStream<K2, V> {
-        let Grouped { key, value, name, own } = grouped;
+        let Grouped {
+            key,
+            value,
+            name,
+            own,
+        } = grouped;
         let (own_key, own_value) = own.unzip();
         let key = key.or(own_key);
         let value = value.or_else(|| self.value.clone()).or(own_value);
@@ -412,7 +534,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
             let node = plan.node(self.at.id()).name.as_str().to_owned();
             plan.report(format!("{verb} of {node}: no serde is known for the {missing}; give both with Grouped::with(key, value)"));
         }
-        KGroupedStream::new(self.at.clone(), key.unwrap_or_else(unknown_serde), value.unwrap_or_else(unknown_serde), name)
+        KGroupedStream::new(
+            self.at.clone(),
+            key.unwrap_or_else(unknown_serde),
+            value.unwrap_or_else(unknown_serde),
+            name,
+        )
     }
 
     /// Joins each record with the row of its key as it is when the record is processed; a record without a row is left out. The table's
@@ -439,7 +566,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         K: HasSerde,
         V: HasSerde,
     {
-        self.join_table(table, move |_key: &K, value, row: Option<&VT>| row.map(|row| joiner(value, row)), self.own_serdes(), false)
+        self.join_table(
+            table,
+            move |_key: &K, value, row: Option<&VT>| row.map(|row| joiner(value, row)),
+            self.own_serdes(),
+            false,
+        )
     }
 
     /// As [`KStream::join`], with a closure that sees the key, and serdes or a name.
@@ -452,7 +584,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     where
         KT: JoinKey<K>,
     {
-        self.join_table(table, move |key: &K, value, row: Option<&VT>| row.map(|row| joiner(key, value, row)), joined, false)
+        self.join_table(
+            table,
+            move |key: &K, value, row: Option<&VT>| row.map(|row| joiner(key, value, row)),
+            joined,
+            false,
+        )
     }
 
     /// As [`KStream::join`], but a record without a row is joined with `None`.
@@ -466,7 +603,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         K: HasSerde,
         V: HasSerde,
     {
-        self.join_table(table, move |_key: &K, value, row: Option<&VT>| Some(joiner(value, row)), self.own_serdes(), true)
+        self.join_table(
+            table,
+            move |_key: &K, value, row: Option<&VT>| Some(joiner(value, row)),
+            self.own_serdes(),
+            true,
+        )
     }
 
     /// As [`KStream::left_join`], with a closure that sees the key, and serdes or a name.
@@ -479,7 +621,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     where
         KT: JoinKey<K>,
     {
-        self.join_table(table, move |key: &K, value, row: Option<&VT>| Some(joiner(key, value, row)), joined, true)
+        self.join_table(
+            table,
+            move |key: &K, value, row: Option<&VT>| Some(joiner(key, value, row)),
+            joined,
+            true,
+        )
     }
 
     /// The serdes of the simple joins.
@@ -488,7 +635,10 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         K: HasSerde,
         V: HasSerde,
     {
-        Joined { own: Some((default_serde(), default_serde())), ..Joined::default() }
+        Joined {
+            own: Some((default_serde(), default_serde())),
+            ..Joined::default()
+        }
     }
 
     fn join_table<KT: StoreKey, VT: Datum, VR: Datum>(
@@ -501,7 +651,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     where
         KT: JoinKey<K>,
     {
-        let Joined { key, value, name, own } = joined;
+        let Joined {
+            key,
+            value,
+            name,
+            own,
+        } = joined;
         let (own_key, own_value) = own.unzip();
         let key = key.or_else(|| self.key.clone()).or(own_key);
         let value = value.or_else(|| self.value.clone()).or(own_value);
@@ -509,7 +664,8 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         let keys = NullCheck::of(&table.key);
         let values = NullCheck::of_known(value.as_ref());
         let same_plan = self.at.same_plan(&table.at, verb);
-        let left_side = self.repartitioned_for_join(verb, key.clone(), value, name.as_deref(), left);
+        let left_side =
+            self.repartitioned_for_join(verb, key.clone(), value, name.as_deref(), left);
         let rows = Arc::clone(&table.rows);
         let table_id = table.at.id();
         let joiner = Arc::new(joiner);
@@ -517,7 +673,11 @@ impl<K: Datum, V: Datum> KStream<K, V> {
             let stream = lowering.parent::<K, V>(id)?;
             let table = lowering.output::<KT, crate::Change<VT>>(table_id)?;
             let store = lowering.store_behind(table_id)?;
-            let (joiner, rows, store_name) = (Arc::clone(&joiner), Arc::clone(&rows), Arc::<str>::from(store.as_str()));
+            let (joiner, rows, store_name) = (
+                Arc::clone(&joiner),
+                Arc::clone(&rows),
+                Arc::<str>::from(store.as_str()),
+            );
             let (keys, values) = (keys.clone(), values.clone());
             let supplier = move || StreamTableJoin {
                 joiner: Arc::clone(&joiner),
@@ -528,14 +688,24 @@ impl<K: Datum, V: Datum> KStream<K, V> {
                 values: values.clone(),
                 left,
             };
-            let node: Node<K, VR> = lowering.topology.add_processor(lowering.name(id), supplier, &[stream])?;
+            let node: Node<K, VR> =
+                lowering
+                    .topology
+                    .add_processor(lowering.name(id), supplier, &[stream])?;
             lowering.topology.connect(node, &[&store])?;
-            lowering.topology.copartition([stream.index(), table.index()])?;
+            lowering
+                .topology
+                .copartition([stream.index(), table.index()])?;
             lowering.set_output(id, node);
             Ok(())
         });
         let mut plan = self.at.plan();
-        let node_name = Name::automatic(plan.names.node(if left { naming::LEFT_JOIN } else { naming::JOIN })).given(name);
+        let node_name = Name::automatic(plan.names.node(if left {
+            naming::LEFT_JOIN
+        } else {
+            naming::JOIN
+        }))
+        .given(name);
         if same_plan {
             plan.materialize(table_id);
         }
@@ -572,9 +742,18 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         };
         drop(plan);
         let prefix = name.map_or(Prefix::Node(stream), |name| Prefix::Name(name.to_owned()));
-        let topic = RepartitionTopic { prefix, key, value, partitions: None, partitioner: None, keeps_null_keys: left };
+        let topic = RepartitionTopic {
+            prefix,
+            key,
+            value,
+            partitions: None,
+            partitioner: None,
+            keeps_null_keys: left,
+        };
         let repartition = topic.add_below(&self.at, numbers).id();
-        self.at.plan().remember_join_repartition(stream, repartition);
+        self.at
+            .plan()
+            .remember_join_repartition(stream, repartition);
         repartition
     }
 
@@ -593,7 +772,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         R: 'static,
         V: HasSerde,
     {
-        self.join_global_table(table, select, move |_key: &K, value, row: Option<&VT>| row.map(|row| joiner(value, row)), false)
+        self.join_global_table(
+            table,
+            select,
+            move |_key: &K, value, row: Option<&VT>| row.map(|row| joiner(value, row)),
+            false,
+        )
     }
 
     /// As [`KStream::join_global`], but a record without a key or row is joined with `None`.
@@ -610,7 +794,12 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         R: 'static,
         V: HasSerde,
     {
-        self.join_global_table(table, select, move |_key: &K, value, row: Option<&VT>| Some(joiner(value, row)), true)
+        self.join_global_table(
+            table,
+            select,
+            move |_key: &K, value, row: Option<&VT>| Some(joiner(value, row)),
+            true,
+        )
     }
 
     fn join_global_table<KT, VT, VR, R>(
@@ -627,7 +816,14 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         R: 'static,
         V: HasSerde,
     {
-        self.at.same_plan(&table.at, if left { "left_join_global" } else { "join_global" });
+        self.at.same_plan(
+            &table.at,
+            if left {
+                "left_join_global"
+            } else {
+                "join_global"
+            },
+        );
         let keys = NullCheck::of(&table.key);
         let values = NullCheck::of(&self.value.clone().unwrap_or_else(default_serde::<V>));
         let store_name = Arc::clone(&table.store);
@@ -657,13 +853,21 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         let lower: Lower = Arc::new(move |id, lowering| {
             let parent = lowering.parent::<K, V>(id)?;
             let supplier = Arc::clone(&supplier);
-            let node: Node<K2, V2> = lowering.topology.add_processor(lowering.name(id), move || supplier.processor(), &[parent])?;
+            let node: Node<K2, V2> = lowering.topology.add_processor(
+                lowering.name(id),
+                move || supplier.processor(),
+                &[parent],
+            )?;
             let stores: Vec<&str> = stores.iter().map(String::as_str).collect();
             lowering.topology.connect(node, &stores)?;
             lowering.set_output(id, node);
             Ok(())
         });
-        KStream::new(self.at.child(NodeKind::NewKey, naming::PROCESSOR, lower), None, None)
+        KStream::new(
+            self.at.child(NodeKind::NewKey, naming::PROCESSOR, lower),
+            None,
+            None,
+        )
     }
 }
 
@@ -684,7 +888,9 @@ impl<K: Datum, V: Datum> KStream<K, Option<V>> {
 }
 
 /// Declares a processor below a node's only parent.
-pub(crate) fn declare<K: Datum, V: Datum, K2: Datum, V2: Datum, P>(supplier: impl Fn() -> P + Send + Sync + 'static) -> Lower
+pub(crate) fn declare<K: Datum, V: Datum, K2: Datum, V2: Datum, P>(
+    supplier: impl Fn() -> P + Send + Sync + 'static,
+) -> Lower
 where
     P: Processor<K, V, K2, V2>,
 {
@@ -692,7 +898,10 @@ where
     Arc::new(move |id, lowering| {
         let parent = lowering.parent::<K, V>(id)?;
         let supplier = Arc::clone(&supplier);
-        let node: Node<K2, V2> = lowering.topology.add_processor(lowering.name(id), move || supplier(), &[parent])?;
+        let node: Node<K2, V2> =
+            lowering
+                .topology
+                .add_processor(lowering.name(id), move || supplier(), &[parent])?;
         lowering.set_output(id, node);
         Ok(())
     })
@@ -711,24 +920,49 @@ pub(crate) struct RepartitionTopic<K, V> {
 impl<K: Datum, V: Datum> RepartitionTopic<K, V> {
     /// Adds it to the plan, below a stream.
     pub(crate) fn add_below(self, stream: &Handle, numbers: RepartitionNumbers) -> Handle {
-        let Self { prefix, key, value, partitions, partitioner, keeps_null_keys } = self;
+        let Self {
+            prefix,
+            key,
+            value,
+            partitions,
+            partitioner,
+            keeps_null_keys,
+        } = self;
         let nulls = NullCheck::of(&key);
-        let kind = NodeKind::Repartition { prefix, keeps_null_keys };
+        let kind = NodeKind::Repartition {
+            prefix,
+            keeps_null_keys,
+        };
         let name = Name::automatic(numbers.source().to_owned());
         let lower: Lower = Arc::new(move |id, lowering| {
             let parent = lowering.parent::<K, V>(id)?;
             let names = lowering.repartition_names(id, &numbers)?;
             let keys = (!lowering.keeps_null_keys(id)).then(|| nulls.clone());
-            lowering.topology.add_internal_topic(InternalTopic::repartition(names.topic.as_str(), partitions))?;
-            let filter = lowering.topology.add_processor(names.filter, move || RepartitionFilter { keys: keys.clone() }, &[parent])?;
+            lowering
+                .topology
+                .add_internal_topic(InternalTopic::repartition(names.topic.as_str(), partitions))?;
+            let filter = lowering.topology.add_processor(
+                names.filter,
+                move || RepartitionFilter { keys: keys.clone() },
+                &[parent],
+            )?;
             let mut produced = Produced::shared(Arc::clone(&key), Arc::clone(&value));
             if let Some(partitioner) = &partitioner {
                 let partitioner = Arc::clone(partitioner);
-                produced = produced.partitioner(move |topic, key, value, partitions| partitioner(topic, key, value, partitions));
+                produced = produced.partitioner(move |topic, key, value, partitions| {
+                    partitioner(topic, key, value, partitions)
+                });
             }
-            lowering.topology.add_sink(names.sink, names.topic.as_str(), produced, &[filter])?;
-            let consumed = brooklet_streams_core::topology::Consumed::shared(Arc::clone(&key), Arc::clone(&value));
-            let source = lowering.topology.add_source(names.source, [names.topic], consumed)?;
+            lowering
+                .topology
+                .add_sink(names.sink, names.topic.as_str(), produced, &[filter])?;
+            let consumed = brooklet_streams_core::topology::Consumed::shared(
+                Arc::clone(&key),
+                Arc::clone(&value),
+            );
+            let source = lowering
+                .topology
+                .add_source(names.source, [names.topic], consumed)?;
             lowering.set_output(id, source);
             Ok(())
         });

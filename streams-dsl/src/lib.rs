@@ -59,8 +59,9 @@ pub use grouped::KGroupedStream;
 pub use kstream::{KStream, Terminal};
 pub use ktable::KTable;
 pub use options::{
-    AutoOffsetReset, Consumed, ExtractorInput, FailOnInvalid, Grouped, Joined, LogAndSkip, Materialized, Partitions, Produced, Repartitioned,
-    TimestampExtractor, UsePartitionTime, WallClock,
+    AutoOffsetReset, Consumed, ExtractorInput, FailOnInvalid, Grouped, Joined, LogAndSkip,
+    Materialized, Partitions, Produced, Repartitioned, TimestampExtractor, UsePartitionTime,
+    WallClock,
 };
 pub use outcome::{Deletable, Fallible, FallibleDeletable, JoinKey, Outcome, Plain, Verdict};
 pub use windowed::TimeWindowedKStream;

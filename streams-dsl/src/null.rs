@@ -34,7 +34,12 @@ impl<T: 'static> NullCheck<T> {
 pub(crate) struct OrNull<T>(pub(crate) SharedSerde<T>);
 
 impl<T: 'static> Serializer<Option<T>> for OrNull<T> {
-    fn serialize(&self, topic: &str, value: &Option<T>, out: &mut Vec<u8>) -> Result<(), SerdeError> {
+    fn serialize(
+        &self,
+        topic: &str,
+        value: &Option<T>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SerdeError> {
         match value {
             Some(value) => self.0.serialize(topic, value, out),
             None => Ok(()),
@@ -65,12 +70,16 @@ pub(crate) struct Unknown;
 
 impl<T> Serializer<T> for Unknown {
     fn serialize(&self, topic: &str, _value: &T, _out: &mut Vec<u8>) -> Result<(), SerdeError> {
-        Err(SerdeError::new(format_args!("no serde is known for what is written to {topic}")))
+        Err(SerdeError::new(format_args!(
+            "no serde is known for what is written to {topic}"
+        )))
     }
 }
 
 impl<T> Deserializer<T> for Unknown {
     fn deserialize(&self, topic: &str, _data: Payload<'_>) -> Result<T, SerdeError> {
-        Err(SerdeError::new(format_args!("no serde is known for what is read from {topic}")))
+        Err(SerdeError::new(format_args!(
+            "no serde is known for what is read from {topic}"
+        )))
     }
 }

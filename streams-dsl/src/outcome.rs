@@ -77,7 +77,9 @@ impl<T, E: Into<Box<dyn Error + Send + Sync>>> Outcome<T, Fallible> for Result<T
     }
 }
 
-impl<T, E: Into<Box<dyn Error + Send + Sync>>> Outcome<T, FallibleDeletable> for Result<Option<T>, E> {
+impl<T, E: Into<Box<dyn Error + Send + Sync>>> Outcome<T, FallibleDeletable>
+    for Result<Option<T>, E>
+{
     #[inline]
     fn outcome(self) -> Result<Option<T>, ProcessError> {
         self.map_err(ProcessError::new)

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use brooklet_streams_core::ProcessError;
 use brooklet_streams_core::record::Datum;
 use brooklet_streams_core::serde::Windowed;
-use brooklet_streams_core::typed_store::{BuiltStore, StoreKey, TimestampedKeyValueStore, TimestampedWindowStore};
+use brooklet_streams_core::typed_store::{
+    BuiltStore, StoreKey, TimestampedKeyValueStore, TimestampedWindowStore,
+};
 
 /// Finds a store by name while a task is set up.
 pub(crate) type FindStore<'a> = &'a dyn Fn(&str) -> Result<BuiltStore, ProcessError>;
@@ -45,7 +47,11 @@ impl<K: StoreKey, V: Datum> OpenRows<K, V> {
     /// # Errors
     /// What reading or a closure of a view returns.
     #[inline]
-    pub(crate) fn read_with<R>(&self, key: &K, found: impl FnOnce(Option<&V>) -> R) -> Result<R, ProcessError> {
+    pub(crate) fn read_with<R>(
+        &self,
+        key: &K,
+        found: impl FnOnce(Option<&V>) -> R,
+    ) -> Result<R, ProcessError> {
         match self {
             Self::Stored(store) => store.read_with(key, |row| found(row.map(|row| &row.value))),
             Self::Computed(view) => {
@@ -55,7 +61,9 @@ impl<K: StoreKey, V: Datum> OpenRows<K, V> {
                     result = found.take().map(|found| found(row));
                     Ok(())
                 })?;
-                result.ok_or_else(|| ProcessError::new("a view of a table was read without an answer"))
+                result.ok_or_else(|| {
+                    ProcessError::new("a view of a table was read without an answer")
+                })
             }
         }
     }
@@ -85,14 +93,22 @@ pub(crate) struct InWindowStore;
 struct WindowRows<K: StoreKey, V: Datum>(TimestampedWindowStore<K, V>);
 
 impl<K: StoreKey, V: Datum> Rows<Windowed<K>, V> for InWindowStore {
-    fn open(&self, store: &str, find: FindStore<'_>) -> Result<OpenRows<Windowed<K>, V>, ProcessError> {
-        Ok(OpenRows::Computed(Box::new(WindowRows(find(store)?.window()?))))
+    fn open(
+        &self,
+        store: &str,
+        find: FindStore<'_>,
+    ) -> Result<OpenRows<Windowed<K>, V>, ProcessError> {
+        Ok(OpenRows::Computed(Box::new(WindowRows(
+            find(store)?.window()?,
+        ))))
     }
 }
 
 impl<K: StoreKey, V: Datum> ReadRow<Windowed<K>, V> for WindowRows<K, V> {
     fn read(&self, key: &Windowed<K>, found: Found<'_, V>) -> Result<(), ProcessError> {
-        self.0.read_with(&key.key, key.window.start, |row| found(row.map(|row| &row.value)))?
+        self.0.read_with(&key.key, key.window.start, |row| {
+            found(row.map(|row| &row.value))
+        })?
     }
 }
 
@@ -115,7 +131,10 @@ where
 {
     fn open(&self, store: &str, find: FindStore<'_>) -> Result<OpenRows<K, V>, ProcessError> {
         let parent = self.parent.open(store, find)?;
-        Ok(OpenRows::Computed(Box::new(FilteredRows { parent, passes: Arc::clone(&self.passes) })))
+        Ok(OpenRows::Computed(Box::new(FilteredRows {
+            parent,
+            passes: Arc::clone(&self.passes),
+        })))
     }
 }
 
@@ -153,7 +172,10 @@ where
 {
     fn open(&self, store: &str, find: FindStore<'_>) -> Result<OpenRows<K, V2>, ProcessError> {
         let parent = self.parent.open(store, find)?;
-        Ok(OpenRows::Computed(Box::new(MappedRows { parent, mapper: Arc::clone(&self.mapper) })))
+        Ok(OpenRows::Computed(Box::new(MappedRows {
+            parent,
+            mapper: Arc::clone(&self.mapper),
+        })))
     }
 }
 

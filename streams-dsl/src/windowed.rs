@@ -46,13 +46,18 @@ pub struct TimeWindowedKStream<K, V> {
 
 impl<K, V> Clone for TimeWindowedKStream<K, V> {
     fn clone(&self) -> Self {
-        Self { grouped: self.grouped.clone(), windows: self.windows }
+        Self {
+            grouped: self.grouped.clone(),
+            windows: self.windows,
+        }
     }
 }
 
 impl<K, V> fmt::Debug for TimeWindowedKStream<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimeWindowedKStream").field("windows", &self.windows).finish_non_exhaustive()
+        f.debug_struct("TimeWindowedKStream")
+            .field("windows", &self.windows)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +92,11 @@ impl<K: StoreKey, V: Datum> TimeWindowedKStream<K, V> {
         aggregator: impl Fn(&K, V, VA) -> R + Send + Sync + 'static,
         materialized: Materialized<K, VA>,
     ) -> KTable<Windowed<K>, VA> {
-        self.aggregated(naming::AGGREGATE, aggregate_fold(initializer, aggregator), materialized)
+        self.aggregated(
+            naming::AGGREGATE,
+            aggregate_fold(initializer, aggregator),
+            materialized,
+        )
     }
 
     fn aggregated<VA: Datum>(
@@ -97,7 +106,12 @@ impl<K: StoreKey, V: Datum> TimeWindowedKStream<K, V> {
         materialized: Materialized<K, VA>,
     ) -> KTable<Windowed<K>, VA> {
         let Self { grouped, windows } = self.clone();
-        let Materialized { name, key, value, store: options } = materialized;
+        let Materialized {
+            name,
+            key,
+            value,
+            store: options,
+        } = materialized;
         let queryable = name.is_some();
         let needed_ms = windows.size_ms().saturating_add(windows.grace_ms());
         let retention_ms = options.retention_ms.unwrap_or(needed_ms);
@@ -115,9 +129,17 @@ impl<K: StoreKey, V: Datum> TimeWindowedKStream<K, V> {
         let key = key.unwrap_or_else(|| Arc::clone(&grouped.key));
         let (keys, values) = (NullCheck::of(&key), NullCheck::of(&grouped.value));
         let fold = Arc::new(fold);
-        let builder = WindowStoreBuilder::shared(store.as_str(), retention_ms, windows.size_ms(), Arc::clone(&key), Arc::clone(&value));
+        let builder = WindowStoreBuilder::shared(
+            store.as_str(),
+            retention_ms,
+            windows.size_ms(),
+            Arc::clone(&key),
+            Arc::clone(&value),
+        );
         let builder = options.window(builder);
-        let kind = NodeKind::Aggregate { store: store.clone() };
+        let kind = NodeKind::Aggregate {
+            store: store.clone(),
+        };
         let lower: Lower = Arc::new(move |id, lowering| {
             let parent = lowering.parent::<K, V>(id)?;
             let sends_old = lowering.decisions.sends_old(id);
@@ -133,14 +155,24 @@ impl<K: StoreKey, V: Datum> TimeWindowedKStream<K, V> {
                 stream_time: -1,
                 sends_old,
             };
-            let node: Node<Windowed<K>, Change<VA>> = lowering.topology.add_processor(lowering.name(id), supplier, &[parent])?;
+            let node: Node<Windowed<K>, Change<VA>> =
+                lowering
+                    .topology
+                    .add_processor(lowering.name(id), supplier, &[parent])?;
             lowering.topology.add_state_store(builder.clone())?;
             lowering.topology.connect(node, &[&store])?;
             lowering.set_output(id, node);
             Ok(())
         });
         let id = grouped.at.plan().add(kind, function, vec![parent], lower);
-        let windowed: SharedSerde<Windowed<K>> = Arc::new(TimeWindowed::new(key, windows.size_ms()));
-        KTable::new(grouped.at.at(id), windowed, Some(value), Arc::new(InWindowStore), queryable)
+        let windowed: SharedSerde<Windowed<K>> =
+            Arc::new(TimeWindowed::new(key, windows.size_ms()));
+        KTable::new(
+            grouped.at.at(id),
+            windowed,
+            Some(value),
+            Arc::new(InWindowStore),
+            queryable,
+        )
     }
 }

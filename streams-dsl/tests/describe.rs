@@ -7,7 +7,8 @@ use brooklet_streams_core::ProcessError;
 use brooklet_streams_core::processor::{Processor, ProcessorContext};
 use brooklet_streams_core::record::Record;
 use brooklet_streams_dsl::{
-    Consumed, Grouped, Joined, KStream, Materialized, Produced, Repartitioned, StreamsBuilder, TimeWindows, millis,
+    Consumed, Grouped, Joined, KStream, Materialized, Produced, Repartitioned, StreamsBuilder,
+    TimeWindows, millis,
 };
 
 type Text = KStream<String, String>;
@@ -23,7 +24,10 @@ fn text() -> Produced<String, String> {
 #[track_caller]
 fn assert_described(builder: &StreamsBuilder, expected: &str) {
     let described = builder.build().unwrap().describe().to_string();
-    assert!(described == expected, "ours:\n{described}\nKafka Streams':\n{expected}");
+    assert!(
+        described == expected,
+        "ours:\n{described}\nKafka Streams':\n{expected}"
+    );
 }
 
 #[test]
@@ -79,7 +83,9 @@ fn stateless_operators() {
 fn a_stream_table_join() {
     let builder = StreamsBuilder::new();
     let table = builder.table::<String, String>("table", Consumed::default());
-    stream(&builder, "in").join(&table, |left, right| left + right).to("out", text());
+    stream(&builder, "in")
+        .join(&table, |left, right| left + right)
+        .to("out", text());
     assert_described(&builder, include_str!("describe/stream_table_join.txt"));
 }
 
@@ -89,9 +95,15 @@ fn joins_of_a_rekeyed_stream() {
     let table = builder.table::<String, String>("table", Consumed::default());
     let rekeyed = stream(&builder, "in").select_key(|_, value| value.clone());
     rekeyed.left_join(&table, |left, _| left).to("out", text());
-    let view = table.filter(|_, _| true).map_values(|_, value| value.clone());
-    rekeyed.join_with(&view, |_, left, right| left + right, Joined::named("named")).to("out2", text());
-    rekeyed.join(&table, |left, right| left + right).to("out3", text());
+    let view = table
+        .filter(|_, _| true)
+        .map_values(|_, value| value.clone());
+    rekeyed
+        .join_with(&view, |_, left, right| left + right, Joined::named("named"))
+        .to("out2", text());
+    rekeyed
+        .join(&table, |left, right| left + right)
+        .to("out3", text());
     assert_described(&builder, include_str!("describe/rekeyed_joins.txt"));
 }
 
@@ -99,8 +111,12 @@ fn joins_of_a_rekeyed_stream() {
 fn joins_with_a_global_table() {
     let builder = StreamsBuilder::new();
     let table = builder.global_table::<String, String>("global", Consumed::default());
-    stream(&builder, "in").join_global(&table, |_, value| value.clone(), |left, right| left + right).to("out", text());
-    stream(&builder, "in").left_join_global(&table, |_, value| Some(value.clone()), |left, _| left).to("out2", text());
+    stream(&builder, "in")
+        .join_global(&table, |_, value| value.clone(), |left, right| left + right)
+        .to("out", text());
+    stream(&builder, "in")
+        .left_join_global(&table, |_, value| Some(value.clone()), |left, _| left)
+        .to("out2", text());
     assert_described(&builder, include_str!("describe/global_joins.txt"));
 }
 
@@ -108,10 +124,23 @@ fn joins_with_a_global_table() {
 fn aggregations_without_windows() {
     let builder = StreamsBuilder::new();
     let grouped = stream(&builder, "in").group_by_key();
-    grouped.count(Materialized::default()).to_stream().to("counts", Produced::default());
-    grouped.reduce(|aggregate, value| aggregate + &value, Materialized::default()).to_stream().to("reduced", Produced::default());
     grouped
-        .aggregate(String::new, |_, value, aggregate: String| aggregate + &value, Materialized::default())
+        .count(Materialized::default())
+        .to_stream()
+        .to("counts", Produced::default());
+    grouped
+        .reduce(
+            |aggregate, value| aggregate + &value,
+            Materialized::default(),
+        )
+        .to_stream()
+        .to("reduced", Produced::default());
+    grouped
+        .aggregate(
+            String::new,
+            |_, value, aggregate: String| aggregate + &value,
+            Materialized::default(),
+        )
         .filter(|_, _| true)
         .map_values(|_, value| value.clone())
         .to_stream()
@@ -131,11 +160,18 @@ fn windowed_aggregations_of_a_named_grouping_share_its_repartition_topic() {
         .map(|key, count| (key.key, format!("{count:?}")))
         .to("counts", text());
     windowed
-        .reduce(|aggregate, value| aggregate + &value, Materialized::default())
+        .reduce(
+            |aggregate, value| aggregate + &value,
+            Materialized::default(),
+        )
         .to_stream()
         .select_key(|key, _| key.key.clone())
         .to("reduced", Produced::default());
-    windowed.aggregate(String::new, |_, value, aggregate: String| aggregate + &value, Materialized::default());
+    windowed.aggregate(
+        String::new,
+        |_, value, aggregate: String| aggregate + &value,
+        Materialized::default(),
+    );
     assert_described(&builder, include_str!("describe/windowed.txt"));
 }
 
@@ -148,30 +184,57 @@ fn repartitions_and_names_of_nodes() {
         .group_by_key()
         .count(Materialized::named("counter-store"))
         .named("counter");
-    stream(&builder, "in").map_values(|_, value| value).named("upper").to("out", text().named("sink"));
+    stream(&builder, "in")
+        .map_values(|_, value| value)
+        .named("upper")
+        .to("out", text().named("sink"));
     assert_described(&builder, include_str!("describe/repartition_and_names.txt"));
 }
 
 #[test]
 fn tables_with_and_without_a_store_and_a_sink_that_chooses_its_topic() {
     let builder = StreamsBuilder::new();
-    let planes = builder.table_with::<String, String>("t", Consumed::default().named("planes"), Materialized::named("planes-store"));
+    let planes = builder.table_with::<String, String>(
+        "t",
+        Consumed::default().named("planes"),
+        Materialized::named("planes-store"),
+    );
     let flights = builder.stream::<String, String>("in", Consumed::default().named("flights"));
     flights
-        .join_with(&planes.filter_not(|_, _| false), |_, left, right| left + right, Joined::named("joined"))
+        .join_with(
+            &planes.filter_not(|_, _| false),
+            |_, left, right| left + right,
+            Joined::named("joined"),
+        )
         .to_dynamic(|record, _| record.value.clone(), text());
-    builder.table::<String, String>("u", Consumed::default()).filter(|_, _| true).to_stream().to("u2", Produced::default());
+    builder
+        .table::<String, String>("u", Consumed::default())
+        .filter(|_, _| true)
+        .to_stream()
+        .to("u2", Produced::default());
     let described = builder.build().unwrap().describe().to_string();
     // The extractor is a closure: Java prints its class and hash, we cannot.
-    let chooses = |text: &str| text.lines().map(|line| line.split("(extractor").next().unwrap().to_owned()).collect::<Vec<_>>().join("\n");
+    let chooses = |text: &str| {
+        text.lines()
+            .map(|line| line.split("(extractor").next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
     let expected = include_str!("describe/named_table.txt");
-    assert!(chooses(&described) == chooses(expected), "ours:\n{described}\nKafka Streams':\n{expected}");
+    assert!(
+        chooses(&described) == chooses(expected),
+        "ours:\n{described}\nKafka Streams':\n{expected}"
+    );
 }
 
 struct Nothing;
 
 impl Processor<String, Option<String>, String, String> for Nothing {
-    fn process(&mut self, _: Record<String, Option<String>>, _: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+    fn process(
+        &mut self,
+        _: Record<String, Option<String>>,
+        _: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessError> {
         Ok(())
     }
 }
@@ -198,5 +261,8 @@ fn building_twice_gives_the_same_topology_and_handles_may_be_dropped() {
     let source = Arc::new(stream(&clone, "in"));
     source.filter(|_, _| true).to("out", text());
     drop((clone, source));
-    assert_eq!(builder.build().unwrap().describe().to_string(), builder.build().unwrap().describe().to_string());
+    assert_eq!(
+        builder.build().unwrap().describe().to_string(),
+        builder.build().unwrap().describe().to_string()
+    );
 }

@@ -12,8 +12,13 @@ fn library(deps: &Path) -> PathBuf {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         name.starts_with("libbrooklet_streams_dsl-") && name.ends_with(".rlib")
     };
-    let libraries = std::fs::read_dir(deps).unwrap().map(|entry| entry.unwrap().path()).filter(is_library);
-    libraries.max_by_key(|path| path.metadata().unwrap().modified().unwrap()).unwrap()
+    let libraries = std::fs::read_dir(deps)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(is_library);
+    libraries
+        .max_by_key(|path| path.metadata().unwrap().modified().unwrap())
+        .unwrap()
 }
 
 #[test]
@@ -39,10 +44,21 @@ fn mistakes_in_types_do_not_compile_and_the_message_names_the_fix() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{} compiles", case.display());
         let source = std::fs::read_to_string(&case).unwrap();
-        let mut expected = source.lines().map_while(|line| line.strip_prefix("//~ ")).peekable();
-        assert!(expected.peek().is_some(), "{} expects no message", case.display());
+        let mut expected = source
+            .lines()
+            .map_while(|line| line.strip_prefix("//~ "))
+            .peekable();
+        assert!(
+            expected.peek().is_some(),
+            "{} expects no message",
+            case.display()
+        );
         for line in expected {
-            assert!(message.contains(line), "{}: the message lacks {line:?}:\n{message}", case.display());
+            assert!(
+                message.contains(line),
+                "{}: the message lacks {line:?}:\n{message}",
+                case.display()
+            );
         }
         compiled += 1;
     }

@@ -18,31 +18,57 @@ fn listening(port: u16) -> bool {
 }
 
 fn start_broker(data: &std::path::Path, port: u16) -> Program {
-    let mut broker = Program::start(brooklet().args(["broker", "--data"]).arg(data).args(["--listen", &format!("127.0.0.1:{port}"), "--flush", "durable"]));
+    let mut broker = Program::start(brooklet().args(["broker", "--data"]).arg(data).args([
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+        "--flush",
+        "durable",
+    ]));
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
     while !listening(port) {
-        assert!(std::time::Instant::now() < deadline, "the broker does not listen");
-        assert!(!broker.ended_within(Duration::from_millis(5)), "the broker ended");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the broker does not listen"
+        );
+        assert!(
+            !broker.ended_within(Duration::from_millis(5)),
+            "the broker ended"
+        );
     }
     broker
 }
 
 #[test]
-fn a_broker_killed_twenty_times_under_a_live_application_loses_nothing_and_the_tables_are_the_same() {
+fn a_broker_killed_twenty_times_under_a_live_application_loses_nothing_and_the_tables_are_the_same()
+{
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("broker");
     let port = free_port();
     let seed = 20;
     let mut random = Random(seed);
     let mut broker = start_broker(&data, port);
-    let mut application = Program::start(example("flight_delays").args(["--cluster", &format!("127.0.0.1:{port}"), "--commit-ms", "100", "--state-dir"]).arg(directory.path().join("state")));
+    let mut application = Program::start(
+        example("flight_delays")
+            .args([
+                "--cluster",
+                &format!("127.0.0.1:{port}"),
+                "--commit-ms",
+                "100",
+                "--state-dir",
+            ])
+            .arg(directory.path().join("state")),
+    );
     let mut kills = 0;
-    while kills < KILLS && !application.ended_within(Duration::from_millis(50 + random.below(600))) {
+    while kills < KILLS && !application.ended_within(Duration::from_millis(50 + random.below(600)))
+    {
         broker.kill();
         kills += 1;
         broker = start_broker(&data, port);
     }
-    assert!(kills >= 3, "the application ended after {kills} kills: too quick to tell anything");
+    assert!(
+        kills >= 3,
+        "the application ended after {kills} kills: too quick to tell anything"
+    );
     let printed = application.finish(LIMIT);
 
     let year = flights::year();
@@ -50,7 +76,11 @@ fn a_broker_killed_twenty_times_under_a_live_application_loses_nothing_and_the_t
     let mut expected = flights::manufacturer_rows(&flights::by_manufacturer(&year));
     expected.extend(flights::carrier_day_rows(&days));
     for row in expected {
-        assert!(printed.contains(&row), "after {kills} kills, seed {seed}: {row} is missing in\n{}", printed.join("\n"));
+        assert!(
+            printed.contains(&row),
+            "after {kills} kills, seed {seed}: {row} is missing in\n{}",
+            printed.join("\n")
+        );
     }
     drop(broker);
 }
@@ -59,25 +89,49 @@ fn a_broker_killed_twenty_times_under_a_live_application_loses_nothing_and_the_t
 fn uncommitted(cluster: &Cluster, topics: &[&str]) -> u64 {
     let mut uncommitted = 0;
     for topic in topics {
-        let Some(ends) = topics::end_offsets(cluster, topic).unwrap() else { continue };
-        let partitions: Vec<TopicPartition> = (0i32..).zip(&ends).map(|(partition, _)| TopicPartition::new(*topic, partition)).collect();
-        let request = AdminRequest::FetchOffsets { group: APPLICATION.to_owned(), partitions };
-        let AdminResponse::CommittedOffsets(committed) = topics::request(cluster, request).unwrap() else { panic!("not offsets") };
+        let Some(ends) = topics::end_offsets(cluster, topic).unwrap() else {
+            continue;
+        };
+        let partitions: Vec<TopicPartition> = (0i32..)
+            .zip(&ends)
+            .map(|(partition, _)| TopicPartition::new(*topic, partition))
+            .collect();
+        let request = AdminRequest::FetchOffsets {
+            group: APPLICATION.to_owned(),
+            partitions,
+        };
+        let AdminResponse::CommittedOffsets(committed) = topics::request(cluster, request).unwrap()
+        else {
+            panic!("not offsets")
+        };
         for ((_, committed), end) in committed.into_iter().zip(ends) {
-            uncommitted += u64::try_from(end - committed.map_or(0, |committed| committed.offset)).unwrap();
+            uncommitted +=
+                u64::try_from(end - committed.map_or(0, |committed| committed.offset)).unwrap();
         }
     }
     uncommitted
 }
 
 fn total(cluster: &Cluster, topic: &str) -> u64 {
-    topics::end_offsets(cluster, topic).unwrap().unwrap_or_default().into_iter().map(|end| u64::try_from(end).unwrap()).sum()
+    topics::end_offsets(cluster, topic)
+        .unwrap()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|end| u64::try_from(end).unwrap())
+        .sum()
 }
 
 /// The internal topics behind `group_by`.
 fn repartition_topics(cluster: &Cluster) -> Vec<String> {
-    let AdminResponse::Topics(topics) = topics::request(cluster, AdminRequest::ListTopics).unwrap() else { panic!("not topics") };
-    topics.into_iter().map(|(name, _)| name).filter(|name| name.ends_with("-repartition")).collect()
+    let AdminResponse::Topics(topics) = topics::request(cluster, AdminRequest::ListTopics).unwrap()
+    else {
+        panic!("not topics")
+    };
+    topics
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| name.ends_with("-repartition"))
+        .collect()
 }
 
 #[test]
@@ -86,7 +140,14 @@ fn a_demo_killed_twenty_times_misses_no_flight_and_repeats_at_most_what_was_not_
     let data = directory.path().join("demo");
     let seed = 40;
     let mut random = Random(seed);
-    let start = || Program::start(example("flight_delays").args(["--cluster", &format!("embedded:{}", data.display()), "--commit-ms", "100"]));
+    let start = || {
+        Program::start(example("flight_delays").args([
+            "--cluster",
+            &format!("embedded:{}", data.display()),
+            "--commit-ms",
+            "100",
+        ]))
+    };
     let (mut kills, mut reprocessed_max) = (0, 0);
     for _ in 0..KILLS {
         let mut demo = start();
@@ -102,7 +163,10 @@ fn a_demo_killed_twenty_times_misses_no_flight_and_repeats_at_most_what_was_not_
         let topics: Vec<&str> = repartition.iter().map(String::as_str).collect();
         reprocessed_max += uncommitted(&cluster, &topics);
     }
-    assert!(kills >= 3, "the demo ended after {kills} kills: too quick to tell anything");
+    assert!(
+        kills >= 3,
+        "the demo ended after {kills} kills: too quick to tell anything"
+    );
     start().finish(LIMIT);
 
     let year = flights::year();
@@ -112,22 +176,43 @@ fn a_demo_killed_twenty_times_misses_no_flight_and_repeats_at_most_what_was_not_
     let joined: u64 = manufacturers.values().map(|stats| stats.flights).sum();
 
     let cluster = Cluster::embedded(&data);
-    assert_eq!(total(&cluster, "flights"), year.len() as u64, "seed {seed}: loading must neither lose nor repeat a flight");
-    let repeated = repartition_topics(&cluster).iter().map(|topic| total(&cluster, topic)).sum::<u64>() - departed - joined;
+    assert_eq!(
+        total(&cluster, "flights"),
+        year.len() as u64,
+        "seed {seed}: loading must neither lose nor repeat a flight"
+    );
+    let repeated = repartition_topics(&cluster)
+        .iter()
+        .map(|topic| total(&cluster, topic))
+        .sum::<u64>()
+        - departed
+        - joined;
     let bound = repeated + reprocessed_max;
 
     let mut counted = std::collections::HashMap::new();
-    topics::read(&cluster, "delays-by-manufacturer", &brooklet::prelude::Consumed::default(), |_, _, record: brooklet::Record<String, String>| {
-        let value: serde_json::Value = serde_json::from_str(&record.value).unwrap();
-        counted.insert(record.key, value["flights"].as_u64().unwrap());
-    })
+    topics::read(
+        &cluster,
+        "delays-by-manufacturer",
+        &brooklet::prelude::Consumed::default(),
+        |_, _, record: brooklet::Record<String, String>| {
+            let value: serde_json::Value = serde_json::from_str(&record.value).unwrap();
+            counted.insert(record.key, value["flights"].as_u64().unwrap());
+        },
+    )
     .unwrap();
     let mut excess = 0;
     for (manufacturer, stats) in &manufacturers {
         let counted = counted.get(manufacturer).copied().unwrap_or(0);
-        assert!(counted >= stats.flights, "seed {seed}: {manufacturer} has {counted} flights, not {}", stats.flights);
+        assert!(
+            counted >= stats.flights,
+            "seed {seed}: {manufacturer} has {counted} flights, not {}",
+            stats.flights
+        );
         excess += counted - stats.flights;
     }
-    assert!(excess <= bound, "seed {seed}: {excess} flights too many, at most {bound} were reprocessed");
+    assert!(
+        excess <= bound,
+        "seed {seed}: {excess} flights too many, at most {bound} were reprocessed"
+    );
     println!("{kills} kills: {excess} flights counted twice, bound {bound}");
 }

@@ -31,21 +31,56 @@ impl Stats {
 }
 
 fn data(file: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/data").join(file)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("examples/data")
+        .join(file)
 }
 
 fn table(read: impl std::io::Read) -> Vec<HashMap<String, String>> {
     let mut lines = BufReader::new(read).lines().map(|line| line.unwrap());
-    let header: Vec<String> = lines.next().unwrap().split(',').map(str::to_owned).collect();
-    lines.map(|line| header.iter().cloned().zip(line.split(',').map(str::to_owned)).collect()).collect()
+    let header: Vec<String> = lines
+        .next()
+        .unwrap()
+        .split(',')
+        .map(str::to_owned)
+        .collect();
+    lines
+        .map(|line| {
+            header
+                .iter()
+                .cloned()
+                .zip(line.split(',').map(str::to_owned))
+                .collect()
+        })
+        .collect()
 }
 
 /// Days since 1970-01-01, by counting.
 fn day_number(year: i64, month: i64, day: i64) -> i64 {
     let leap = |year: i64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    let days_before: i64 = (1970..year).map(|year| if leap(year) { 366 } else { 365 }).sum();
-    let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    days_before + lengths[..usize::try_from(month - 1).unwrap()].iter().sum::<i64>() + day - 1
+    let days_before: i64 = (1970..year)
+        .map(|year| if leap(year) { 366 } else { 365 })
+        .sum();
+    let lengths = [
+        31,
+        if leap(year) { 29 } else { 28 },
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
+    days_before
+        + lengths[..usize::try_from(month - 1).unwrap()]
+            .iter()
+            .sum::<i64>()
+        + day
+        - 1
 }
 
 pub(crate) fn year() -> Vec<Flight> {
@@ -62,7 +97,9 @@ pub(crate) fn year() -> Vec<Flight> {
                 carrier: row["carrier"].clone(),
                 tail_number: row["tailnum"].clone(),
                 departure_delay_min: row["dep_delay"].parse().ok(),
-                scheduled_min: day * 1440 + part(11, 13) * 60 + row["minute"].parse::<i64>().unwrap(),
+                scheduled_min: day * 1440
+                    + part(11, 13) * 60
+                    + row["minute"].parse::<i64>().unwrap(),
             }
         })
         .collect()
@@ -70,11 +107,15 @@ pub(crate) fn year() -> Vec<Flight> {
 
 /// The stats of every manufacturer.
 pub(crate) fn by_manufacturer(flights: &[Flight]) -> BTreeMap<String, Stats> {
-    let planes: HashMap<String, String> =
-        table(std::fs::File::open(data("planes.csv")).unwrap()).into_iter().map(|row| (row["tailnum"].clone(), row["manufacturer"].clone())).collect();
+    let planes: HashMap<String, String> = table(std::fs::File::open(data("planes.csv")).unwrap())
+        .into_iter()
+        .map(|row| (row["tailnum"].clone(), row["manufacturer"].clone()))
+        .collect();
     let mut stats: BTreeMap<String, Stats> = BTreeMap::new();
     for flight in flights {
-        if let (Some(delay), Some(manufacturer)) = (flight.departure_delay_min, planes.get(&flight.tail_number)) {
+        if let (Some(delay), Some(manufacturer)) =
+            (flight.departure_delay_min, planes.get(&flight.tail_number))
+        {
             stats.entry(manufacturer.clone()).or_default().add(delay);
         }
     }
@@ -82,15 +123,23 @@ pub(crate) fn by_manufacturer(flights: &[Flight]) -> BTreeMap<String, Stats> {
 }
 
 /// The stats of every carrier's UTC day, and how many flights are dropped as late when the operator sees the flights in this order.
-pub(crate) fn by_carrier_day(flights: &[Flight], grace_days: i64) -> (BTreeMap<(i64, String), Stats>, u64) {
+pub(crate) fn by_carrier_day(
+    flights: &[Flight],
+    grace_days: i64,
+) -> (BTreeMap<(i64, String), Stats>, u64) {
     let mut stats: BTreeMap<(i64, String), Stats> = BTreeMap::new();
     let (mut stream_time_min, mut late) = (i64::MIN / 2, 0);
     for flight in flights {
-        let Some(delay) = flight.departure_delay_min else { continue };
+        let Some(delay) = flight.departure_delay_min else {
+            continue;
+        };
         stream_time_min = stream_time_min.max(flight.scheduled_min);
         let day = flight.scheduled_min.div_euclid(1440);
         if (day + 1) * 1440 > stream_time_min - grace_days * 1440 {
-            stats.entry((day, flight.carrier.clone())).or_default().add(delay);
+            stats
+                .entry((day, flight.carrier.clone()))
+                .or_default()
+                .add(delay);
         } else {
             late += 1;
         }
@@ -102,13 +151,19 @@ pub(crate) fn by_carrier_day(flights: &[Flight], grace_days: i64) -> (BTreeMap<(
 pub(crate) fn manufacturer_rows(stats: &BTreeMap<String, Stats>) -> Vec<String> {
     let mut rows: Vec<_> = stats.iter().collect();
     rows.sort_by(|a, b| b.1.flights.cmp(&a.1.flights).then(a.0.cmp(b.0)));
-    rows.into_iter().take(10).map(|(name, stats)| format!("{name}\t{}\t{:.2}", stats.flights, stats.mean())).collect()
+    rows.into_iter()
+        .take(10)
+        .map(|(name, stats)| format!("{name}\t{}\t{:.2}", stats.flights, stats.mean()))
+        .collect()
 }
 
 /// The second table, without its header.
 pub(crate) fn carrier_day_rows(stats: &BTreeMap<(i64, String), Stats>) -> Vec<String> {
     let airlines: HashMap<String, String> =
-        table(std::fs::File::open(data("airlines.csv")).unwrap()).into_iter().map(|row| (row["carrier"].clone(), row["name"].clone())).collect();
+        table(std::fs::File::open(data("airlines.csv")).unwrap())
+            .into_iter()
+            .map(|row| (row["carrier"].clone(), row["name"].clone()))
+            .collect();
     let date = |wanted: i64| {
         (1..=12)
             .flat_map(|month| (1..=31).map(move |day| (2013, month, day)))
@@ -119,7 +174,25 @@ pub(crate) fn carrier_day_rows(stats: &BTreeMap<(i64, String), Stats>) -> Vec<St
             .map(|(year, month, day)| format!("{year}-{month:02}-{day:02}"))
             .unwrap()
     };
-    let mut rows: Vec<_> = stats.iter().filter(|(_, stats)| stats.flights >= 50).collect();
-    rows.sort_by(|a, b| b.1.mean().total_cmp(&a.1.mean()).then_with(|| (&a.0.1, a.0.0).cmp(&(&b.0.1, b.0.0))));
-    rows.into_iter().take(10).map(|((day, carrier), stats)| format!("{}\t{carrier}\t{}\t{}\t{:.2}", date(*day), airlines[carrier], stats.flights, stats.mean())).collect()
+    let mut rows: Vec<_> = stats
+        .iter()
+        .filter(|(_, stats)| stats.flights >= 50)
+        .collect();
+    rows.sort_by(|a, b| {
+        b.1.mean()
+            .total_cmp(&a.1.mean())
+            .then_with(|| (&a.0.1, a.0.0).cmp(&(&b.0.1, b.0.0)))
+    });
+    rows.into_iter()
+        .take(10)
+        .map(|((day, carrier), stats)| {
+            format!(
+                "{}\t{carrier}\t{}\t{}\t{:.2}",
+                date(*day),
+                airlines[carrier],
+                stats.flights,
+                stats.mean()
+            )
+        })
+        .collect()
 }

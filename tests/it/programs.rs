@@ -9,20 +9,31 @@ use std::time::Duration;
 /// Where cargo has put this profile's binaries.
 fn profile_directory() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    test.parent().and_then(|deps| deps.parent()).unwrap().to_owned()
+    test.parent()
+        .and_then(|deps| deps.parent())
+        .unwrap()
+        .to_owned()
 }
 
 /// An example, ready to be started.
 pub(crate) fn example(name: &str) -> Command {
     let path = profile_directory().join("examples").join(name);
-    assert!(path.exists(), "{} is not built: `cargo test` builds it, `cargo test --test it` alone does not: run `cargo build --examples` first", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: `cargo test` builds it, `cargo test --test it` alone does not: run `cargo build --examples` first",
+        path.display()
+    );
     Command::new(path)
 }
 
 /// The `brooklet` command, ready to be started.
 pub(crate) fn brooklet() -> Command {
     let path = profile_directory().join("brooklet");
-    assert!(path.exists(), "{} is not built: `cargo test --workspace` builds it: run `cargo build -p brooklet-cli` first", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: `cargo test --workspace` builds it: run `cargo build -p brooklet-cli` first",
+        path.display()
+    );
     Command::new(path)
 }
 
@@ -35,7 +46,12 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (send, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -45,14 +61,21 @@ impl Program {
                 }
             }
         });
-        Self { child, lines, printed: Vec::new() }
+        Self {
+            child,
+            lines,
+            printed: Vec::new(),
+        }
     }
 
     /// Waits until the program has ended, at the most so long; whether it has.
     pub(crate) fn ended_within(&mut self, limit: Duration) -> bool {
         let deadline = std::time::Instant::now() + limit;
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(std::time::Instant::now()))
+            {
                 Ok(line) => self.printed.push(line),
                 Err(RecvTimeoutError::Timeout) => return false,
                 // Standard output is closed.
@@ -63,9 +86,17 @@ impl Program {
 
     /// Waits for the end, and asserts that it was a success; what was printed.
     pub(crate) fn finish(mut self, limit: Duration) -> Vec<String> {
-        assert!(self.ended_within(limit), "still running after {limit:?}; printed so far:\n{}", self.printed.join("\n"));
+        assert!(
+            self.ended_within(limit),
+            "still running after {limit:?}; printed so far:\n{}",
+            self.printed.join("\n")
+        );
         let status = self.child.wait().unwrap();
-        assert!(status.success(), "ended with {status}; printed:\n{}", self.printed.join("\n"));
+        assert!(
+            status.success(),
+            "ended with {status}; printed:\n{}",
+            self.printed.join("\n")
+        );
         std::mem::take(&mut self.printed)
     }
 
@@ -74,7 +105,6 @@ impl Program {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
-
 }
 
 impl Drop for Program {
@@ -100,5 +130,9 @@ impl Random {
 
 /// A port of the loopback that nobody listens on.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }

@@ -31,8 +31,12 @@ impl Fixture {
     }
 
     fn with(change: fn(&mut BrokerConfig)) -> Self {
-        let mut fixture =
-            Self { dir: tempfile::tempdir().unwrap(), clock: Arc::new(ManualClock::new(NOW_MS)), change, broker: None };
+        let mut fixture = Self {
+            dir: tempfile::tempdir().unwrap(),
+            clock: Arc::new(ManualClock::new(NOW_MS)),
+            change,
+            broker: None,
+        };
         fixture.open();
         fixture
     }
@@ -66,19 +70,36 @@ impl Fixture {
     fn submit<R: ApiRequest>(&self, request: R) -> mpsc::Receiver<Response> {
         let (sender, receiver) = mpsc::channel();
         let context = RequestContext::in_process("test");
-        self.broker().submit(&context, request.into(), Box::new(move |response| sender.send(response).unwrap()));
+        self.broker().submit(
+            &context,
+            request.into(),
+            Box::new(move |response| sender.send(response).unwrap()),
+        );
         receiver
     }
 
     fn commit(&self, group: &str, topic: &str, offset: i64) -> i16 {
-        let response = self.broker().call(commit_request(group, topic, offset)).unwrap();
+        let response = self
+            .broker()
+            .call(commit_request(group, topic, offset))
+            .unwrap();
         response.topics[0].partitions[0].error_code
     }
 
     fn committed(&self, group: &str, topic: &str) -> i64 {
-        let request = message!(wire::OffsetFetchRequest { groups: vec![
-            message!(wire::offset_fetch_request::OffsetFetchRequestGroup { group_id: group.into(), topics: Some(vec![
-                message!(wire::offset_fetch_request::OffsetFetchRequestTopics { name: topic.into(), partition_indexes: vec![0] })]) })] });
+        let request = message!(wire::OffsetFetchRequest {
+            groups: vec![message!(
+                wire::offset_fetch_request::OffsetFetchRequestGroup {
+                    group_id: group.into(),
+                    topics: Some(vec![message!(
+                        wire::offset_fetch_request::OffsetFetchRequestTopics {
+                            name: topic.into(),
+                            partition_indexes: vec![0]
+                        }
+                    )])
+                }
+            )]
+        });
         let response = self.broker().call(request).unwrap();
         response.groups[0].topics[0].partitions[0].committed_offset
     }
@@ -93,9 +114,17 @@ fn config(dir: &Path, clock: Arc<dyn Clock>) -> BrokerConfig {
     config
 }
 
-fn create(broker: &Broker, name: &str, partition_count: i32, configs: &[(&str, &str)]) -> Result<(), (i16, String)> {
+fn create(
+    broker: &Broker,
+    name: &str,
+    partition_count: i32,
+    configs: &[(&str, &str)],
+) -> Result<(), (i16, String)> {
     let configs = configs.iter().map(|(name, value)| {
-        message!(wire::create_topics_request::CreatableTopicConfig { name: (*name).into(), value: Some((*value).into()) })
+        message!(wire::create_topics_request::CreatableTopicConfig {
+            name: (*name).into(),
+            value: Some((*value).into())
+        })
     });
     let topic = message!(wire::create_topics_request::CreatableTopic {
         name: name.into(),
@@ -103,10 +132,22 @@ fn create(broker: &Broker, name: &str, partition_count: i32, configs: &[(&str, &
         replication_factor: 1,
         configs: configs.collect(),
     });
-    let response = broker.call(message!(wire::CreateTopicsRequest { topics: vec![topic] })).unwrap();
+    let response = broker
+        .call(message!(wire::CreateTopicsRequest {
+            topics: vec![topic]
+        }))
+        .unwrap();
     match response.topics[0].error_code {
         0 => Ok(()),
-        code => Err((code, response.topics[0].error_message.as_ref().unwrap().as_str().to_owned())),
+        code => Err((
+            code,
+            response.topics[0]
+                .error_message
+                .as_ref()
+                .unwrap()
+                .as_str()
+                .to_owned(),
+        )),
     }
 }
 
@@ -121,7 +162,10 @@ fn batch(values: &[&str]) -> BytesMut {
 fn values(batches: &[Bytes]) -> Vec<String> {
     let mut values = Vec::new();
     let mut scratch = Vec::new();
-    for batch in batches.iter().flat_map(|bytes| record_batch::batches(bytes)) {
+    for batch in batches
+        .iter()
+        .flat_map(|bytes| record_batch::batches(bytes))
+    {
         for record in batch.records(&mut scratch, 1 << 20).unwrap() {
             values.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
         }
@@ -134,7 +178,9 @@ fn read_all(broker: &Broker, topic: &str) -> Vec<String> {
     let mut offset = partition.log_start_offset();
     let mut all = Vec::new();
     loop {
-        let fetched = partition.fetch(offset, 1 << 20, Isolation::ReadUncommitted).unwrap();
+        let fetched = partition
+            .fetch(offset, 1 << 20, Isolation::ReadUncommitted)
+            .unwrap();
         assert!(fetched.next_offset <= partition.high_watermark());
         if fetched.batches.is_empty() {
             return all;
@@ -144,37 +190,81 @@ fn read_all(broker: &Broker, topic: &str) -> Vec<String> {
     }
 }
 
-fn produce_request(topic: &str, acks: i16, timeout_ms: i32, records: BytesMut) -> wire::ProduceRequest {
-    message!(wire::ProduceRequest { acks: acks, timeout_ms: timeout_ms, topic_data: vec![
-        message!(wire::produce_request::TopicProduceData { name: topic.into(), partition_data: vec![
-            message!(wire::produce_request::PartitionProduceData { index: 0, records: Some(records.freeze()) })] })] })
+fn produce_request(
+    topic: &str,
+    acks: i16,
+    timeout_ms: i32,
+    records: BytesMut,
+) -> wire::ProduceRequest {
+    message!(wire::ProduceRequest {
+        acks: acks,
+        timeout_ms: timeout_ms,
+        topic_data: vec![message!(wire::produce_request::TopicProduceData {
+            name: topic.into(),
+            partition_data: vec![message!(wire::produce_request::PartitionProduceData {
+                index: 0,
+                records: Some(records.freeze())
+            })]
+        })]
+    })
 }
 
 fn fetch_request(topic: &str, offset: i64, min_bytes: i32, max_wait_ms: i32) -> wire::FetchRequest {
-    message!(wire::FetchRequest { min_bytes: min_bytes, max_wait_ms: max_wait_ms, max_bytes: 1 << 20, topics: vec![
-        message!(wire::fetch_request::FetchTopic { topic: topic.into(), partitions: vec![
-            message!(wire::fetch_request::FetchPartition {
-                partition: 0, current_leader_epoch: -1, fetch_offset: offset, last_fetched_epoch: -1, partition_max_bytes: 1 << 20 })] })] })
+    message!(wire::FetchRequest {
+        min_bytes: min_bytes,
+        max_wait_ms: max_wait_ms,
+        max_bytes: 1 << 20,
+        topics: vec![message!(wire::fetch_request::FetchTopic {
+            topic: topic.into(),
+            partitions: vec![message!(wire::fetch_request::FetchPartition {
+                partition: 0,
+                current_leader_epoch: -1,
+                fetch_offset: offset,
+                last_fetched_epoch: -1,
+                partition_max_bytes: 1 << 20
+            })]
+        })]
+    })
 }
 
 fn commit_request(group: &str, topic: &str, offset: i64) -> wire::OffsetCommitRequest {
-    message!(wire::OffsetCommitRequest { group_id: group.into(), generation_id_or_member_epoch: -1, topics: vec![
-        message!(wire::offset_commit_request::OffsetCommitRequestTopic { name: topic.into(), partitions: vec![
-            message!(wire::offset_commit_request::OffsetCommitRequestPartition {
-                partition_index: 0, committed_offset: offset, committed_leader_epoch: -1 })] })] })
+    message!(wire::OffsetCommitRequest {
+        group_id: group.into(),
+        generation_id_or_member_epoch: -1,
+        topics: vec![message!(
+            wire::offset_commit_request::OffsetCommitRequestTopic {
+                name: topic.into(),
+                partitions: vec![message!(
+                    wire::offset_commit_request::OffsetCommitRequestPartition {
+                        partition_index: 0,
+                        committed_offset: offset,
+                        committed_leader_epoch: -1
+                    }
+                )]
+            }
+        )]
+    })
 }
 
 fn init_producer_id() -> wire::InitProducerIdRequest {
-    message!(wire::InitProducerIdRequest { transactional_id: None, producer_id: -1, producer_epoch: -1 })
+    message!(wire::InitProducerIdRequest {
+        transactional_id: None,
+        producer_id: -1,
+        producer_epoch: -1
+    })
 }
 
 fn fetched(response: Response) -> wire::fetch_response::PartitionData {
-    let Response::Fetch(mut response) = response else { panic!("{response:?}") };
+    let Response::Fetch(mut response) = response else {
+        panic!("{response:?}")
+    };
     response.responses.remove(0).partitions.remove(0)
 }
 
 fn produced(response: Response) -> wire::produce_response::PartitionProduceResponse {
-    let Response::Produce(mut response) = response else { panic!("{response:?}") };
+    let Response::Produce(mut response) = response else {
+        panic!("{response:?}")
+    };
     response.responses.remove(0).partition_responses.remove(0)
 }
 
@@ -184,7 +274,10 @@ fn nobody_reads_what_is_not_on_disk() {
     fixture.create("t", 1);
     let partition = fixture.broker().partition("t", 0).unwrap();
     partition.append(batch(&["a", "b"]), NOW_MS).unwrap();
-    assert_eq!((partition.high_watermark(), partition.log_end_offset()), (0, 2));
+    assert_eq!(
+        (partition.high_watermark(), partition.log_end_offset()),
+        (0, 2)
+    );
     assert!(read_all(fixture.broker(), "t").is_empty());
     assert_eq!(fixture.broker().flush_once(), 1);
     assert_eq!(read_all(fixture.broker(), "t"), ["a", "b"]);
@@ -195,7 +288,12 @@ fn nobody_reads_what_is_not_on_disk() {
 fn with_flush_os_the_high_watermark_follows_at_once() {
     let fixture = Fixture::with(|config| config.flush = Flush::Os);
     fixture.create("t", 1);
-    fixture.broker().partition("t", 0).unwrap().append(batch(&["a"]), NOW_MS).unwrap();
+    fixture
+        .broker()
+        .partition("t", 0)
+        .unwrap()
+        .append(batch(&["a"]), NOW_MS)
+        .unwrap();
     assert_eq!(read_all(fixture.broker(), "t"), ["a"]);
 }
 
@@ -206,10 +304,16 @@ fn topics_and_records_are_there_after_a_crash_and_after_a_clean_stop() {
     let id = fixture.broker().partition("t", 1).unwrap().topic_id();
     for round in 0..4 {
         let partition = fixture.broker().partition("t", 0).unwrap();
-        let appended = partition.append(batch(&[&round.to_string()]), NOW_MS).unwrap();
+        let appended = partition
+            .append(batch(&[&round.to_string()]), NOW_MS)
+            .unwrap();
         assert_eq!(appended.base_offset, round);
         fixture.broker().flush_once();
-        if round % 2 == 0 { fixture.crash() } else { fixture.restart() }
+        if round % 2 == 0 {
+            fixture.crash()
+        } else {
+            fixture.restart()
+        }
         assert_eq!(fixture.broker().partition("t", 1).unwrap().topic_id(), id);
         assert_eq!(read_all(fixture.broker(), "t").len() as i64, round + 1);
     }
@@ -246,7 +350,9 @@ fn what_was_acknowledged_survives_the_power_and_readers_saw_nothing_else() {
         for round in 0..10 {
             let partition = broker.partition("t", 0).unwrap();
             for _ in 0..=(seed + round) % 3 {
-                partition.append(batch(&[&sent.to_string()]), NOW_MS).unwrap();
+                partition
+                    .append(batch(&[&sent.to_string()]), NOW_MS)
+                    .unwrap();
                 sent += 1;
             }
             if (seed + round) % 2 == 0 {
@@ -255,7 +361,11 @@ fn what_was_acknowledged_survives_the_power_and_readers_saw_nothing_else() {
             }
             assert_eq!(read_all(&broker, "t"), acknowledged);
         }
-        let disk = disk.crash(if seed % 4 == 0 { Crash::LoseUnsynced } else { Crash::Torn { seed } });
+        let disk = disk.crash(if seed % 4 == 0 {
+            Crash::LoseUnsynced
+        } else {
+            Crash::Torn { seed }
+        });
         drop(broker);
         let broker = open(&disk);
         let found = read_all(&broker, "t");
@@ -291,42 +401,77 @@ fn a_produce_that_is_not_on_disk_in_time_is_answered_so() {
     assert!(answer.try_recv().is_err());
     fixture.clock.advance(1);
     fixture.broker().step();
-    assert_eq!(produced(answer.try_recv().unwrap()).error_code, ErrorCode::RequestTimedOut.code());
+    assert_eq!(
+        produced(answer.try_recv().unwrap()).error_code,
+        ErrorCode::RequestTimedOut.code()
+    );
 }
 
 #[test]
 fn bad_produces_are_refused_by_code_and_write_nothing() {
     let fixture = Fixture::new();
     fixture.create("t", 1);
-    let code = |request: wire::ProduceRequest| produced(fixture.submit(request).try_recv().unwrap()).error_code;
-    assert_eq!(code(produce_request("nowhere", -1, 1, batch(&["a"]))), ErrorCode::UnknownTopicOrPartition.code());
-    assert_eq!(code(produce_request("t", 2, 1, batch(&["a"]))), ErrorCode::InvalidRequiredAcks.code());
+    let code = |request: wire::ProduceRequest| {
+        produced(fixture.submit(request).try_recv().unwrap()).error_code
+    };
+    assert_eq!(
+        code(produce_request("nowhere", -1, 1, batch(&["a"]))),
+        ErrorCode::UnknownTopicOrPartition.code()
+    );
+    assert_eq!(
+        code(produce_request("t", 2, 1, batch(&["a"]))),
+        ErrorCode::InvalidRequiredAcks.code()
+    );
     assert_eq!(fixture.commit("g", "t", 0), 0);
-    assert_eq!(code(produce_request(OFFSETS_TOPIC, -1, 1, batch(&["a"]))), ErrorCode::InvalidTopic.code());
+    assert_eq!(
+        code(produce_request(OFFSETS_TOPIC, -1, 1, batch(&["a"]))),
+        ErrorCode::InvalidTopic.code()
+    );
     let mut damaged = batch(&["a"]);
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
-    assert_eq!(code(produce_request("t", -1, 1, damaged)), ErrorCode::CorruptMessage.code());
+    assert_eq!(
+        code(produce_request("t", -1, 1, damaged)),
+        ErrorCode::CorruptMessage.code()
+    );
     let mut transactional = produce_request("t", -1, 1, batch(&["a"]));
     transactional.transactional_id = Some("x".into());
     assert_eq!(code(transactional), ErrorCode::UnsupportedVersion.code());
-    assert_eq!(fixture.broker().partition("t", 0).unwrap().log_end_offset(), 0);
+    assert_eq!(
+        fixture.broker().partition("t", 0).unwrap().log_end_offset(),
+        0
+    );
 }
 
 #[test]
 fn a_retried_batch_of_an_idempotent_producer_is_stored_once() {
     let fixture = Fixture::new();
     fixture.create("t", 1);
-    let id = fixture.broker().call(init_producer_id()).unwrap().producer_id;
+    let id = fixture
+        .broker()
+        .call(init_producer_id())
+        .unwrap()
+        .producer_id;
     let idempotent = |sequence| {
         let mut builder = Builder::new().producer(id, 0, sequence);
         builder.append(NOW_MS, None, Some(b"v"), &[]);
         builder.build()
     };
-    for (sequence, code, offset) in [(0, 0, 0), (1, 0, 1), (0, 0, 0), (1, 0, 1), (5, 45, -1), (2, 0, 2)] {
+    for (sequence, code, offset) in [
+        (0, 0, 0),
+        (1, 0, 1),
+        (0, 0, 0),
+        (1, 0, 1),
+        (5, 45, -1),
+        (2, 0, 2),
+    ] {
         let answer = fixture.submit(produce_request("t", 1, 1000, idempotent(sequence)));
         let response = produced(answer.try_recv().unwrap());
-        assert_eq!((response.error_code, response.base_offset), (code, offset), "sequence {sequence}");
+        assert_eq!(
+            (response.error_code, response.base_offset),
+            (code, offset),
+            "sequence {sequence}"
+        );
     }
 }
 
@@ -336,12 +481,29 @@ fn producer_ids_are_never_given_out_twice() {
     let mut seen = std::collections::HashSet::new();
     for round in 0..6 {
         for _ in 0..700 {
-            assert!(seen.insert(fixture.broker().call(init_producer_id()).unwrap().producer_id));
+            assert!(
+                seen.insert(
+                    fixture
+                        .broker()
+                        .call(init_producer_id())
+                        .unwrap()
+                        .producer_id
+                )
+            );
         }
-        if round % 2 == 0 { fixture.crash() } else { fixture.restart() }
+        if round % 2 == 0 {
+            fixture.crash()
+        } else {
+            fixture.restart()
+        }
     }
-    let transactional = message!(wire::InitProducerIdRequest { transactional_id: Some("x".into()) });
-    assert_eq!(fixture.broker().call(transactional).unwrap().error_code, ErrorCode::UnsupportedVersion.code());
+    let transactional = message!(wire::InitProducerIdRequest {
+        transactional_id: Some("x".into())
+    });
+    assert_eq!(
+        fixture.broker().call(transactional).unwrap().error_code,
+        ErrorCode::UnsupportedVersion.code()
+    );
 }
 
 #[test]
@@ -349,7 +511,12 @@ fn a_fetch_waits_for_bytes_that_are_acknowledged() {
     let fixture = Fixture::new();
     fixture.create("t", 1);
     let answer = fixture.submit(fetch_request("t", 0, 1, 500));
-    fixture.broker().partition("t", 0).unwrap().append(batch(&["a"]), NOW_MS).unwrap();
+    fixture
+        .broker()
+        .partition("t", 0)
+        .unwrap()
+        .append(batch(&["a"]), NOW_MS)
+        .unwrap();
     assert!(answer.try_recv().is_err());
     fixture.broker().flush_once();
     let data = fetched(answer.try_recv().unwrap());
@@ -370,7 +537,12 @@ fn a_fetch_that_finds_nothing_is_answered_when_its_time_is_up() {
     let data = fetched(answer.try_recv().unwrap());
     assert_eq!((data.error_code, data.records), (0, Some(Bytes::new())));
     // What it waited on is forgotten.
-    fixture.broker().partition("t", 0).unwrap().append(batch(&["a"]), NOW_MS).unwrap();
+    fixture
+        .broker()
+        .partition("t", 0)
+        .unwrap()
+        .append(batch(&["a"]), NOW_MS)
+        .unwrap();
     fixture.broker().flush_once();
     assert!(answer.try_recv().is_err());
 }
@@ -385,27 +557,54 @@ fn a_fetch_for_more_bytes_waits_for_more() {
     partition.append(batch(&["a"]), NOW_MS).unwrap();
     assert!(answer.try_recv().is_err());
     partition.append(batch(&["b"]), NOW_MS).unwrap();
-    assert_eq!(values(&[fetched(answer.try_recv().unwrap()).records.unwrap()]), ["a", "b"]);
+    assert_eq!(
+        values(&[fetched(answer.try_recv().unwrap()).records.unwrap()]),
+        ["a", "b"]
+    );
 }
 
 #[test]
 fn a_fetch_inside_a_batch_returns_the_whole_batch() {
     let fixture = Fixture::with(|config| config.flush = Flush::Os);
     fixture.create("t", 1);
-    fixture.broker().partition("t", 0).unwrap().append(batch(&["a", "b", "c"]), NOW_MS).unwrap();
+    fixture
+        .broker()
+        .partition("t", 0)
+        .unwrap()
+        .append(batch(&["a", "b", "c"]), NOW_MS)
+        .unwrap();
     let answer = fixture.submit(fetch_request("t", 1, 1, 0));
-    assert_eq!(values(&[fetched(answer.try_recv().unwrap()).records.unwrap()]), ["a", "b", "c"]);
+    assert_eq!(
+        values(&[fetched(answer.try_recv().unwrap()).records.unwrap()]),
+        ["a", "b", "c"]
+    );
 }
 
 #[test]
 fn offsets_outside_the_log_and_wrong_epochs_are_told_at_once() {
     let fixture = Fixture::with(|config| config.flush = Flush::Os);
     fixture.create("t", 1);
-    fixture.broker().partition("t", 0).unwrap().append(batch(&["a"]), NOW_MS).unwrap();
-    let code = |request: wire::FetchRequest| fetched(fixture.submit(request).try_recv().unwrap()).error_code;
-    assert_eq!(code(fetch_request("t", 2, 1, 500)), ErrorCode::OffsetOutOfRange.code());
-    assert_eq!(code(fetch_request("t", -5, 1, 500)), ErrorCode::OffsetOutOfRange.code());
-    assert_eq!(code(fetch_request("x", 0, 1, 500)), ErrorCode::UnknownTopicOrPartition.code());
+    fixture
+        .broker()
+        .partition("t", 0)
+        .unwrap()
+        .append(batch(&["a"]), NOW_MS)
+        .unwrap();
+    let code = |request: wire::FetchRequest| {
+        fetched(fixture.submit(request).try_recv().unwrap()).error_code
+    };
+    assert_eq!(
+        code(fetch_request("t", 2, 1, 500)),
+        ErrorCode::OffsetOutOfRange.code()
+    );
+    assert_eq!(
+        code(fetch_request("t", -5, 1, 500)),
+        ErrorCode::OffsetOutOfRange.code()
+    );
+    assert_eq!(
+        code(fetch_request("x", 0, 1, 500)),
+        ErrorCode::UnknownTopicOrPartition.code()
+    );
     let with_epoch = |epoch| {
         let mut request = fetch_request("t", 0, 1, 500);
         request.topics[0].partitions[0].current_leader_epoch = epoch;
@@ -413,11 +612,19 @@ fn offsets_outside_the_log_and_wrong_epochs_are_told_at_once() {
     };
     let epoch = fixture.broker().partition("t", 0).unwrap().leader_epoch();
     assert_eq!(code(with_epoch(epoch)), 0);
-    assert_eq!(code(with_epoch(epoch - 1)), ErrorCode::FencedLeaderEpoch.code());
-    assert_eq!(code(with_epoch(epoch + 1)), ErrorCode::UnknownLeaderEpoch.code());
+    assert_eq!(
+        code(with_epoch(epoch - 1)),
+        ErrorCode::FencedLeaderEpoch.code()
+    );
+    assert_eq!(
+        code(with_epoch(epoch + 1)),
+        ErrorCode::UnknownLeaderEpoch.code()
+    );
     let mut session = fetch_request("t", 0, 1, 500);
     session.session_id = 7;
-    let Response::Fetch(refused) = fixture.submit(session).try_recv().unwrap() else { panic!() };
+    let Response::Fetch(refused) = fixture.submit(session).try_recv().unwrap() else {
+        panic!()
+    };
     assert_eq!(refused.error_code, ErrorCode::FetchSessionIdNotFound.code());
 }
 
@@ -428,7 +635,9 @@ fn the_high_watermark_wakes_who_watches() {
     let partition = fixture.broker().partition("t", 0).unwrap();
     let (sender, woken) = mpsc::channel();
     let seen = partition.clone();
-    let watch = partition.watch(Arc::new(move || sender.send(seen.high_watermark()).unwrap()));
+    let watch = partition.watch(Arc::new(move || {
+        sender.send(seen.high_watermark()).unwrap()
+    }));
     partition.append(batch(&["a"]), NOW_MS).unwrap();
     assert!(woken.try_recv().is_err());
     fixture.broker().flush_once();
@@ -447,12 +656,28 @@ fn committed_offsets_survive_a_crash_and_a_clean_stop() {
     for offset in 1..6 {
         assert_eq!(fixture.commit("g", "t", offset), 0);
         assert_eq!(fixture.committed("g", "t"), offset);
-        if offset % 2 == 0 { fixture.crash() } else { fixture.restart() }
+        if offset % 2 == 0 {
+            fixture.crash()
+        } else {
+            fixture.restart()
+        }
         assert_eq!(fixture.committed("g", "t"), offset);
     }
-    assert_eq!(fixture.commit("g", "nowhere", 1), ErrorCode::UnknownTopicOrPartition.code());
-    let listed = fixture.broker().call(wire::ListGroupsRequest::default()).unwrap();
-    assert_eq!((listed.groups[0].group_id.as_str(), listed.groups[0].group_state.as_str()), ("g", "Empty"));
+    assert_eq!(
+        fixture.commit("g", "nowhere", 1),
+        ErrorCode::UnknownTopicOrPartition.code()
+    );
+    let listed = fixture
+        .broker()
+        .call(wire::ListGroupsRequest::default())
+        .unwrap();
+    assert_eq!(
+        (
+            listed.groups[0].group_id.as_str(),
+            listed.groups[0].group_state.as_str()
+        ),
+        ("g", "Empty")
+    );
 }
 
 #[test]
@@ -474,14 +699,19 @@ fn a_commit_that_does_not_fit_into_a_batch_is_refused_so() {
     fixture.create("t", 20_000);
     let mut request = commit_request("g", "t", 0);
     let one = request.topics[0].partitions[0].clone();
-    request.topics[0].partitions = (0..20_000).map(|index| {
-        let mut partition = one.clone();
-        partition.partition_index = index;
-        partition.committed_metadata = Some("x".repeat(40).into());
-        partition
-    }).collect();
+    request.topics[0].partitions = (0..20_000)
+        .map(|index| {
+            let mut partition = one.clone();
+            partition.partition_index = index;
+            partition.committed_metadata = Some("x".repeat(40).into());
+            partition
+        })
+        .collect();
     let response = fixture.broker().call(request).unwrap();
-    assert_eq!(response.topics[0].partitions[0].error_code, ErrorCode::InvalidCommitOffsetSize.code());
+    assert_eq!(
+        response.topics[0].partitions[0].error_code,
+        ErrorCode::InvalidCommitOffsetSize.code()
+    );
     assert_eq!(fixture.committed("g", "t"), -1);
 }
 
@@ -489,14 +719,39 @@ fn a_commit_that_does_not_fit_into_a_batch_is_refused_so() {
 fn a_group_that_nobody_came_to_is_forgotten() {
     let fixture = Fixture::new();
     let join = message!(wire::JoinGroupRequest {
-        group_id: "g".into(), session_timeout_ms: 10_000, rebalance_timeout_ms: 60_000,
-        protocol_type: "consumer".into(), protocols: vec![
-            message!(wire::join_group_request::JoinGroupRequestProtocol { name: "range".into() })] });
-    assert_eq!(fixture.broker().call(join).unwrap().error_code, ErrorCode::MemberIdRequired.code());
-    assert_eq!(fixture.broker().call(wire::ListGroupsRequest::default()).unwrap().groups.len(), 1);
+        group_id: "g".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![message!(
+            wire::join_group_request::JoinGroupRequestProtocol {
+                name: "range".into()
+            }
+        )]
+    });
+    assert_eq!(
+        fixture.broker().call(join).unwrap().error_code,
+        ErrorCode::MemberIdRequired.code()
+    );
+    assert_eq!(
+        fixture
+            .broker()
+            .call(wire::ListGroupsRequest::default())
+            .unwrap()
+            .groups
+            .len(),
+        1
+    );
     fixture.clock.advance(10_000);
     fixture.broker().step();
-    assert!(fixture.broker().call(wire::ListGroupsRequest::default()).unwrap().groups.is_empty());
+    assert!(
+        fixture
+            .broker()
+            .call(wire::ListGroupsRequest::default())
+            .unwrap()
+            .groups
+            .is_empty()
+    );
 }
 
 #[test]
@@ -507,7 +762,12 @@ fn a_fetch_that_names_a_partition_often_watches_it_once() {
     let one = request.topics[0].partitions[0].clone();
     request.topics[0].partitions = vec![one; 50_000];
     let answer = fixture.submit(request);
-    fixture.broker().partition("t", 0).unwrap().append(batch(&["a"]), NOW_MS).unwrap();
+    fixture
+        .broker()
+        .partition("t", 0)
+        .unwrap()
+        .append(batch(&["a"]), NOW_MS)
+        .unwrap();
     fixture.broker().flush_once();
     assert_eq!(fetched(answer.try_recv().unwrap()).high_watermark, 1);
 }
@@ -517,13 +777,28 @@ fn a_deleted_group_takes_its_offsets_along() {
     let mut fixture = Fixture::new();
     fixture.create("t", 1);
     fixture.commit("g", "t", 1);
-    let delete = || message!(wire::DeleteGroupsRequest { groups_names: vec!["g".into(), "other".into()] });
+    let delete = || {
+        message!(wire::DeleteGroupsRequest {
+            groups_names: vec!["g".into(), "other".into()]
+        })
+    };
     let response = fixture.broker().call(delete()).unwrap();
-    let codes: Vec<_> = response.results.iter().map(|result| result.error_code).collect();
+    let codes: Vec<_> = response
+        .results
+        .iter()
+        .map(|result| result.error_code)
+        .collect();
     assert_eq!(codes, [0, ErrorCode::GroupIdNotFound.code()]);
     fixture.crash();
     assert_eq!(fixture.committed("g", "t"), -1);
-    assert!(fixture.broker().call(wire::ListGroupsRequest::default()).unwrap().groups.is_empty());
+    assert!(
+        fixture
+            .broker()
+            .call(wire::ListGroupsRequest::default())
+            .unwrap()
+            .groups
+            .is_empty()
+    );
 }
 
 #[test]
@@ -533,48 +808,124 @@ fn offsets_are_deleted_one_by_one() {
     fixture.create("u", 1);
     fixture.commit("g", "t", 1);
     fixture.commit("g", "u", 2);
-    let request = message!(wire::OffsetDeleteRequest { group_id: "g".into(), topics: vec![
-        message!(wire::offset_delete_request::OffsetDeleteRequestTopic { name: "t".into(), partitions: vec![
-            message!(wire::offset_delete_request::OffsetDeleteRequestPartition { partition_index: 0 })] })] });
+    let request = message!(wire::OffsetDeleteRequest {
+        group_id: "g".into(),
+        topics: vec![message!(
+            wire::offset_delete_request::OffsetDeleteRequestTopic {
+                name: "t".into(),
+                partitions: vec![message!(
+                    wire::offset_delete_request::OffsetDeleteRequestPartition {
+                        partition_index: 0
+                    }
+                )]
+            }
+        )]
+    });
     let response = fixture.broker().call(request).unwrap();
-    assert_eq!((response.error_code, response.topics[0].partitions[0].error_code), (0, 0));
-    assert_eq!((fixture.committed("g", "t"), fixture.committed("g", "u")), (-1, 2));
+    assert_eq!(
+        (
+            response.error_code,
+            response.topics[0].partitions[0].error_code
+        ),
+        (0, 0)
+    );
+    assert_eq!(
+        (fixture.committed("g", "t"), fixture.committed("g", "u")),
+        (-1, 2)
+    );
 }
 
 #[test]
 fn a_member_joins_commits_and_goes_on_after_a_restart() {
     let mut fixture = Fixture::new();
     fixture.create("t", 1);
-    let join = |member_id: &str| message!(wire::JoinGroupRequest {
-        group_id: "g".into(), session_timeout_ms: 10_000, rebalance_timeout_ms: 60_000, member_id: member_id.into(),
-        protocol_type: "consumer".into(), protocols: vec![
-            message!(wire::join_group_request::JoinGroupRequestProtocol { name: "range".into(), metadata: Bytes::from_static(b"m") })] });
+    let join = |member_id: &str| {
+        message!(wire::JoinGroupRequest {
+            group_id: "g".into(),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 60_000,
+            member_id: member_id.into(),
+            protocol_type: "consumer".into(),
+            protocols: vec![message!(
+                wire::join_group_request::JoinGroupRequestProtocol {
+                    name: "range".into(),
+                    metadata: Bytes::from_static(b"m")
+                }
+            )]
+        })
+    };
     let first = fixture.broker().call(join("")).unwrap();
     assert_eq!(first.error_code, ErrorCode::MemberIdRequired.code());
     let member_id = first.member_id.as_str().to_owned();
     let joined = fixture.broker().call(join(&member_id)).unwrap();
-    assert_eq!((joined.error_code, joined.generation_id, joined.leader.as_str(), joined.members.len()), (0, 1, member_id.as_str(), 1));
-    let sync = message!(wire::SyncGroupRequest { group_id: "g".into(), generation_id: 1, member_id: member_id.as_str().into(), assignments: vec![
-        message!(wire::sync_group_request::SyncGroupRequestAssignment { member_id: member_id.as_str().into(), assignment: Bytes::from_static(b"t-0") })] });
+    assert_eq!(
+        (
+            joined.error_code,
+            joined.generation_id,
+            joined.leader.as_str(),
+            joined.members.len()
+        ),
+        (0, 1, member_id.as_str(), 1)
+    );
+    let sync = message!(wire::SyncGroupRequest {
+        group_id: "g".into(),
+        generation_id: 1,
+        member_id: member_id.as_str().into(),
+        assignments: vec![message!(
+            wire::sync_group_request::SyncGroupRequestAssignment {
+                member_id: member_id.as_str().into(),
+                assignment: Bytes::from_static(b"t-0")
+            }
+        )]
+    });
     assert_eq!(fixture.broker().call(sync).unwrap().assignment, "t-0");
     fixture.crash();
-    let heartbeat = |generation: i32| message!(wire::HeartbeatRequest {
-        group_id: "g".into(), generation_id: generation, member_id: member_id.as_str().into() });
+    let heartbeat = |generation: i32| {
+        message!(wire::HeartbeatRequest {
+            group_id: "g".into(),
+            generation_id: generation,
+            member_id: member_id.as_str().into()
+        })
+    };
     assert_eq!(fixture.broker().call(heartbeat(1)).unwrap().error_code, 0);
-    assert_eq!(fixture.broker().call(heartbeat(2)).unwrap().error_code, ErrorCode::IllegalGeneration.code());
-    let describe = fixture.broker().call(message!(wire::DescribeGroupsRequest { groups: vec!["g".into()] })).unwrap();
+    assert_eq!(
+        fixture.broker().call(heartbeat(2)).unwrap().error_code,
+        ErrorCode::IllegalGeneration.code()
+    );
+    let describe = fixture
+        .broker()
+        .call(message!(wire::DescribeGroupsRequest {
+            groups: vec!["g".into()]
+        }))
+        .unwrap();
     let group = &describe.groups[0];
-    assert_eq!((group.group_state.as_str(), group.protocol_data.as_str(), &group.members[0].member_assignment[..]), ("Stable", "range", &b"t-0"[..]));
+    assert_eq!(
+        (
+            group.group_state.as_str(),
+            group.protocol_data.as_str(),
+            &group.members[0].member_assignment[..]
+        ),
+        ("Stable", "range", &b"t-0"[..])
+    );
     // Nobody else commits for it.
-    assert_eq!(fixture.commit("g", "t", 5), ErrorCode::UnknownMemberId.code());
+    assert_eq!(
+        fixture.commit("g", "t", 5),
+        ErrorCode::UnknownMemberId.code()
+    );
     let mut own = commit_request("g", "t", 6);
     own.generation_id_or_member_epoch = 1;
     own.member_id = member_id.as_str().into();
-    assert_eq!(fixture.broker().call(own).unwrap().topics[0].partitions[0].error_code, 0);
+    assert_eq!(
+        fixture.broker().call(own).unwrap().topics[0].partitions[0].error_code,
+        0
+    );
     assert_eq!(fixture.committed("g", "t"), 6);
     fixture.clock.advance(10_000);
     fixture.broker().step();
-    assert_eq!(fixture.broker().call(heartbeat(1)).unwrap().error_code, ErrorCode::UnknownMemberId.code());
+    assert_eq!(
+        fixture.broker().call(heartbeat(1)).unwrap().error_code,
+        ErrorCode::UnknownMemberId.code()
+    );
 }
 
 #[test]
@@ -586,14 +937,29 @@ fn a_deleted_topic_is_gone_with_its_records_and_offsets_and_can_be_created_again
     fixture.broker().flush_once();
     fixture.commit("g", "t", 1);
     let waiting = fixture.submit(fetch_request("t", 1, 1, 60_000));
-    let request = message!(wire::DeleteTopicsRequest { topics: vec![
-        message!(wire::delete_topics_request::DeleteTopicState { name: Some("t".into()) })] });
-    assert_eq!(fixture.broker().call(request.clone()).unwrap().responses[0].error_code, 0);
-    assert_eq!(fetched(waiting.try_recv().unwrap()).error_code, ErrorCode::UnknownTopicOrPartition.code());
+    let request = message!(wire::DeleteTopicsRequest {
+        topics: vec![message!(wire::delete_topics_request::DeleteTopicState {
+            name: Some("t".into())
+        })]
+    });
+    assert_eq!(
+        fixture.broker().call(request.clone()).unwrap().responses[0].error_code,
+        0
+    );
+    assert_eq!(
+        fetched(waiting.try_recv().unwrap()).error_code,
+        ErrorCode::UnknownTopicOrPartition.code()
+    );
     assert!(partition.append(batch(&["b"]), NOW_MS).is_err());
-    assert_eq!(fixture.broker().call(request).unwrap().responses[0].error_code, ErrorCode::UnknownTopicOrPartition.code());
+    assert_eq!(
+        fixture.broker().call(request).unwrap().responses[0].error_code,
+        ErrorCode::UnknownTopicOrPartition.code()
+    );
     fixture.create("t", 1);
-    assert_ne!(fixture.broker().partition("t", 0).unwrap().topic_id(), partition.topic_id());
+    assert_ne!(
+        fixture.broker().partition("t", 0).unwrap().topic_id(),
+        partition.topic_id()
+    );
     fixture.broker().flush_once();
     assert_eq!(fixture.committed("g", "t"), -1);
     fixture.crash();
@@ -609,15 +975,34 @@ fn deleted_records_stay_deleted_after_a_crash() {
         partition.append(batch(&[value]), NOW_MS).unwrap();
     }
     fixture.broker().flush_once();
-    let request = |offset| message!(wire::DeleteRecordsRequest { topics: vec![
-        message!(wire::delete_records_request::DeleteRecordsTopic { name: "t".into(), partitions: vec![
-            message!(wire::delete_records_request::DeleteRecordsPartition { partition_index: 0, offset: offset })] })] });
+    let request = |offset| {
+        message!(wire::DeleteRecordsRequest {
+            topics: vec![message!(wire::delete_records_request::DeleteRecordsTopic {
+                name: "t".into(),
+                partitions: vec![message!(
+                    wire::delete_records_request::DeleteRecordsPartition {
+                        partition_index: 0,
+                        offset: offset
+                    }
+                )]
+            })]
+        })
+    };
     let deleted = fixture.broker().call(request(2)).unwrap();
-    assert_eq!((deleted.topics[0].partitions[0].error_code, deleted.topics[0].partitions[0].low_watermark), (0, 2));
+    assert_eq!(
+        (
+            deleted.topics[0].partitions[0].error_code,
+            deleted.topics[0].partitions[0].low_watermark
+        ),
+        (0, 2)
+    );
     fixture.crash();
     assert_eq!(read_all(fixture.broker(), "t"), ["c"]);
     let beyond = fixture.broker().call(request(9)).unwrap();
-    assert_eq!(beyond.topics[0].partitions[0].error_code, ErrorCode::OffsetOutOfRange.code());
+    assert_eq!(
+        beyond.topics[0].partitions[0].error_code,
+        ErrorCode::OffsetOutOfRange.code()
+    );
     let all = fixture.broker().call(request(-1)).unwrap();
     assert_eq!(all.topics[0].partitions[0].low_watermark, 3);
 }
@@ -633,14 +1018,29 @@ fn offsets_are_listed_by_bound_and_by_time() {
         partition.append(builder.build(), NOW_MS).unwrap();
     }
     let list = |timestamp: i64| {
-        let request = message!(wire::ListOffsetsRequest { topics: vec![
-            message!(wire::list_offsets_request::ListOffsetsTopic { name: "t".into(), partitions: vec![
-                message!(wire::list_offsets_request::ListOffsetsPartition { current_leader_epoch: -1, timestamp: timestamp })] })] });
+        let request = message!(wire::ListOffsetsRequest {
+            topics: vec![message!(wire::list_offsets_request::ListOffsetsTopic {
+                name: "t".into(),
+                partitions: vec![message!(wire::list_offsets_request::ListOffsetsPartition {
+                    current_leader_epoch: -1,
+                    timestamp: timestamp
+                })]
+            })]
+        });
         let response = fixture.broker().call(request).unwrap();
-        (response.topics[0].partitions[0].error_code, response.topics[0].partitions[0].offset)
+        (
+            response.topics[0].partitions[0].error_code,
+            response.topics[0].partitions[0].offset,
+        )
     };
-    assert_eq!([-1, -2, -3, -4, -5].map(list), [(0, 3), (0, 0), (0, 1), (0, 0), (0, -1)]);
-    assert_eq!([0, 101, 301].map(|timestamp| list(NOW_MS + timestamp)), [(0, 0), (0, 1), (0, -1)]);
+    assert_eq!(
+        [-1, -2, -3, -4, -5].map(list),
+        [(0, 3), (0, 0), (0, 1), (0, 0), (0, -1)]
+    );
+    assert_eq!(
+        [0, 101, 301].map(|timestamp| list(NOW_MS + timestamp)),
+        [(0, 0), (0, 1), (0, -1)]
+    );
     assert_eq!(list(-9).0, ErrorCode::UnsupportedVersion.code());
 }
 
@@ -648,17 +1048,45 @@ fn offsets_are_listed_by_bound_and_by_time() {
 fn metadata_creates_topics_when_both_sides_allow_it() {
     let fixture = Fixture::with(|config| config.partitions_default = 3);
     let ask = |name: &str, allow: bool| {
-        let request = message!(wire::MetadataRequest { allow_auto_topic_creation: allow, topics: Some(vec![
-            message!(wire::metadata_request::MetadataRequestTopic { name: Some(name.into()) })]) });
+        let request = message!(wire::MetadataRequest {
+            allow_auto_topic_creation: allow,
+            topics: Some(vec![message!(
+                wire::metadata_request::MetadataRequestTopic {
+                    name: Some(name.into())
+                }
+            )])
+        });
         fixture.broker().call(request).unwrap().topics.remove(0)
     };
-    assert_eq!(ask("t", false).error_code, ErrorCode::UnknownTopicOrPartition.code());
+    assert_eq!(
+        ask("t", false).error_code,
+        ErrorCode::UnknownTopicOrPartition.code()
+    );
     let created = ask("t", true);
-    assert_eq!((created.error_code, created.partitions.len(), created.partitions[2].leader_id), (0, 3, 1));
-    assert_eq!(ask("bad name", true).error_code, ErrorCode::InvalidTopic.code());
-    let by_id = message!(wire::MetadataRequest { topics: Some(vec![
-        message!(wire::metadata_request::MetadataRequestTopic { name: None, topic_id: created.topic_id })]) });
-    assert_eq!(fixture.broker().call(by_id).unwrap().topics[0].name, Some("t".into()));
+    assert_eq!(
+        (
+            created.error_code,
+            created.partitions.len(),
+            created.partitions[2].leader_id
+        ),
+        (0, 3, 1)
+    );
+    assert_eq!(
+        ask("bad name", true).error_code,
+        ErrorCode::InvalidTopic.code()
+    );
+    let by_id = message!(wire::MetadataRequest {
+        topics: Some(vec![message!(
+            wire::metadata_request::MetadataRequestTopic {
+                name: None,
+                topic_id: created.topic_id
+            }
+        )])
+    });
+    assert_eq!(
+        fixture.broker().call(by_id).unwrap().topics[0].name,
+        Some("t".into())
+    );
     let all = message!(wire::MetadataRequest { topics: None });
     assert_eq!(fixture.broker().call(all).unwrap().topics.len(), 1);
 }
@@ -667,19 +1095,43 @@ fn metadata_creates_topics_when_both_sides_allow_it() {
 fn creating_topics_checks_names_counts_and_configs() {
     let fixture = Fixture::new();
     let broker = fixture.broker();
-    let code = |name: &str, count: i32, configs: &[(&str, &str)]| create(broker, name, count, configs).unwrap_err().0;
+    let code = |name: &str, count: i32, configs: &[(&str, &str)]| {
+        create(broker, name, count, configs).unwrap_err().0
+    };
     assert_eq!(code("a b", 1, &[]), ErrorCode::InvalidTopic.code());
     assert_eq!(code("t", 0, &[]), ErrorCode::InvalidPartitions.code());
-    assert_eq!(code("t", i32::MAX, &[]), ErrorCode::InvalidPartitions.code());
-    assert_eq!(code("t", 1, &[("retention.msec", "1")]), ErrorCode::InvalidConfig.code());
+    assert_eq!(
+        code("t", i32::MAX, &[]),
+        ErrorCode::InvalidPartitions.code()
+    );
+    assert_eq!(
+        code("t", 1, &[("retention.msec", "1")]),
+        ErrorCode::InvalidConfig.code()
+    );
     assert_eq!(code(OFFSETS_TOPIC, 1, &[]), ErrorCode::InvalidTopic.code());
     create(broker, "t", -1, &[("retention.ms", "5")]).unwrap();
     assert_eq!(code("t", 1, &[]), ErrorCode::TopicAlreadyExists.code());
-    let replicated = message!(wire::create_topics_request::CreatableTopic { name: "r".into(), num_partitions: 1, replication_factor: 3 });
-    let request = message!(wire::CreateTopicsRequest { topics: vec![replicated] });
-    assert_eq!(broker.call(request).unwrap().topics[0].error_code, ErrorCode::InvalidReplicationFactor.code());
-    let checked = message!(wire::create_topics_request::CreatableTopic { name: "v".into(), num_partitions: 1, replication_factor: 1 });
-    let request = message!(wire::CreateTopicsRequest { topics: vec![checked], validate_only: true });
+    let replicated = message!(wire::create_topics_request::CreatableTopic {
+        name: "r".into(),
+        num_partitions: 1,
+        replication_factor: 3
+    });
+    let request = message!(wire::CreateTopicsRequest {
+        topics: vec![replicated]
+    });
+    assert_eq!(
+        broker.call(request).unwrap().topics[0].error_code,
+        ErrorCode::InvalidReplicationFactor.code()
+    );
+    let checked = message!(wire::create_topics_request::CreatableTopic {
+        name: "v".into(),
+        num_partitions: 1,
+        replication_factor: 1
+    });
+    let request = message!(wire::CreateTopicsRequest {
+        topics: vec![checked],
+        validate_only: true
+    });
     assert_eq!(broker.call(request).unwrap().topics[0].error_code, 0);
     assert!(broker.partition("v", 0).is_none());
 }
@@ -688,12 +1140,31 @@ fn creating_topics_checks_names_counts_and_configs() {
 fn configs_are_in_force_when_the_change_is_answered_and_after_a_crash() {
     let mut fixture = Fixture::new();
     fixture.create("t", 1);
-    let alter = |value: &str| message!(wire::IncrementalAlterConfigsRequest { resources: vec![
-        message!(wire::incremental_alter_configs_request::AlterConfigsResource { resource_type: 2, resource_name: "t".into(), configs: vec![
-            message!(wire::incremental_alter_configs_request::AlterableConfig {
-                name: "max.message.bytes".into(), config_operation: 0, value: Some(value.into()) })] })] });
-    assert_eq!(fixture.broker().call(alter("nonsense")).unwrap().responses[0].error_code, ErrorCode::InvalidConfig.code());
-    assert_eq!(fixture.broker().call(alter("10")).unwrap().responses[0].error_code, 0);
+    let alter = |value: &str| {
+        message!(wire::IncrementalAlterConfigsRequest {
+            resources: vec![message!(
+                wire::incremental_alter_configs_request::AlterConfigsResource {
+                    resource_type: 2,
+                    resource_name: "t".into(),
+                    configs: vec![message!(
+                        wire::incremental_alter_configs_request::AlterableConfig {
+                            name: "max.message.bytes".into(),
+                            config_operation: 0,
+                            value: Some(value.into())
+                        }
+                    )]
+                }
+            )]
+        })
+    };
+    assert_eq!(
+        fixture.broker().call(alter("nonsense")).unwrap().responses[0].error_code,
+        ErrorCode::InvalidConfig.code()
+    );
+    assert_eq!(
+        fixture.broker().call(alter("10")).unwrap().responses[0].error_code,
+        0
+    );
     let code = |fixture: &Fixture| {
         let answer = fixture.submit(produce_request("t", 1, 1000, batch(&["a"])));
         produced(answer.try_recv().unwrap()).error_code
@@ -701,24 +1172,56 @@ fn configs_are_in_force_when_the_change_is_answered_and_after_a_crash() {
     assert_eq!(code(&fixture), ErrorCode::MessageTooLarge.code());
     fixture.crash();
     assert_eq!(code(&fixture), ErrorCode::MessageTooLarge.code());
-    let request = message!(wire::DescribeConfigsRequest { include_synonyms: true, resources: vec![
-        message!(wire::describe_configs_request::DescribeConfigsResource { resource_type: 2, resource_name: "t".into(),
-            configuration_keys: Some(vec!["max.message.bytes".into()]) })] });
+    let request = message!(wire::DescribeConfigsRequest {
+        include_synonyms: true,
+        resources: vec![message!(
+            wire::describe_configs_request::DescribeConfigsResource {
+                resource_type: 2,
+                resource_name: "t".into(),
+                configuration_keys: Some(vec!["max.message.bytes".into()])
+            }
+        )]
+    });
     let described = fixture.broker().call(request).unwrap();
     let config = &described.results[0].configs[0];
-    assert_eq!((config.value.as_ref().unwrap().as_str(), config.config_source, config.synonyms.len()), ("10", 1, 2));
+    assert_eq!(
+        (
+            config.value.as_ref().unwrap().as_str(),
+            config.config_source,
+            config.synonyms.len()
+        ),
+        ("10", 1, 2)
+    );
 }
 
 #[test]
 fn partitions_are_added_and_are_there_after_a_crash() {
     let mut fixture = Fixture::new();
     fixture.create("t", 1);
-    let request = |count: i32| message!(wire::CreatePartitionsRequest { topics: vec![
-        message!(wire::create_partitions_request::CreatePartitionsTopic { name: "t".into(), count: count, assignments: None })] });
-    assert_eq!(fixture.broker().call(request(3)).unwrap().results[0].error_code, 0);
-    assert_eq!(fixture.broker().call(request(2)).unwrap().results[0].error_code, ErrorCode::InvalidPartitions.code());
+    let request = |count: i32| {
+        message!(wire::CreatePartitionsRequest {
+            topics: vec![message!(
+                wire::create_partitions_request::CreatePartitionsTopic {
+                    name: "t".into(),
+                    count: count,
+                    assignments: None
+                }
+            )]
+        })
+    };
+    assert_eq!(
+        fixture.broker().call(request(3)).unwrap().results[0].error_code,
+        0
+    );
+    assert_eq!(
+        fixture.broker().call(request(2)).unwrap().results[0].error_code,
+        ErrorCode::InvalidPartitions.code()
+    );
     fixture.crash();
-    assert!(fixture.broker().partition("t", 2).is_some() && fixture.broker().partition("t", 3).is_none());
+    assert!(
+        fixture.broker().partition("t", 2).is_some()
+            && fixture.broker().partition("t", 3).is_none()
+    );
 }
 
 #[test]
@@ -726,17 +1229,28 @@ fn topic_partitions_are_described_in_pages() {
     let fixture = Fixture::new();
     fixture.create("a", 3);
     fixture.create("b", 2);
-    let mut request = message!(wire::DescribeTopicPartitionsRequest { response_partition_limit: 2 });
+    let mut request = message!(wire::DescribeTopicPartitionsRequest {
+        response_partition_limit: 2
+    });
     let mut seen = Vec::new();
     loop {
         let response = fixture.broker().call(request.clone()).unwrap();
         for topic in &response.topics {
             let name = topic.name.as_ref().unwrap().as_str();
-            seen.extend(topic.partitions.iter().map(|partition| format!("{name}{}", partition.partition_index)));
+            seen.extend(
+                topic
+                    .partitions
+                    .iter()
+                    .map(|partition| format!("{name}{}", partition.partition_index)),
+            );
         }
-        let Some(next) = response.next_cursor else { break };
+        let Some(next) = response.next_cursor else {
+            break;
+        };
         request.cursor = Some(message!(wire::describe_topic_partitions_request::Cursor {
-            topic_name: next.topic_name, partition_index: next.partition_index }));
+            topic_name: next.topic_name,
+            partition_index: next.partition_index
+        }));
     }
     assert_eq!(seen, ["a0", "a1", "a2", "b0", "b1"]);
 }
@@ -745,19 +1259,32 @@ fn topic_partitions_are_described_in_pages() {
 fn retention_runs_when_it_is_due() {
     let fixture = Fixture::with(|config| {
         config.flush = Flush::Os;
-        config.topic_defaults.insert("retention.ms".into(), "1000".into());
-        config.topic_defaults.insert("segment.ms".into(), "100".into());
+        config
+            .topic_defaults
+            .insert("retention.ms".into(), "1000".into());
+        config
+            .topic_defaults
+            .insert("segment.ms".into(), "100".into());
     });
     fixture.create("t", 1);
     let partition = fixture.broker().partition("t", 0).unwrap();
     for round in 0..3 {
         let mut builder = Builder::new();
-        builder.append(fixture.clock.now_ms(), None, Some(round.to_string().as_bytes()), &[]);
-        partition.append(builder.build(), fixture.clock.now_ms()).unwrap();
+        builder.append(
+            fixture.clock.now_ms(),
+            None,
+            Some(round.to_string().as_bytes()),
+            &[],
+        );
+        partition
+            .append(builder.build(), fixture.clock.now_ms())
+            .unwrap();
         fixture.clock.advance(200);
     }
     assert_eq!(partition.log_start_offset(), 0);
-    fixture.clock.advance(fixture.broker().config().retention_check_interval_ms);
+    fixture
+        .clock
+        .advance(fixture.broker().config().retention_check_interval_ms);
     fixture.broker().step();
     assert!(partition.log_start_offset() > 0);
 }
@@ -769,8 +1296,18 @@ fn after_shutdown_nothing_is_accepted() {
     let waiting = fixture.submit(fetch_request("t", 0, 1, 60_000));
     fixture.broker().shutdown().unwrap();
     assert!(waiting.try_recv().is_ok());
-    assert!(fixture.broker().partition("t", 0).unwrap().append(batch(&["a"]), NOW_MS).is_err());
-    assert_eq!(create(fixture.broker(), "u", 1, &[]).unwrap_err().0, ErrorCode::KafkaStorageError.code());
+    assert!(
+        fixture
+            .broker()
+            .partition("t", 0)
+            .unwrap()
+            .append(batch(&["a"]), NOW_MS)
+            .is_err()
+    );
+    assert_eq!(
+        create(fixture.broker(), "u", 1, &[]).unwrap_err().0,
+        ErrorCode::KafkaStorageError.code()
+    );
     fixture.broker().shutdown().unwrap();
 }
 
@@ -796,9 +1333,14 @@ fn threads_share_fsyncs_and_lose_nothing() {
             });
         }
     });
-    let ends = |broker: &Broker| [0, 1].map(|index| broker.partition("t", index).unwrap().high_watermark());
+    let ends = |broker: &Broker| {
+        [0, 1].map(|index| broker.partition("t", index).unwrap().high_watermark())
+    };
     assert_eq!(ends(&broker), [100, 100]);
-    assert!(matches!(Broker::open(config.clone()), Err(BrokerError::Locked { .. })));
+    assert!(matches!(
+        Broker::open(config.clone()),
+        Err(BrokerError::Locked { .. })
+    ));
     broker.shutdown().unwrap();
     drop(broker);
     assert_eq!(ends(&Broker::open(config).unwrap()), [100, 100]);

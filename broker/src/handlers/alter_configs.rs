@@ -24,17 +24,29 @@ pub(super) fn handle(core: &Core, request: AlterConfigsRequest) -> AlterConfigsR
         }
         response
     });
-    message!(AlterConfigsResponse { responses: responses.collect() })
+    message!(AlterConfigsResponse {
+        responses: responses.collect()
+    })
 }
 
-fn alter(core: &Core, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), (ErrorCode, String)> {
+fn alter(
+    core: &Core,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), (ErrorCode, String)> {
     if resource.resource_type != TOPIC {
-        return Err((ErrorCode::InvalidRequest, "only configs of topics can be altered".into()));
+        return Err((
+            ErrorCode::InvalidRequest,
+            "only configs of topics can be altered".into(),
+        ));
     }
     let mut overrides = Vec::with_capacity(resource.configs.len());
     for config in &resource.configs {
         let Some(value) = &config.value else {
-            return Err((ErrorCode::InvalidRequest, format!("null value not supported for topic config {}", config.name)));
+            return Err((
+                ErrorCode::InvalidRequest,
+                format!("null value not supported for topic config {}", config.name),
+            ));
         };
         overrides.push((config.name.as_str(), value.as_str()));
     }

@@ -15,21 +15,32 @@ use crate::broker::Core;
 use crate::metadata::{self, Topic, topic_config};
 use crate::protocol::{ErrorCode, RequestContext, message, wire_id};
 
-pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
+pub(super) fn handle(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    request: CreateTopicsRequest,
+) -> CreateTopicsResponse {
     let mut seen = HashMap::new();
     for topic in &request.topics {
         *seen.entry(topic.name.clone()).or_insert(0) += 1;
     }
     let topics = request.topics.iter().map(|topic| {
         let result = if seen.get(&topic.name).is_some_and(|count| *count > 1) {
-            Err((ErrorCode::InvalidRequest, format!("topic {} is in the request more than once", topic.name)))
+            Err((
+                ErrorCode::InvalidRequest,
+                format!("topic {} is in the request more than once", topic.name),
+            ))
         } else {
             create(core, context, topic, request.validate_only)
         };
         match result {
             Ok(created) => message!(CreatableTopicResult {
                 name: topic.name.clone(),
-                topic_id: wire_id(if request.validate_only { uuid::Uuid::nil() } else { created.id }),
+                topic_id: wire_id(if request.validate_only {
+                    uuid::Uuid::nil()
+                } else {
+                    created.id
+                }),
                 num_partitions: created.partition_count,
                 replication_factor: 1,
                 configs: Some(configs(core, &created)),
@@ -43,7 +54,9 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Create
             }),
         }
     });
-    message!(CreateTopicsResponse { topics: topics.collect() })
+    message!(CreateTopicsResponse {
+        topics: topics.collect()
+    })
 }
 
 fn create(
@@ -53,7 +66,10 @@ fn create(
     validate_only: bool,
 ) -> Result<Arc<Topic>, (ErrorCode, String)> {
     if metadata::is_internal(&topic.name) {
-        return Err((ErrorCode::InvalidTopic, format!("topic {} is internal: the broker creates it", topic.name)));
+        return Err((
+            ErrorCode::InvalidTopic,
+            format!("topic {} is internal: the broker creates it", topic.name),
+        ));
     }
     let partition_count = if topic.assignments.is_empty() {
         check_replication_factor(core, context, topic.replication_factor)?;
@@ -67,15 +83,24 @@ fn create(
     let mut overrides = Vec::with_capacity(topic.configs.len());
     for config in &topic.configs {
         let Some(value) = &config.value else {
-            return Err((ErrorCode::InvalidConfig, format!("null value not supported for topic config {}", config.name)));
+            return Err((
+                ErrorCode::InvalidConfig,
+                format!("null value not supported for topic config {}", config.name),
+            ));
         };
         overrides.push((config.name.as_str(), value.as_str()));
     }
-    let configs: BTreeMap<_, _> = topic_config::check_all(overrides).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
-    core.create_topic(&topic.name, partition_count, configs, validate_only).map_err(|error| errors::of_change(&error))
+    let configs: BTreeMap<_, _> =
+        topic_config::check_all(overrides).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
+    core.create_topic(&topic.name, partition_count, configs, validate_only)
+        .map_err(|error| errors::of_change(&error))
 }
 
-fn check_replication_factor(core: &Core, context: &RequestContext, replication_factor: i16) -> Result<(), (ErrorCode, String)> {
+fn check_replication_factor(
+    core: &Core,
+    context: &RequestContext,
+    replication_factor: i16,
+) -> Result<(), (ErrorCode, String)> {
     match replication_factor {
         1 => Ok(()),
         -1 if context.counts_may_default => Ok(()),
@@ -87,7 +112,10 @@ fn check_replication_factor(core: &Core, context: &RequestContext, replication_f
                  {replication_factor} cannot be reached because only 1 broker(s) are registered"
             ),
         )),
-        _ => Err((ErrorCode::InvalidReplicationFactor, "replication factor must be larger than 0".into())),
+        _ => Err((
+            ErrorCode::InvalidReplicationFactor,
+            "replication factor must be larger than 0".into(),
+        )),
     }
 }
 
@@ -96,16 +124,30 @@ fn assigned_partitions(core: &Core, topic: &CreatableTopic) -> Result<i32, (Erro
         let reason = "a manual assignment excludes a number of partitions and a replication factor";
         return Err((ErrorCode::InvalidRequest, reason.into()));
     }
-    let mut indexes: Vec<_> = topic.assignments.iter().map(|assignment| assignment.partition_index).collect();
+    let mut indexes: Vec<_> = topic
+        .assignments
+        .iter()
+        .map(|assignment| assignment.partition_index)
+        .collect();
     indexes.sort_unstable();
     if !indexes.iter().copied().eq(0..indexes.len() as i32) {
-        return Err((ErrorCode::InvalidReplicaAssignment, "partitions of an assignment must be consecutive from 0".into()));
-    }
-    let here = [core.config.node_id];
-    if let Some(other) = topic.assignments.iter().find(|assignment| assignment.broker_ids != here) {
         return Err((
             ErrorCode::InvalidReplicaAssignment,
-            format!("partition {} is assigned to {:?}, the only broker is {}", other.partition_index, other.broker_ids, here[0]),
+            "partitions of an assignment must be consecutive from 0".into(),
+        ));
+    }
+    let here = [core.config.node_id];
+    if let Some(other) = topic
+        .assignments
+        .iter()
+        .find(|assignment| assignment.broker_ids != here)
+    {
+        return Err((
+            ErrorCode::InvalidReplicaAssignment,
+            format!(
+                "partition {} is assigned to {:?}, the only broker is {}",
+                other.partition_index, other.broker_ids, here[0]
+            ),
         ));
     }
     Ok(indexes.len() as i32)
@@ -113,7 +155,8 @@ fn assigned_partitions(core: &Core, topic: &CreatableTopic) -> Result<i32, (Erro
 
 fn configs(core: &Core, topic: &Topic) -> Vec<CreatableTopicConfigs> {
     let describe = |definition: &topic_config::Definition| {
-        let (value, source) = topic_config::effective(definition, &topic.configs, &core.config.topic_defaults);
+        let (value, source) =
+            topic_config::effective(definition, &topic.configs, &core.config.topic_defaults);
         message!(CreatableTopicConfigs {
             name: definition.name.into(),
             value: Some(value.into()),

@@ -22,9 +22,17 @@ pub(super) fn handle(core: &Arc<Core>, request: DeleteGroupsRequest, answer: Ans
     if groups.is_empty() {
         return answer(DeleteGroupsResponse::default().into());
     }
-    let of = |group: &crate::protocol::StrBytes| message!(DeletableGroupResult { group_id: group.clone() });
+    let of = |group: &crate::protocol::StrBytes| {
+        message!(DeletableGroupResult {
+            group_id: group.clone()
+        })
+    };
     let results = groups.iter().map(of).collect();
-    let collected = Arc::new(Mutex::new(Collected { left: groups.len(), results, answer: Some(answer) }));
+    let collected = Arc::new(Mutex::new(Collected {
+        left: groups.len(),
+        results,
+        answer: Some(answer),
+    }));
     for (index, group) in groups.iter().enumerate() {
         let collected = collected.clone();
         core.groups.delete(

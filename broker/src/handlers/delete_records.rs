@@ -13,9 +13,9 @@ pub(super) fn handle(core: &Core, request: DeleteRecordsRequest) -> DeleteRecord
         let partitions = topic.partitions.iter().map(|wanted| {
             let result = match core.partition(&topic.name, wanted.partition_index) {
                 None => Err(ErrorCode::UnknownTopicOrPartition),
-                Some(partition) => {
-                    partition.delete_records_before(wanted.offset).map_err(|error| errors::of_partition(&error))
-                }
+                Some(partition) => partition
+                    .delete_records_before(wanted.offset)
+                    .map_err(|error| errors::of_partition(&error)),
             };
             message!(DeleteRecordsPartitionResult {
                 partition_index: wanted.partition_index,
@@ -23,12 +23,21 @@ pub(super) fn handle(core: &Core, request: DeleteRecordsRequest) -> DeleteRecord
                 error_code: result.err().map_or(0, ErrorCode::code),
             })
         });
-        message!(DeleteRecordsTopicResult { partitions: partitions.collect(), name: topic.name })
+        message!(DeleteRecordsTopicResult {
+            partitions: partitions.collect(),
+            name: topic.name
+        })
     });
-    let mut response = message!(DeleteRecordsResponse { topics: topics.collect() });
+    let mut response = message!(DeleteRecordsResponse {
+        topics: topics.collect()
+    });
     if let Err(error) = core.write_log_start_offsets() {
         tracing::error!(%error, "log start offsets not noted");
-        for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        for partition in response
+            .topics
+            .iter_mut()
+            .flat_map(|topic| &mut topic.partitions)
+        {
             partition.error_code = ErrorCode::KafkaStorageError.code();
         }
     }

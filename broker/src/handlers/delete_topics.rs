@@ -13,13 +13,22 @@ use crate::metadata;
 use crate::protocol::{ErrorCode, id_of, message, wire_id};
 
 pub(super) fn handle(core: &Arc<Core>, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    message!(DeleteTopicsResponse { responses: request.topics.into_iter().map(|topic| delete(core, topic)).collect() })
+    message!(DeleteTopicsResponse {
+        responses: request
+            .topics
+            .into_iter()
+            .map(|topic| delete(core, topic))
+            .collect()
+    })
 }
 
 fn delete(core: &Arc<Core>, wanted: DeleteTopicState) -> DeletableTopicResult {
     let (found, unknown) = match &wanted.name {
         Some(name) => (core.topic(name), ErrorCode::UnknownTopicOrPartition),
-        None => (core.topic_by_id(id_of(wanted.topic_id)), ErrorCode::UnknownTopicId),
+        None => (
+            core.topic_by_id(id_of(wanted.topic_id)),
+            ErrorCode::UnknownTopicId,
+        ),
     };
     let (topic, result) = match found {
         None => (None, Err((unknown, unknown.message().to_owned()))),
@@ -28,11 +37,16 @@ fn delete(core: &Arc<Core>, wanted: DeleteTopicState) -> DeletableTopicResult {
             (Some(topic), Err((ErrorCode::InvalidRequest, reason)))
         }
         Some(topic) => {
-            let result = core.delete_topic(&topic.name).map_err(|error| errors::of_change(&error));
+            let result = core
+                .delete_topic(&topic.name)
+                .map_err(|error| errors::of_change(&error));
             (Some(topic), result)
         }
     };
-    let mut response = message!(DeletableTopicResult { name: wanted.name, topic_id: wanted.topic_id });
+    let mut response = message!(DeletableTopicResult {
+        name: wanted.name,
+        topic_id: wanted.topic_id
+    });
     if let Some(topic) = topic {
         response.name = Some(topic.name.as_ref().into());
         response.topic_id = wire_id(topic.id);

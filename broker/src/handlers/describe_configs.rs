@@ -3,7 +3,9 @@
 //! - Synonyms are the places a value was looked for, when asked.
 
 use kafka_wire::describe_configs_request::DescribeConfigsResource;
-use kafka_wire::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym};
+use kafka_wire::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
 use kafka_wire::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use crate::broker::Core;
@@ -20,17 +22,34 @@ pub(super) fn handle(core: &Core, request: DescribeConfigsRequest) -> DescribeCo
         let described = match resource.resource_type {
             TOPIC => match core.topic(&resource.resource_name) {
                 Some(topic) => Ok(topic_configs(core, &topic, &request)),
-                None => Err((ErrorCode::UnknownTopicOrPartition, ErrorCode::UnknownTopicOrPartition.message().to_owned())),
+                None => Err((
+                    ErrorCode::UnknownTopicOrPartition,
+                    ErrorCode::UnknownTopicOrPartition.message().to_owned(),
+                )),
             },
-            BROKER if resource.resource_name.is_empty() || resource.resource_name.as_str() == core.config.node_id.to_string() => {
+            BROKER
+                if resource.resource_name.is_empty()
+                    || resource.resource_name.as_str() == core.config.node_id.to_string() =>
+            {
                 Ok(broker_configs(core, &request))
             }
-            BROKER => Err((ErrorCode::InvalidRequest, format!("this is broker {}, not {}", core.config.node_id, resource.resource_name))),
-            other => Err((ErrorCode::InvalidRequest, format!("configs of resource type {other} are not served"))),
+            BROKER => Err((
+                ErrorCode::InvalidRequest,
+                format!(
+                    "this is broker {}, not {}",
+                    core.config.node_id, resource.resource_name
+                ),
+            )),
+            other => Err((
+                ErrorCode::InvalidRequest,
+                format!("configs of resource type {other} are not served"),
+            )),
         };
         result(resource, described)
     });
-    message!(DescribeConfigsResponse { results: results.collect() })
+    message!(DescribeConfigsResponse {
+        results: results.collect()
+    })
 }
 
 fn result(
@@ -56,7 +75,11 @@ fn result(
     result
 }
 
-fn topic_configs(core: &Core, topic: &Topic, request: &DescribeConfigsRequest) -> Vec<DescribeConfigsResourceResult> {
+fn topic_configs(
+    core: &Core,
+    topic: &Topic,
+    request: &DescribeConfigsRequest,
+) -> Vec<DescribeConfigsResourceResult> {
     let describe = |definition: &topic_config::Definition| {
         let defaults = &core.config.topic_defaults;
         let (value, source) = topic_config::effective(definition, &topic.configs, defaults);
@@ -85,7 +108,11 @@ fn topic_configs(core: &Core, topic: &Topic, request: &DescribeConfigsRequest) -
                 synonym(server_name, value, topic_config::Source::Broker);
             }
             if definition.server_name.is_some() {
-                synonym(server_name, definition.default, topic_config::Source::Default);
+                synonym(
+                    server_name,
+                    definition.default,
+                    topic_config::Source::Default,
+                );
             }
         }
         result
@@ -93,24 +120,57 @@ fn topic_configs(core: &Core, topic: &Topic, request: &DescribeConfigsRequest) -
     topic_config::DEFINITIONS.iter().map(describe).collect()
 }
 
-fn broker_configs(core: &Core, request: &DescribeConfigsRequest) -> Vec<DescribeConfigsResourceResult> {
+fn broker_configs(
+    core: &Core,
+    request: &DescribeConfigsRequest,
+) -> Vec<DescribeConfigsResourceResult> {
     let config = &core.config;
     let own = [
         ("node.id", config.node_id.to_string()),
-        ("auto.create.topics.enable", config.auto_create_topics.to_string()),
+        (
+            "auto.create.topics.enable",
+            config.auto_create_topics.to_string(),
+        ),
         ("num.partitions", config.partitions_default.to_string()),
         ("default.replication.factor", "1".to_owned()),
-        ("offsets.topic.num.partitions", config.offsets_topic_partitions.to_string()),
-        ("offset.metadata.max.bytes", config.offset_metadata_bytes_max.to_string()),
-        ("socket.request.max.bytes", config.request_bytes_max.to_string()),
+        (
+            "offsets.topic.num.partitions",
+            config.offsets_topic_partitions.to_string(),
+        ),
+        (
+            "offset.metadata.max.bytes",
+            config.offset_metadata_bytes_max.to_string(),
+        ),
+        (
+            "socket.request.max.bytes",
+            config.request_bytes_max.to_string(),
+        ),
         ("max.connections", config.connections_max.to_string()),
-        ("connections.max.idle.ms", config.connections_idle_ms_max.to_string()),
+        (
+            "connections.max.idle.ms",
+            config.connections_idle_ms_max.to_string(),
+        ),
         ("fetch.max.bytes", config.fetch_bytes_max.to_string()),
-        ("group.initial.rebalance.delay.ms", config.group_initial_rebalance_delay_ms.to_string()),
-        ("group.min.session.timeout.ms", config.group_session_timeout_ms_min.to_string()),
-        ("group.max.session.timeout.ms", config.group_session_timeout_ms_max.to_string()),
-        ("log.retention.check.interval.ms", config.retention_check_interval_ms.to_string()),
-        ("log.flush.offset.checkpoint.interval.ms", config.checkpoint_interval_ms.to_string()),
+        (
+            "group.initial.rebalance.delay.ms",
+            config.group_initial_rebalance_delay_ms.to_string(),
+        ),
+        (
+            "group.min.session.timeout.ms",
+            config.group_session_timeout_ms_min.to_string(),
+        ),
+        (
+            "group.max.session.timeout.ms",
+            config.group_session_timeout_ms_max.to_string(),
+        ),
+        (
+            "log.retention.check.interval.ms",
+            config.retention_check_interval_ms.to_string(),
+        ),
+        (
+            "log.flush.offset.checkpoint.interval.ms",
+            config.checkpoint_interval_ms.to_string(),
+        ),
         ("log.dirs", config.data_dir.display().to_string()),
     ];
     let own = own.into_iter().map(|(name, value)| {

@@ -35,5 +35,7 @@ pub(super) fn handle(core: &Core, request: DescribeGroupsRequest) -> DescribeGro
             members: members.collect(),
         })
     });
-    message!(DescribeGroupsResponse { groups: groups.collect() })
+    message!(DescribeGroupsResponse {
+        groups: groups.collect()
+    })
 }

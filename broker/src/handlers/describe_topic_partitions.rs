@@ -12,11 +12,23 @@ use crate::protocol::{ErrorCode, message, wire_id};
 
 const PARTITIONS_MAX: i32 = 2000;
 
-pub(super) fn handle(core: &Core, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+pub(super) fn handle(
+    core: &Core,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
     let mut names: Vec<String> = if request.topics.is_empty() {
-        core.read_catalog(|catalog| catalog.topics().map(|topic| topic.name.to_string()).collect())
+        core.read_catalog(|catalog| {
+            catalog
+                .topics()
+                .map(|topic| topic.name.to_string())
+                .collect()
+        })
     } else {
-        request.topics.iter().map(|topic| topic.name.as_str().to_owned()).collect()
+        request
+            .topics
+            .iter()
+            .map(|topic| topic.name.as_str().to_owned())
+            .collect()
     };
     names.sort_unstable();
     names.dedup();
@@ -29,16 +41,25 @@ pub(super) fn handle(core: &Core, request: DescribeTopicPartitionsRequest) -> De
     for name in names.iter().filter(|name| name.as_str() >= first_name) {
         let first = if name == first_name { first_index } else { 0 };
         if left == 0 {
-            response.next_cursor = Some(message!(Cursor { topic_name: name.as_str().into(), partition_index: first }));
+            response.next_cursor = Some(message!(Cursor {
+                topic_name: name.as_str().into(),
+                partition_index: first
+            }));
             break;
         }
         let Some(topic) = core.topic(name) else {
             let valid = metadata::check_topic_name(name).is_ok();
-            let code = if valid { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopic };
-            response.topics.push(message!(DescribeTopicPartitionsResponseTopic {
-                error_code: code.code(),
-                name: Some(name.as_str().into()),
-            }));
+            let code = if valid {
+                ErrorCode::UnknownTopicOrPartition
+            } else {
+                ErrorCode::InvalidTopic
+            };
+            response
+                .topics
+                .push(message!(DescribeTopicPartitionsResponseTopic {
+                    error_code: code.code(),
+                    name: Some(name.as_str().into()),
+                }));
             continue;
         };
         let end = topic.partition_count.min(first.saturating_add(left));
@@ -54,15 +75,20 @@ pub(super) fn handle(core: &Core, request: DescribeTopicPartitionsRequest) -> De
                 last_known_elr: Some(Vec::new()),
             })
         });
-        response.topics.push(message!(DescribeTopicPartitionsResponseTopic {
-            name: Some(name.as_str().into()),
-            topic_id: wire_id(topic.id),
-            is_internal: metadata::is_internal(name),
-            partitions: partitions.collect(),
-        }));
+        response
+            .topics
+            .push(message!(DescribeTopicPartitionsResponseTopic {
+                name: Some(name.as_str().into()),
+                topic_id: wire_id(topic.id),
+                is_internal: metadata::is_internal(name),
+                partitions: partitions.collect(),
+            }));
         left -= (end - first).max(0);
         if end < topic.partition_count {
-            response.next_cursor = Some(message!(Cursor { topic_name: name.as_str().into(), partition_index: end }));
+            response.next_cursor = Some(message!(Cursor {
+                topic_name: name.as_str().into(),
+                partition_index: end
+            }));
             break;
         }
     }

@@ -34,14 +34,33 @@ struct Found {
     has_error: bool,
 }
 
-pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, mut request: FetchRequest, answer: Answer) {
+pub(super) fn handle(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    mut request: FetchRequest,
+    answer: Answer,
+) {
     if request.session_id != 0 {
         // We never gave one out.
-        return answer(message!(FetchResponse { error_code: ErrorCode::FetchSessionIdNotFound.code() }).into());
+        return answer(
+            message!(FetchResponse {
+                error_code: ErrorCode::FetchSessionIdNotFound.code()
+            })
+            .into(),
+        );
     }
-    let isolation = if request.isolation_level == 1 { Isolation::ReadCommitted } else { Isolation::ReadUncommitted };
-    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0).min(core.config.fetch_bytes_max);
-    let topics: Vec<_> = std::mem::take(&mut request.topics).into_iter().map(|topic| find(core, context, topic)).collect();
+    let isolation = if request.isolation_level == 1 {
+        Isolation::ReadCommitted
+    } else {
+        Isolation::ReadUncommitted
+    };
+    let bytes_max = usize::try_from(request.max_bytes)
+        .unwrap_or(0)
+        .min(core.config.fetch_bytes_max);
+    let topics: Vec<_> = std::mem::take(&mut request.topics)
+        .into_iter()
+        .map(|topic| find(core, context, topic))
+        .collect();
     let found = read(&topics, bytes_max, isolation);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
     let wait_ms = i64::from(request.max_wait_ms.max(0));
@@ -49,8 +68,11 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, mut request: Fe
     if found.size_bytes >= bytes_min || found.has_error || wait_ms == 0 || is_empty {
         return answer(found.response.into());
     }
-    let watched: Vec<_> =
-        topics.iter().flat_map(|topic| &topic.partitions).filter_map(|wanted| wanted.partition.as_ref().ok().cloned()).collect();
+    let watched: Vec<_> = topics
+        .iter()
+        .flat_map(|topic| &topic.partitions)
+        .filter_map(|wanted| wanted.partition.as_ref().ok().cloned())
+        .collect();
     let deadline_ms = core.now_ms().saturating_add(wait_ms);
     let mut answer = Some(answer);
     core.waiting.add(
@@ -70,23 +92,42 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, mut request: Fe
     core.deadline_at(deadline_ms);
 }
 
-fn find(core: &Core, context: &RequestContext, mut topic: fetch_request::FetchTopic) -> WantedTopic {
+fn find(
+    core: &Core,
+    context: &RequestContext,
+    mut topic: fetch_request::FetchTopic,
+) -> WantedTopic {
     let by_id = context.topics_by_id || topic.topic.is_empty();
-    let found = if by_id { core.topic_by_id(id_of(topic.topic_id)) } else { core.topic(&topic.topic) };
-    let unknown = if by_id { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition };
-    let partitions = std::mem::take(&mut topic.partitions).into_iter().map(|request| {
-        let partition = match &found {
-            None => Err(unknown),
-            Some(topic) => core.partition(&topic.name, request.partition).ok_or(ErrorCode::UnknownTopicOrPartition),
-        };
-        let partition = partition.and_then(|partition| match request.current_leader_epoch {
-            epoch if epoch < 0 || epoch == partition.leader_epoch() => Ok(partition),
-            epoch if epoch < partition.leader_epoch() => Err(ErrorCode::FencedLeaderEpoch),
-            _ => Err(ErrorCode::UnknownLeaderEpoch),
+    let found = if by_id {
+        core.topic_by_id(id_of(topic.topic_id))
+    } else {
+        core.topic(&topic.topic)
+    };
+    let unknown = if by_id {
+        ErrorCode::UnknownTopicId
+    } else {
+        ErrorCode::UnknownTopicOrPartition
+    };
+    let partitions = std::mem::take(&mut topic.partitions)
+        .into_iter()
+        .map(|request| {
+            let partition = match &found {
+                None => Err(unknown),
+                Some(topic) => core
+                    .partition(&topic.name, request.partition)
+                    .ok_or(ErrorCode::UnknownTopicOrPartition),
+            };
+            let partition = partition.and_then(|partition| match request.current_leader_epoch {
+                epoch if epoch < 0 || epoch == partition.leader_epoch() => Ok(partition),
+                epoch if epoch < partition.leader_epoch() => Err(ErrorCode::FencedLeaderEpoch),
+                _ => Err(ErrorCode::UnknownLeaderEpoch),
+            });
+            Wanted { partition, request }
         });
-        Wanted { partition, request }
-    });
-    WantedTopic { partitions: partitions.collect(), request: topic }
+    WantedTopic {
+        partitions: partitions.collect(),
+        request: topic,
+    }
 }
 
 fn read(topics: &[WantedTopic], bytes_max: usize, isolation: Isolation) -> Found {
@@ -96,7 +137,12 @@ fn read(topics: &[WantedTopic], bytes_max: usize, isolation: Isolation) -> Found
     for topic in topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in &topic.partitions {
-            let data = read_partition(wanted, bytes_max.saturating_sub(size_bytes), size_bytes == 0, isolation);
+            let data = read_partition(
+                wanted,
+                bytes_max.saturating_sub(size_bytes),
+                size_bytes == 0,
+                isolation,
+            );
             size_bytes += data.records.as_ref().map_or(0, Bytes::len);
             has_error |= data.error_code != 0 || data.diverging_epoch.epoch >= 0;
             partitions.push(data);
@@ -107,10 +153,21 @@ fn read(topics: &[WantedTopic], bytes_max: usize, isolation: Isolation) -> Found
             partitions: partitions,
         }));
     }
-    Found { response: message!(FetchResponse { responses: responses }), size_bytes, has_error }
+    Found {
+        response: message!(FetchResponse {
+            responses: responses
+        }),
+        size_bytes,
+        has_error,
+    }
 }
 
-fn read_partition(wanted: &Wanted, bytes_left: usize, at_least_one_batch: bool, isolation: Isolation) -> PartitionData {
+fn read_partition(
+    wanted: &Wanted,
+    bytes_left: usize,
+    at_least_one_batch: bool,
+    isolation: Isolation,
+) -> PartitionData {
     let index = wanted.request.partition;
     let refused = |code: ErrorCode| {
         message!(PartitionData {
@@ -129,12 +186,17 @@ fn read_partition(wanted: &Wanted, bytes_left: usize, at_least_one_batch: bool, 
     let offset = wanted.request.fetch_offset;
     if wanted.request.last_fetched_epoch >= 0 {
         match partition.end_offset_for_epoch(wanted.request.last_fetched_epoch) {
-            Ok(Some((epoch, end_offset))) if epoch < wanted.request.last_fetched_epoch || end_offset < offset => {
+            Ok(Some((epoch, end_offset)))
+                if epoch < wanted.request.last_fetched_epoch || end_offset < offset =>
+            {
                 let mut data = refused(ErrorCode::None);
                 data.high_watermark = partition.high_watermark();
                 data.last_stable_offset = partition.last_stable_offset();
                 data.log_start_offset = partition.log_start_offset();
-                data.diverging_epoch = message!(EpochEndOffset { epoch: epoch, end_offset: end_offset });
+                data.diverging_epoch = message!(EpochEndOffset {
+                    epoch: epoch,
+                    end_offset: end_offset
+                });
                 return data;
             }
             Ok(Some(_)) => {}
@@ -142,7 +204,9 @@ fn read_partition(wanted: &Wanted, bytes_left: usize, at_least_one_batch: bool, 
             Err(error) => return refused(errors::of_partition(&error)),
         }
     }
-    let limit = usize::try_from(wanted.request.partition_max_bytes).unwrap_or(0).min(bytes_left);
+    let limit = usize::try_from(wanted.request.partition_max_bytes)
+        .unwrap_or(0)
+        .min(bytes_left);
     match partition.fetch_bounded(offset, limit, isolation, at_least_one_batch) {
         Ok(fetched) => message!(PartitionData {
             partition_index: index,

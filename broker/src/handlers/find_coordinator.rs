@@ -20,24 +20,35 @@ pub(super) fn handle(core: &Arc<Core>, request: FindCoordinatorRequest) -> FindC
             let (_, reason) = errors::of_change(&error);
             (ErrorCode::CoordinatorNotAvailable, reason)
         }),
-        TRANSACTION => Err((ErrorCode::UnsupportedVersion, "transactions are not supported by this broker".to_owned())),
-        other => Err((ErrorCode::InvalidRequest, format!("coordinators of type {other} are not served"))),
+        TRANSACTION => Err((
+            ErrorCode::UnsupportedVersion,
+            "transactions are not supported by this broker".to_owned(),
+        )),
+        other => Err((
+            ErrorCode::InvalidRequest,
+            format!("coordinators of type {other} are not served"),
+        )),
     };
     let (host, port) = core.endpoint();
-    let coordinators = request.coordinator_keys.into_iter().map(|key| match &available {
-        Ok(()) => message!(Coordinator {
-            key: key,
-            node_id: core.config.node_id,
-            host: host.as_str().into(),
-            port: i32::from(port),
-        }),
-        Err((code, reason)) => message!(Coordinator {
-            key: key,
-            node_id: -1,
-            port: -1,
-            error_code: code.code(),
-            error_message: Some(reason.as_str().into()),
-        }),
-    });
-    message!(FindCoordinatorResponse { coordinators: coordinators.collect() })
+    let coordinators = request
+        .coordinator_keys
+        .into_iter()
+        .map(|key| match &available {
+            Ok(()) => message!(Coordinator {
+                key: key,
+                node_id: core.config.node_id,
+                host: host.as_str().into(),
+                port: i32::from(port),
+            }),
+            Err((code, reason)) => message!(Coordinator {
+                key: key,
+                node_id: -1,
+                port: -1,
+                error_code: code.code(),
+                error_message: Some(reason.as_str().into()),
+            }),
+        });
+    message!(FindCoordinatorResponse {
+        coordinators: coordinators.collect()
+    })
 }

@@ -17,5 +17,7 @@ pub(super) fn handle(core: &Arc<Core>, request: HeartbeatRequest) -> HeartbeatRe
         generation: request.generation_id,
     };
     let beaten = core.groups.heartbeat(core, &request.group_id, &member);
-    message!(HeartbeatResponse { error_code: errors::of_group_result(&beaten).code() })
+    message!(HeartbeatResponse {
+        error_code: errors::of_group_result(&beaten).code()
+    })
 }

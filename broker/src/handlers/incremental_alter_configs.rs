@@ -9,8 +9,8 @@ use kafka_wire::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse
 
 use super::errors;
 use crate::broker::Core;
-use crate::metadata::topic_config::{self, Kind};
 use crate::metadata::Refusal;
+use crate::metadata::topic_config::{self, Kind};
 use crate::protocol::{ErrorCode, message};
 
 const TOPIC: i8 = 2;
@@ -20,7 +20,10 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-pub(super) fn handle(core: &Core, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
+pub(super) fn handle(
+    core: &Core,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
     let responses = request.resources.iter().map(|resource| {
         let mut response = message!(AlterConfigsResourceResponse {
             resource_type: resource.resource_type,
@@ -32,20 +35,38 @@ pub(super) fn handle(core: &Core, request: IncrementalAlterConfigsRequest) -> In
         }
         response
     });
-    message!(IncrementalAlterConfigsResponse { responses: responses.collect() })
+    message!(IncrementalAlterConfigsResponse {
+        responses: responses.collect()
+    })
 }
 
-fn alter(core: &Core, resource: &AlterConfigsResource, validate_only: bool) -> Result<(), (ErrorCode, String)> {
+fn alter(
+    core: &Core,
+    resource: &AlterConfigsResource,
+    validate_only: bool,
+) -> Result<(), (ErrorCode, String)> {
     if resource.resource_type != TOPIC {
-        return Err((ErrorCode::InvalidRequest, "only configs of topics can be altered".into()));
+        return Err((
+            ErrorCode::InvalidRequest,
+            "only configs of topics can be altered".into(),
+        ));
     }
-    let names: BTreeSet<_> = resource.configs.iter().map(|config| config.name.as_str()).collect();
+    let names: BTreeSet<_> = resource
+        .configs
+        .iter()
+        .map(|config| config.name.as_str())
+        .collect();
     if names.len() != resource.configs.len() {
-        return Err((ErrorCode::InvalidRequest, "a config is in the request more than once".into()));
+        return Err((
+            ErrorCode::InvalidRequest,
+            "a config is in the request more than once".into(),
+        ));
     }
     let defaults = &core.config.topic_defaults;
-    core.set_topic_configs(&resource.resource_name, validate_only, |current| apply(current, defaults, &resource.configs))
-        .map_err(|error| errors::of_change(&error))
+    core.set_topic_configs(&resource.resource_name, validate_only, |current| {
+        apply(current, defaults, &resource.configs)
+    })
+    .map_err(|error| errors::of_change(&error))
 }
 
 fn apply(
@@ -57,11 +78,15 @@ fn apply(
     for change in changes {
         let name = change.name.as_str();
         let Some(definition) = topic_config::by_name(name) else {
-            return Err(Refusal::InvalidConfig(format!("unknown topic config name: {name}")));
+            return Err(Refusal::InvalidConfig(format!(
+                "unknown topic config name: {name}"
+            )));
         };
         let value = change.value.as_ref().map_or("", |value| value.as_str());
         if change.config_operation != DELETE && change.value.is_none() {
-            return Err(Refusal::InvalidConfig(format!("null value not supported for topic config {name}")));
+            return Err(Refusal::InvalidConfig(format!(
+                "null value not supported for topic config {name}"
+            )));
         }
         let is_list = matches!(definition.kind, Kind::List(_));
         let mut words: Vec<_> = topic_config::effective(definition, &configs, defaults)
@@ -88,10 +113,21 @@ fn apply(
                 words.retain(|word| !value.split(',').any(|other| other.trim() == word));
                 words.join(",")
             }
-            APPEND | SUBTRACT => return Err(Refusal::InvalidConfig(format!("topic config {name} is not a list"))),
-            other => return Err(Refusal::InvalidConfig(format!("unknown operation {other} on topic config {name}"))),
+            APPEND | SUBTRACT => {
+                return Err(Refusal::InvalidConfig(format!(
+                    "topic config {name} is not a list"
+                )));
+            }
+            other => {
+                return Err(Refusal::InvalidConfig(format!(
+                    "unknown operation {other} on topic config {name}"
+                )));
+            }
         };
-        configs.insert(name.to_owned(), definition.check(&value).map_err(Refusal::InvalidConfig)?);
+        configs.insert(
+            name.to_owned(),
+            definition.check(&value).map_err(Refusal::InvalidConfig)?,
+        );
     }
     Ok(configs)
 }
@@ -102,24 +138,49 @@ mod tests {
     use super::*;
 
     fn change(name: &str, operation: i8, value: Option<&str>) -> AlterableConfig {
-        message!(AlterableConfig { name: name.into(), config_operation: operation, value: value.map(Into::into) })
+        message!(AlterableConfig {
+            name: name.into(),
+            config_operation: operation,
+            value: value.map(Into::into)
+        })
     }
 
     #[test]
     fn lists_grow_and_shrink_from_the_value_in_force() {
         let none = BTreeMap::new();
-        let grown = apply(&none, &none, &[change("cleanup.policy", APPEND, Some("compact"))]).unwrap();
+        let grown = apply(
+            &none,
+            &none,
+            &[change("cleanup.policy", APPEND, Some("compact"))],
+        )
+        .unwrap();
         assert_eq!(grown.get("cleanup.policy").unwrap(), "delete,compact");
-        let shrunk = apply(&grown, &none, &[change("cleanup.policy", SUBTRACT, Some("delete"))]).unwrap();
+        let shrunk = apply(
+            &grown,
+            &none,
+            &[change("cleanup.policy", SUBTRACT, Some("delete"))],
+        )
+        .unwrap();
         assert_eq!(shrunk.get("cleanup.policy").unwrap(), "compact");
     }
 
     #[test]
     fn set_and_delete_touch_only_their_config() {
         let none = BTreeMap::new();
-        let set = apply(&none, &none, &[change("retention.ms", SET, Some("5")), change("segment.ms", SET, Some("9"))]).unwrap();
+        let set = apply(
+            &none,
+            &none,
+            &[
+                change("retention.ms", SET, Some("5")),
+                change("segment.ms", SET, Some("9")),
+            ],
+        )
+        .unwrap();
         let left = apply(&set, &none, &[change("retention.ms", DELETE, None)]).unwrap();
-        assert_eq!(left, BTreeMap::from([("segment.ms".to_owned(), "9".to_owned())]));
+        assert_eq!(
+            left,
+            BTreeMap::from([("segment.ms".to_owned(), "9".to_owned())])
+        );
         assert!(apply(&none, &none, &[change("retention.ms", APPEND, Some("5"))]).is_err());
     }
 }

@@ -9,7 +9,11 @@ use crate::protocol::{ErrorCode, message};
 
 pub(super) fn handle(core: &Core, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let refused = |code: ErrorCode| {
-        message!(InitProducerIdResponse { error_code: code.code(), producer_id: -1, producer_epoch: -1 })
+        message!(InitProducerIdResponse {
+            error_code: code.code(),
+            producer_id: -1,
+            producer_epoch: -1
+        })
     };
     match &request.transactional_id {
         None => {}
@@ -17,7 +21,10 @@ pub(super) fn handle(core: &Core, request: InitProducerIdRequest) -> InitProduce
         Some(_) => return refused(ErrorCode::UnsupportedVersion),
     }
     match core.next_producer_id() {
-        Ok(producer_id) => message!(InitProducerIdResponse { producer_id: producer_id, producer_epoch: 0 }),
+        Ok(producer_id) => message!(InitProducerIdResponse {
+            producer_id: producer_id,
+            producer_epoch: 0
+        }),
         Err(error) => {
             tracing::error!(%error, "no producer id");
             // Clients retry it.

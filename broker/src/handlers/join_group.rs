@@ -17,23 +17,44 @@ use crate::protocol::{RequestContext, message};
 /// A member's id begins with its client's; longer names are cut.
 const CLIENT_ID_CHARACTERS_MAX: usize = 255;
 
-pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: JoinGroupRequest, answer: Answer) {
-    let prefix = request.group_instance_id.as_ref().map_or(context.client_id.as_str(), |id| id.as_str());
+pub(super) fn handle(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    request: JoinGroupRequest,
+    answer: Answer,
+) {
+    let prefix = request
+        .group_instance_id
+        .as_ref()
+        .map_or(context.client_id.as_str(), |id| id.as_str());
     let prefix: String = prefix.chars().take(CLIENT_ID_CHARACTERS_MAX).collect();
     let join = Join {
         member_id: request.member_id.into_string(),
         new_member_id: format!("{prefix}-{}", uuid::Uuid::new_v4()),
         instance_id: request.group_instance_id.map(|id| id.into_string()),
-        client_id: context.client_id.chars().take(CLIENT_ID_CHARACTERS_MAX).collect(),
+        client_id: context
+            .client_id
+            .chars()
+            .take(CLIENT_ID_CHARACTERS_MAX)
+            .collect(),
         client_host: context.client_host.clone(),
         session_timeout_ms: request.session_timeout_ms,
-        rebalance_timeout_ms: if request.rebalance_timeout_ms < 0 { request.session_timeout_ms } else { request.rebalance_timeout_ms },
+        rebalance_timeout_ms: if request.rebalance_timeout_ms < 0 {
+            request.session_timeout_ms
+        } else {
+            request.rebalance_timeout_ms
+        },
         protocol_type: request.protocol_type.into_string(),
         // Copied: what a group keeps must not hold the frame it came in.
         protocols: request
             .protocols
             .iter()
-            .map(|protocol| (protocol.name.as_str().to_owned(), Bytes::copy_from_slice(&protocol.metadata)))
+            .map(|protocol| {
+                (
+                    protocol.name.as_str().to_owned(),
+                    Bytes::copy_from_slice(&protocol.metadata),
+                )
+            })
             .collect(),
         member_id_required: context.member_id_required,
     };
@@ -44,13 +65,17 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: JoinGr
         Box::new(move |joined| {
             let response = match joined {
                 Ok(joined) => {
-                    let members = joined.members.into_iter().map(|(member_id, instance_id, metadata)| {
-                        message!(JoinGroupResponseMember {
-                            member_id: member_id.into(),
-                            group_instance_id: instance_id.map(Into::into),
-                            metadata: metadata,
-                        })
-                    });
+                    let members =
+                        joined
+                            .members
+                            .into_iter()
+                            .map(|(member_id, instance_id, metadata)| {
+                                message!(JoinGroupResponseMember {
+                                    member_id: member_id.into(),
+                                    group_instance_id: instance_id.map(Into::into),
+                                    metadata: metadata,
+                                })
+                            });
                     message!(JoinGroupResponse {
                         generation_id: joined.generation,
                         protocol_type: joined.protocol_type.map(Into::into),

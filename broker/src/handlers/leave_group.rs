@@ -15,12 +15,17 @@ pub(super) fn handle(core: &Arc<Core>, request: LeaveGroupRequest) -> LeaveGroup
         .members
         .iter()
         .map(|member| {
-            let instance_id = member.group_instance_id.as_ref().map(|id| id.as_str().to_owned());
+            let instance_id = member
+                .group_instance_id
+                .as_ref()
+                .map(|id| id.as_str().to_owned());
             (member.member_id.as_str().to_owned(), instance_id)
         })
         .collect();
     match core.groups.leave(core, &request.group_id, &members) {
-        Err(error) => message!(LeaveGroupResponse { error_code: errors::of_group(error).code() }),
+        Err(error) => message!(LeaveGroupResponse {
+            error_code: errors::of_group(error).code()
+        }),
         Ok(left) => {
             let members = request.members.into_iter().zip(left).map(|(member, left)| {
                 message!(MemberResponse {
@@ -29,7 +34,9 @@ pub(super) fn handle(core: &Arc<Core>, request: LeaveGroupRequest) -> LeaveGroup
                     error_code: errors::of_group_result(&left).code(),
                 })
             });
-            message!(LeaveGroupResponse { members: members.collect() })
+            message!(LeaveGroupResponse {
+                members: members.collect()
+            })
         }
     }
 }

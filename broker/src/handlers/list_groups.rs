@@ -11,10 +11,15 @@ const TYPE: &str = "classic";
 
 pub(super) fn handle(core: &Core, request: ListGroupsRequest) -> ListGroupsResponse {
     let passes = |filter: &[StrBytes], word: &str| {
-        filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(word))
+        filter.is_empty()
+            || filter
+                .iter()
+                .any(|wanted| wanted.eq_ignore_ascii_case(word))
     };
     let groups = core.groups.list().into_iter();
-    let groups = groups.filter(|group| passes(&request.states_filter, group.state) && passes(&request.types_filter, TYPE));
+    let groups = groups.filter(|group| {
+        passes(&request.states_filter, group.state) && passes(&request.types_filter, TYPE)
+    });
     let groups = groups.map(|group| {
         message!(ListedGroup {
             group_id: group.group.into(),
@@ -23,5 +28,7 @@ pub(super) fn handle(core: &Core, request: ListGroupsRequest) -> ListGroupsRespo
             group_type: TYPE.into(),
         })
     });
-    message!(ListGroupsResponse { groups: groups.collect() })
+    message!(ListGroupsResponse {
+        groups: groups.collect()
+    })
 }

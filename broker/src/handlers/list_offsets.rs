@@ -26,14 +26,23 @@ pub(super) fn handle(core: &Core, request: ListOffsetsRequest) -> ListOffsetsRes
                     offset: found.offset,
                     leader_epoch: found.leader_epoch,
                 }),
-                Err(code) => message!(ListOffsetsPartitionResponse { error_code: code.code(), timestamp: -1, offset: -1 }),
+                Err(code) => message!(ListOffsetsPartitionResponse {
+                    error_code: code.code(),
+                    timestamp: -1,
+                    offset: -1
+                }),
             };
             response.partition_index = wanted.partition_index;
             response
         });
-        message!(ListOffsetsTopicResponse { partitions: partitions.collect(), name: topic.name })
+        message!(ListOffsetsTopicResponse {
+            partitions: partitions.collect(),
+            name: topic.name
+        })
     });
-    message!(ListOffsetsResponse { topics: topics.collect() })
+    message!(ListOffsetsResponse {
+        topics: topics.collect()
+    })
 }
 
 fn look_up(
@@ -42,14 +51,22 @@ fn look_up(
     wanted: &list_offsets_request::ListOffsetsPartition,
     read_committed: bool,
 ) -> Result<TimestampOffset, ErrorCode> {
-    let partition = core.partition(topic, wanted.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = core
+        .partition(topic, wanted.partition_index)
+        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
     match wanted.current_leader_epoch {
         epoch if epoch < 0 || epoch == partition.leader_epoch() => {}
         epoch if epoch < partition.leader_epoch() => return Err(ErrorCode::FencedLeaderEpoch),
         _ => return Err(ErrorCode::UnknownLeaderEpoch),
     }
     // A bound is not a record: it has no timestamp, and no epoch of its own.
-    let bound = |offset| Ok(TimestampOffset { timestamp: -1, offset, leader_epoch: -1 });
+    let bound = |offset| {
+        Ok(TimestampOffset {
+            timestamp: -1,
+            offset,
+            leader_epoch: -1,
+        })
+    };
     let found = match wanted.timestamp {
         LATEST if read_committed => return bound(partition.last_stable_offset()),
         LATEST => return bound(partition.high_watermark()),

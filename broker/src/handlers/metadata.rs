@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kafka_wire::metadata_request::MetadataRequestTopic;
-use kafka_wire::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
+use kafka_wire::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
 use kafka_wire::{MetadataRequest, MetadataResponse};
 
 use super::errors;
@@ -17,8 +19,16 @@ use crate::protocol::{ErrorCode, id_of, message, wire_id};
 
 pub(super) fn handle(core: &Arc<Core>, request: MetadataRequest) -> MetadataResponse {
     let topics = match request.topics {
-        None => core.read_catalog(|catalog| catalog.topics().map(|topic| describe(core, topic)).collect()),
-        Some(topics) => topics.into_iter().map(|topic| find(core, topic, request.allow_auto_topic_creation)).collect(),
+        None => core.read_catalog(|catalog| {
+            catalog
+                .topics()
+                .map(|topic| describe(core, topic))
+                .collect()
+        }),
+        Some(topics) => topics
+            .into_iter()
+            .map(|topic| find(core, topic, request.allow_auto_topic_creation))
+            .collect(),
     };
     let (host, port) = core.endpoint();
     message!(MetadataResponse {
@@ -33,11 +43,18 @@ pub(super) fn handle(core: &Arc<Core>, request: MetadataRequest) -> MetadataResp
     })
 }
 
-fn find(core: &Arc<Core>, wanted: MetadataRequestTopic, allow_creation: bool) -> MetadataResponseTopic {
+fn find(
+    core: &Arc<Core>,
+    wanted: MetadataRequestTopic,
+    allow_creation: bool,
+) -> MetadataResponseTopic {
     let Some(name) = &wanted.name else {
         return match core.topic_by_id(id_of(wanted.topic_id)) {
             Some(topic) => describe(core, &topic),
-            None => message!(MetadataResponseTopic { error_code: ErrorCode::UnknownTopicId.code(), topic_id: wanted.topic_id }),
+            None => message!(MetadataResponseTopic {
+                error_code: ErrorCode::UnknownTopicId.code(),
+                topic_id: wanted.topic_id
+            }),
         };
     };
     let refused = |code: ErrorCode| {
@@ -61,7 +78,8 @@ fn find(core: &Arc<Core>, wanted: MetadataRequestTopic, allow_creation: bool) ->
     } else if metadata::is_internal(name) {
         return refused(ErrorCode::UnknownTopicOrPartition);
     } else {
-        core.create_topic(name, core.config.partitions_default, BTreeMap::new(), false).map(drop)
+        core.create_topic(name, core.config.partitions_default, BTreeMap::new(), false)
+            .map(drop)
     };
     match created {
         // Somebody else was faster.

@@ -55,19 +55,29 @@ pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Reques
         Request::DescribeGroups(request) => answer(describe_groups::handle(core, request).into()),
         Request::ListGroups(request) => answer(list_groups::handle(core, request).into()),
         Request::ApiVersions(request) => answer(api_versions::handle(request).into()),
-        Request::CreateTopics(request) => answer(create_topics::handle(core, context, request).into()),
+        Request::CreateTopics(request) => {
+            answer(create_topics::handle(core, context, request).into())
+        }
         Request::DeleteTopics(request) => answer(delete_topics::handle(core, request).into()),
         Request::DeleteRecords(request) => answer(delete_records::handle(core, request).into()),
         Request::InitProducerId(request) => answer(init_producer_id::handle(core, request).into()),
-        Request::OffsetForLeaderEpoch(request) => answer(offset_for_leader_epoch::handle(core, request).into()),
+        Request::OffsetForLeaderEpoch(request) => {
+            answer(offset_for_leader_epoch::handle(core, request).into())
+        }
         Request::DescribeConfigs(request) => answer(describe_configs::handle(core, request).into()),
         Request::AlterConfigs(request) => answer(alter_configs::handle(core, request).into()),
-        Request::IncrementalAlterConfigs(request) => answer(incremental_alter_configs::handle(core, request).into()),
-        Request::CreatePartitions(request) => answer(create_partitions::handle(core, request).into()),
+        Request::IncrementalAlterConfigs(request) => {
+            answer(incremental_alter_configs::handle(core, request).into())
+        }
+        Request::CreatePartitions(request) => {
+            answer(create_partitions::handle(core, request).into())
+        }
         Request::ListPartitionReassignments(_) => {
             answer(list_partition_reassignments::handle().into());
         }
         Request::DescribeCluster(request) => answer(describe_cluster::handle(core, request).into()),
-        Request::DescribeTopicPartitions(request) => answer(describe_topic_partitions::handle(core, request).into()),
+        Request::DescribeTopicPartitions(request) => {
+            answer(describe_topic_partitions::handle(core, request).into())
+        }
     }
 }

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use kafka_wire::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use kafka_wire::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
 use kafka_wire::{OffsetCommitRequest, OffsetCommitResponse};
 
 use super::errors;
@@ -20,8 +22,13 @@ pub(super) fn handle(core: &Arc<Core>, request: OffsetCommitRequest, answer: Ans
     for topic in request.topics {
         let known = core.topic(&topic.name);
         let partitions = topic.partitions.into_iter().map(|partition| {
-            let metadata = partition.committed_metadata.map(|text| text.into_string()).unwrap_or_default();
-            let code = if known.as_ref().is_none_or(|known| !(0..known.partition_count).contains(&partition.partition_index)) {
+            let metadata = partition
+                .committed_metadata
+                .map(|text| text.into_string())
+                .unwrap_or_default();
+            let code = if known.as_ref().is_none_or(|known| {
+                !(0..known.partition_count).contains(&partition.partition_index)
+            }) {
                 ErrorCode::UnknownTopicOrPartition
             } else if metadata.len() > core.config.offset_metadata_bytes_max {
                 ErrorCode::OffsetMetadataTooLarge
@@ -32,12 +39,22 @@ pub(super) fn handle(core: &Arc<Core>, request: OffsetCommitRequest, answer: Ans
                     metadata,
                     commit_timestamp_ms: now_ms,
                 };
-                offsets.push((topic.name.as_str().to_owned(), partition.partition_index, value));
+                offsets.push((
+                    topic.name.as_str().to_owned(),
+                    partition.partition_index,
+                    value,
+                ));
                 ErrorCode::None
             };
-            message!(OffsetCommitResponsePartition { partition_index: partition.partition_index, error_code: code.code() })
+            message!(OffsetCommitResponsePartition {
+                partition_index: partition.partition_index,
+                error_code: code.code()
+            })
         });
-        topics.push(message!(OffsetCommitResponseTopic { partitions: partitions.collect(), name: topic.name }));
+        topics.push(message!(OffsetCommitResponseTopic {
+            partitions: partitions.collect(),
+            name: topic.name
+        }));
     }
     let member = MemberRef {
         member_id: request.member_id.into_string(),
@@ -53,7 +70,11 @@ pub(super) fn handle(core: &Arc<Core>, request: OffsetCommitRequest, answer: Ans
         Box::new(move |committed| {
             if let Err(error) = committed {
                 let code = errors::of_group(error).code();
-                for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                for partition in response
+                    .topics
+                    .iter_mut()
+                    .flat_map(|topic| &mut topic.partitions)
+                {
                     if partition.error_code == 0 {
                         partition.error_code = code;
                     }

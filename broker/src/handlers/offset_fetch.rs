@@ -13,31 +13,52 @@ use crate::coordinator::group::records::CommittedOffset;
 use crate::protocol::message;
 
 pub(super) fn handle(core: &Core, request: OffsetFetchRequest) -> OffsetFetchResponse {
-    message!(OffsetFetchResponse { groups: request.groups.into_iter().map(|group| look_up(core, group)).collect() })
+    message!(OffsetFetchResponse {
+        groups: request
+            .groups
+            .into_iter()
+            .map(|group| look_up(core, group))
+            .collect()
+    })
 }
 
 fn look_up(core: &Core, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
-    let topics = core.groups.with_offsets(&group.group_id, |offsets| match group.topics {
-        Some(topics) => topics
-            .into_iter()
-            .map(|topic| {
-                let partitions = topic.partition_indexes.iter().map(|index| {
-                    let committed = offsets.and_then(|offsets| offsets.get(topic.name.as_str())).and_then(|of| of.get(index));
-                    describe(*index, committed)
-                });
-                message!(OffsetFetchResponseTopics { partitions: partitions.collect(), name: topic.name })
-            })
-            .collect(),
-        None => offsets
-            .into_iter()
-            .flatten()
-            .map(|(topic, partitions)| {
-                let partitions = partitions.iter().map(|(index, committed)| describe(*index, Some(committed)));
-                message!(OffsetFetchResponseTopics { name: topic.as_str().into(), partitions: partitions.collect() })
-            })
-            .collect(),
-    });
-    message!(OffsetFetchResponseGroup { group_id: group.group_id, topics: topics })
+    let topics = core
+        .groups
+        .with_offsets(&group.group_id, |offsets| match group.topics {
+            Some(topics) => topics
+                .into_iter()
+                .map(|topic| {
+                    let partitions = topic.partition_indexes.iter().map(|index| {
+                        let committed = offsets
+                            .and_then(|offsets| offsets.get(topic.name.as_str()))
+                            .and_then(|of| of.get(index));
+                        describe(*index, committed)
+                    });
+                    message!(OffsetFetchResponseTopics {
+                        partitions: partitions.collect(),
+                        name: topic.name
+                    })
+                })
+                .collect(),
+            None => offsets
+                .into_iter()
+                .flatten()
+                .map(|(topic, partitions)| {
+                    let partitions = partitions
+                        .iter()
+                        .map(|(index, committed)| describe(*index, Some(committed)));
+                    message!(OffsetFetchResponseTopics {
+                        name: topic.as_str().into(),
+                        partitions: partitions.collect()
+                    })
+                })
+                .collect(),
+        });
+    message!(OffsetFetchResponseGroup {
+        group_id: group.group_id,
+        topics: topics
+    })
 }
 
 fn describe(index: i32, committed: Option<&CommittedOffset>) -> OffsetFetchResponsePartitions {

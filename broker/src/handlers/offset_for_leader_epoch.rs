@@ -2,13 +2,18 @@
 //! - The largest epoch at or below the asked one, and its end offset (exclusive); -1 and -1 when there is none.
 
 use kafka_wire::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
-use kafka_wire::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, offset_for_leader_epoch_request};
+use kafka_wire::{
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, offset_for_leader_epoch_request,
+};
 
 use super::errors;
 use crate::broker::Core;
 use crate::protocol::{ErrorCode, message};
 
-pub(super) fn handle(core: &Core, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+pub(super) fn handle(
+    core: &Core,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
             let found = look_up(core, &topic.topic, wanted);
@@ -20,9 +25,14 @@ pub(super) fn handle(core: &Core, request: OffsetForLeaderEpochRequest) -> Offse
                 end_offset: end_offset,
             })
         });
-        message!(OffsetForLeaderTopicResult { partitions: partitions.collect(), topic: topic.topic })
+        message!(OffsetForLeaderTopicResult {
+            partitions: partitions.collect(),
+            topic: topic.topic
+        })
     });
-    message!(OffsetForLeaderEpochResponse { topics: topics.collect() })
+    message!(OffsetForLeaderEpochResponse {
+        topics: topics.collect()
+    })
 }
 
 fn look_up(
@@ -30,7 +40,9 @@ fn look_up(
     topic: &str,
     wanted: &offset_for_leader_epoch_request::OffsetForLeaderPartition,
 ) -> Result<(i32, i64), ErrorCode> {
-    let partition = core.partition(topic, wanted.partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = core
+        .partition(topic, wanted.partition)
+        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
     match wanted.current_leader_epoch {
         epoch if epoch < 0 || epoch == partition.leader_epoch() => {}
         epoch if epoch < partition.leader_epoch() => return Err(ErrorCode::FencedLeaderEpoch),

@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use kafka_wire::produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse};
+use kafka_wire::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_wire::{ProduceRequest, ProduceResponse};
 
 use super::errors;
@@ -26,7 +28,12 @@ struct Unacknowledged {
     end_offset: i64,
 }
 
-pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: ProduceRequest, answer: Answer) {
+pub(super) fn handle(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    request: ProduceRequest,
+    answer: Answer,
+) {
     let acks = request.acks;
     let refused = if !(-1..=1).contains(&acks) {
         Some(ErrorCode::InvalidRequiredAcks)
@@ -39,19 +46,39 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Produc
     let mut responses = Vec::with_capacity(request.topic_data.len());
     let mut unacknowledged = Vec::new();
     for data in request.topic_data {
-        let found = if context.topics_by_id { core.topic_by_id(id_of(data.topic_id)) } else { core.topic(&data.name) };
-        let unknown = if context.topics_by_id { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition };
+        let found = if context.topics_by_id {
+            core.topic_by_id(id_of(data.topic_id))
+        } else {
+            core.topic(&data.name)
+        };
+        let unknown = if context.topics_by_id {
+            ErrorCode::UnknownTopicId
+        } else {
+            ErrorCode::UnknownTopicOrPartition
+        };
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for partition in data.partition_data {
             let outcome = match (refused, &found) {
                 (Some(code), _) => Err(refusal(code)),
                 (None, None) => Err(refusal(unknown)),
-                (None, Some(topic)) => append(core, topic, partition.index, partition.records, acks, now_ms),
+                (None, Some(topic)) => append(
+                    core,
+                    topic,
+                    partition.index,
+                    partition.records,
+                    acks,
+                    now_ms,
+                ),
             };
             let mut response = match outcome {
                 Ok((of, response, end_offset)) => {
                     if acks == -1 && of.high_watermark() < end_offset {
-                        unacknowledged.push(Unacknowledged { topic: responses.len(), partition: partitions.len(), of, end_offset });
+                        unacknowledged.push(Unacknowledged {
+                            topic: responses.len(),
+                            partition: partitions.len(),
+                            of,
+                            end_offset,
+                        });
                     }
                     response
                 }
@@ -66,7 +93,9 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Produc
             partition_responses: partitions,
         }));
     }
-    let mut response = message!(ProduceResponse { responses: responses });
+    let mut response = message!(ProduceResponse {
+        responses: responses
+    });
     if acks == 0 {
         return answer(Response::Silence);
     }
@@ -74,13 +103,18 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Produc
         return answer(response.into());
     }
     let deadline_ms = now_ms.saturating_add(i64::from(request.timeout_ms.max(0)));
-    let watched: Vec<_> = unacknowledged.iter().map(|batch| batch.of.clone()).collect();
+    let watched: Vec<_> = unacknowledged
+        .iter()
+        .map(|batch| batch.of.clone())
+        .collect();
     let mut answer = Some(answer);
     core.waiting.add(
         deadline_ms,
         watched,
         Box::new(move |attempt| {
-            let open = |batch: &Unacknowledged| batch.of.high_watermark() < batch.end_offset && !batch.of.has_failed();
+            let open = |batch: &Unacknowledged| {
+                batch.of.high_watermark() < batch.end_offset && !batch.of.has_failed()
+            };
             if attempt == Attempt::Event && unacknowledged.iter().any(open) {
                 return false;
             }
@@ -88,8 +122,15 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Produc
                 if batch.of.high_watermark() >= batch.end_offset {
                     continue;
                 }
-                let code = if batch.of.has_failed() { ErrorCode::KafkaStorageError } else { ErrorCode::RequestTimedOut };
-                let partition = response.responses.get_mut(batch.topic).and_then(|topic| topic.partition_responses.get_mut(batch.partition));
+                let code = if batch.of.has_failed() {
+                    ErrorCode::KafkaStorageError
+                } else {
+                    ErrorCode::RequestTimedOut
+                };
+                let partition = response
+                    .responses
+                    .get_mut(batch.topic)
+                    .and_then(|topic| topic.partition_responses.get_mut(batch.partition));
                 if let Some(partition) = partition {
                     let index = partition.index;
                     *partition = *refusal(code);
@@ -105,16 +146,26 @@ pub(super) fn handle(core: &Arc<Core>, context: &RequestContext, request: Produc
     core.deadline_at(deadline_ms);
 }
 
-type Outcome = Result<(Arc<Partition>, PartitionProduceResponse, i64), Box<PartitionProduceResponse>>;
+type Outcome =
+    Result<(Arc<Partition>, PartitionProduceResponse, i64), Box<PartitionProduceResponse>>;
 
-fn append(core: &Arc<Core>, topic: &Topic, index: i32, records: Option<Bytes>, acks: i16, now_ms: i64) -> Outcome {
+fn append(
+    core: &Arc<Core>,
+    topic: &Topic,
+    index: i32,
+    records: Option<Bytes>,
+    acks: i16,
+    now_ms: i64,
+) -> Outcome {
     if metadata::is_internal(&topic.name) {
         return Err(refusal(ErrorCode::InvalidTopic));
     }
     if acks == -1 && in_sync_replicas_min(core, topic) > 1 {
         return Err(refusal(ErrorCode::NotEnoughReplicas));
     }
-    let partition = core.partition(&topic.name, index).ok_or_else(|| refusal(ErrorCode::UnknownTopicOrPartition))?;
+    let partition = core
+        .partition(&topic.name, index)
+        .ok_or_else(|| refusal(ErrorCode::UnknownTopicOrPartition))?;
     let records = records.ok_or_else(|| refusal(ErrorCode::InvalidRecord))?;
     // The one copy of a produce: the offset is written into the batch, and the log's tail keeps it without the rest of the frame.
     match partition.append(BytesMut::from(records.as_ref()), now_ms) {
@@ -130,10 +181,15 @@ fn append(core: &Arc<Core>, topic: &Topic, index: i32, records: Option<Bytes>, a
             let mut response = refusal(errors::of_partition(&error));
             response.error_message = Some(error.to_string().into());
             if let PartitionError::Append(
-                AppendError::InvalidRecord { record_indexes, .. } | AppendError::InvalidTimestamp { record_indexes, .. },
+                AppendError::InvalidRecord { record_indexes, .. }
+                | AppendError::InvalidTimestamp { record_indexes, .. },
             ) = &error
             {
-                let of = |index: &i32| message!(BatchIndexAndErrorMessage { batch_index: *index });
+                let of = |index: &i32| {
+                    message!(BatchIndexAndErrorMessage {
+                        batch_index: *index
+                    })
+                };
                 response.record_errors = record_indexes.iter().map(of).collect();
             }
             tracing::debug!(topic = %topic.name, partition = index, %error, "batch refused");
@@ -147,8 +203,9 @@ fn in_sync_replicas_min(core: &Core, topic: &Topic) -> i64 {
     if !topic.configs.contains_key(name) && !core.config.topic_defaults.contains_key(name) {
         return 1;
     }
-    let value = topic_config::by_name(name)
-        .map(|definition| topic_config::effective(definition, &topic.configs, &core.config.topic_defaults).0);
+    let value = topic_config::by_name(name).map(|definition| {
+        topic_config::effective(definition, &topic.configs, &core.config.topic_defaults).0
+    });
     value.and_then(|value| value.parse().ok()).unwrap_or(1)
 }
 

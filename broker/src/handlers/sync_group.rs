@@ -24,7 +24,12 @@ pub(super) fn handle(core: &Arc<Core>, request: SyncGroupRequest, answer: Answer
         assignments: request
             .assignments
             .iter()
-            .map(|of| (of.member_id.as_str().to_owned(), Bytes::copy_from_slice(&of.assignment)))
+            .map(|of| {
+                (
+                    of.member_id.as_str().to_owned(),
+                    Bytes::copy_from_slice(&of.assignment),
+                )
+            })
             .collect(),
     };
     core.groups.sync(
@@ -38,7 +43,9 @@ pub(super) fn handle(core: &Arc<Core>, request: SyncGroupRequest, answer: Answer
                     protocol_name: synced.protocol.map(Into::into),
                     assignment: synced.assignment,
                 }),
-                Err(error) => message!(SyncGroupResponse { error_code: errors::of_group(error).code() }),
+                Err(error) => message!(SyncGroupResponse {
+                    error_code: errors::of_group(error).code()
+                }),
             };
             answer(response.into());
         }),

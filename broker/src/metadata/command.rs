@@ -70,7 +70,10 @@ impl Command {
                 out.push(2);
                 out.extend_from_slice(id.as_bytes());
             }
-            Self::SetPartitionCount { id, partition_count } => {
+            Self::SetPartitionCount {
+                id,
+                partition_count,
+            } => {
                 out.push(3);
                 out.extend_from_slice(id.as_bytes());
                 out.extend_from_slice(&partition_count.to_be_bytes());
@@ -102,14 +105,23 @@ impl Command {
                 partition_count: i32::from_be_bytes(take(&mut input)?),
                 configs: take_configs(&mut input)?,
             }),
-            [2] => Self::DeleteTopic { id: Uuid::from_bytes(take(&mut input)?) },
+            [2] => Self::DeleteTopic {
+                id: Uuid::from_bytes(take(&mut input)?),
+            },
             [3] => Self::SetPartitionCount {
                 id: Uuid::from_bytes(take(&mut input)?),
                 partition_count: i32::from_be_bytes(take(&mut input)?),
             },
-            [4] => Self::SetTopicConfigs { id: Uuid::from_bytes(take(&mut input)?), configs: take_configs(&mut input)? },
-            [5] => Self::ReserveProducerIds { end: i64::from_be_bytes(take(&mut input)?) },
-            [6] => Self::StartLeaderEpoch { epoch: i32::from_be_bytes(take(&mut input)?) },
+            [4] => Self::SetTopicConfigs {
+                id: Uuid::from_bytes(take(&mut input)?),
+                configs: take_configs(&mut input)?,
+            },
+            [5] => Self::ReserveProducerIds {
+                end: i64::from_be_bytes(take(&mut input)?),
+            },
+            [6] => Self::StartLeaderEpoch {
+                epoch: i32::from_be_bytes(take(&mut input)?),
+            },
             _ => return None,
         };
         input.is_empty().then_some(command)
@@ -164,11 +176,23 @@ mod tests {
     fn command() -> impl Strategy<Value = Command> {
         let id = any::<[u8; 16]>().prop_map(Uuid::from_bytes);
         prop_oneof![
-            (".{0,12}", id.clone(), any::<i32>(), configs()).prop_map(|(name, id, partition_count, configs)| {
-                Command::CreateTopic(Topic { name: name.into(), id, partition_count, configs })
-            }),
+            (".{0,12}", id.clone(), any::<i32>(), configs()).prop_map(
+                |(name, id, partition_count, configs)| {
+                    Command::CreateTopic(Topic {
+                        name: name.into(),
+                        id,
+                        partition_count,
+                        configs,
+                    })
+                }
+            ),
             id.clone().prop_map(|id| Command::DeleteTopic { id }),
-            (id.clone(), any::<i32>()).prop_map(|(id, partition_count)| Command::SetPartitionCount { id, partition_count }),
+            (id.clone(), any::<i32>()).prop_map(|(id, partition_count)| {
+                Command::SetPartitionCount {
+                    id,
+                    partition_count,
+                }
+            }),
             (id, configs()).prop_map(|(id, configs)| Command::SetTopicConfigs { id, configs }),
             any::<i64>().prop_map(|end| Command::ReserveProducerIds { end }),
             any::<i32>().prop_map(|epoch| Command::StartLeaderEpoch { epoch }),

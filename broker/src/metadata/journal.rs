@@ -49,23 +49,36 @@ impl Journal {
             put_frame(&mut compacted, &command);
         }
         if compacted != contents {
-            disk.write_file_atomically(&path, &compacted).map_err(BrokerError::disk("writing", &path))?;
+            disk.write_file_atomically(&path, &compacted)
+                .map_err(BrokerError::disk("writing", &path))?;
         }
-        let file = disk.open(&path).map_err(BrokerError::disk("opening", &path))?;
-        let journal = Self { path, file, end: compacted.len() as u64, poisoned: None };
+        let file = disk
+            .open(&path)
+            .map_err(BrokerError::disk("opening", &path))?;
+        let journal = Self {
+            path,
+            file,
+            end: compacted.len() as u64,
+            poisoned: None,
+        };
         Ok((journal, catalog))
     }
 
     /// Writes commands; they are durable when it returns.
     pub fn append(&mut self, commands: &[Command]) -> Result<(), BrokerError> {
         if let Some(reason) = &self.poisoned {
-            return Err(BrokerError::Poisoned { reason: reason.clone() });
+            return Err(BrokerError::Poisoned {
+                reason: reason.clone(),
+            });
         }
         let mut frames = Vec::new();
         for command in commands {
             put_frame(&mut frames, command);
         }
-        let written = self.file.write_all_at(self.end, &frames).and_then(|()| self.file.sync_data());
+        let written = self
+            .file
+            .write_all_at(self.end, &frames)
+            .and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             self.poisoned = Some(error.to_string());
             return Err(BrokerError::disk("writing", &self.path)(error));
@@ -98,14 +111,21 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Catalog, BrokerError> {
     if contents.is_empty() {
         return Ok(catalog);
     }
-    let corrupt = |reason: &str| BrokerError::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
+    let corrupt = |reason: &str| BrokerError::Corrupt {
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    };
     let Some((header, mut rest)) = contents.split_first_chunk::<HEADER_BYTES>() else {
         return Err(corrupt("shorter than its header"));
     };
     let Some((MAGIC, version)) = header.split_first_chunk::<8>() else {
         return Err(corrupt("not a metadata journal"));
     };
-    let version = u32::from_be_bytes(version.try_into().map_err(|_| corrupt("shorter than its header"))?);
+    let version = u32::from_be_bytes(
+        version
+            .try_into()
+            .map_err(|_| corrupt("shorter than its header"))?,
+    );
     if version > FORMAT_VERSION {
         return Err(BrokerError::NewerFormat {
             path: path.to_owned(),
@@ -122,7 +142,8 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Catalog, BrokerError> {
         if checksum(command) != u32::from_be_bytes(crc) {
             break;
         }
-        let command = Command::decode(command).ok_or_else(|| corrupt("holds a command that this version does not know"))?;
+        let command = Command::decode(command)
+            .ok_or_else(|| corrupt("holds a command that this version does not know"))?;
         catalog.replay(&command);
         rest = next;
     }
@@ -140,7 +161,9 @@ mod tests {
     use crate::disk::RealDisk;
 
     fn create(catalog: &mut Catalog, name: &str) -> Command {
-        let command = catalog.decide_create(name, Uuid::new_v4(), 1, BTreeMap::new()).unwrap();
+        let command = catalog
+            .decide_create(name, Uuid::new_v4(), 1, BTreeMap::new())
+            .unwrap();
         catalog.replay(&command);
         command
     }
@@ -169,7 +192,11 @@ mod tests {
         }
         for cut in HEADER_BYTES..=contents.len() {
             let parsed = parse(Path::new("j"), &contents[..cut]).unwrap();
-            assert_eq!(parsed.topics().count(), ends.iter().filter(|end| **end <= cut).count(), "cut at {cut}");
+            assert_eq!(
+                parsed.topics().count(),
+                ends.iter().filter(|end| **end <= cut).count(),
+                "cut at {cut}"
+            );
         }
     }
 
@@ -177,7 +204,13 @@ mod tests {
     fn a_newer_format_and_a_stranger_are_refused() {
         let mut newer = MAGIC.to_vec();
         newer.extend_from_slice(&2_u32.to_be_bytes());
-        assert!(matches!(parse(Path::new("j"), &newer), Err(BrokerError::NewerFormat { found: 2, .. })));
-        assert!(matches!(parse(Path::new("j"), b"not ours at all"), Err(BrokerError::Corrupt { .. })));
+        assert!(matches!(
+            parse(Path::new("j"), &newer),
+            Err(BrokerError::NewerFormat { found: 2, .. })
+        ));
+        assert!(matches!(
+            parse(Path::new("j"), b"not ours at all"),
+            Err(BrokerError::Corrupt { .. })
+        ));
     }
 }

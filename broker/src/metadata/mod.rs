@@ -83,23 +83,41 @@ impl Catalog {
         match command {
             Command::CreateTopic(topic) => {
                 self.names.insert(topic.id, topic.name.clone());
-                self.topics.insert(topic.name.clone(), Arc::new(topic.clone()));
+                self.topics
+                    .insert(topic.name.clone(), Arc::new(topic.clone()));
             }
             Command::DeleteTopic { id } => {
-                let topic = self.names.remove(id).and_then(|name| self.topics.remove(&name));
-                self.deleted.extend(topic.map(|topic| (topic.name.clone(), topic.partition_count)));
+                let topic = self
+                    .names
+                    .remove(id)
+                    .and_then(|name| self.topics.remove(&name));
+                self.deleted
+                    .extend(topic.map(|topic| (topic.name.clone(), topic.partition_count)));
             }
-            Command::SetPartitionCount { id, partition_count } => {
+            Command::SetPartitionCount {
+                id,
+                partition_count,
+            } => {
                 self.change(id, |topic| topic.partition_count = *partition_count);
             }
-            Command::SetTopicConfigs { id, configs } => self.change(id, |topic| topic.configs = configs.clone()),
-            Command::ReserveProducerIds { end } => self.producer_ids_end = self.producer_ids_end.max(*end),
-            Command::StartLeaderEpoch { epoch } => self.leader_epoch = self.leader_epoch.max(*epoch),
+            Command::SetTopicConfigs { id, configs } => {
+                self.change(id, |topic| topic.configs = configs.clone())
+            }
+            Command::ReserveProducerIds { end } => {
+                self.producer_ids_end = self.producer_ids_end.max(*end)
+            }
+            Command::StartLeaderEpoch { epoch } => {
+                self.leader_epoch = self.leader_epoch.max(*epoch)
+            }
         }
     }
 
     fn change(&mut self, id: &Uuid, change: impl FnOnce(&mut Topic)) {
-        if let Some(topic) = self.names.get(id).and_then(|name| self.topics.get_mut(name)) {
+        if let Some(topic) = self
+            .names
+            .get(id)
+            .and_then(|name| self.topics.get_mut(name))
+        {
             change(Arc::make_mut(topic));
         }
     }
@@ -117,21 +135,42 @@ impl Catalog {
             return Err(Refusal::TopicExists(name.to_owned()));
         }
         // Kafka refuses names that differ in '.' and '_' only, because its metrics cannot tell them apart.
-        if let Some(other) = self.topics.keys().find(|other| topic_name::collide(other, name)) {
-            return Err(Refusal::InvalidTopicName(format!("topic {name} collides with existing topic {other}")));
+        if let Some(other) = self
+            .topics
+            .keys()
+            .find(|other| topic_name::collide(other, name))
+        {
+            return Err(Refusal::InvalidTopicName(format!(
+                "topic {name} collides with existing topic {other}"
+            )));
         }
         if !(1..=PARTITIONS_MAX).contains(&partition_count) {
-            return Err(Refusal::InvalidPartitions(format!("number of partitions {partition_count} is not in 1..={PARTITIONS_MAX}")));
+            return Err(Refusal::InvalidPartitions(format!(
+                "number of partitions {partition_count} is not in 1..={PARTITIONS_MAX}"
+            )));
         }
-        Ok(Command::CreateTopic(Topic { name: name.into(), id, partition_count, configs }))
+        Ok(Command::CreateTopic(Topic {
+            name: name.into(),
+            id,
+            partition_count,
+            configs,
+        }))
     }
 
     /// The command that adds partitions.
-    pub fn decide_partition_count(&self, name: &str, partition_count: i32) -> Result<Command, Refusal> {
-        let topic = self.topic(name).ok_or_else(|| Refusal::UnknownTopic(name.to_owned()))?;
+    pub fn decide_partition_count(
+        &self,
+        name: &str,
+        partition_count: i32,
+    ) -> Result<Command, Refusal> {
+        let topic = self
+            .topic(name)
+            .ok_or_else(|| Refusal::UnknownTopic(name.to_owned()))?;
         let current = topic.partition_count;
         if partition_count == current {
-            return Err(Refusal::InvalidPartitions(format!("topic {name} already has {current} partition(s)")));
+            return Err(Refusal::InvalidPartitions(format!(
+                "topic {name} already has {current} partition(s)"
+            )));
         }
         if partition_count < current {
             return Err(Refusal::InvalidPartitions(format!(
@@ -139,9 +178,14 @@ impl Catalog {
             )));
         }
         if partition_count > PARTITIONS_MAX {
-            return Err(Refusal::InvalidPartitions(format!("number of partitions {partition_count} is not in 1..={PARTITIONS_MAX}")));
+            return Err(Refusal::InvalidPartitions(format!(
+                "number of partitions {partition_count} is not in 1..={PARTITIONS_MAX}"
+            )));
         }
-        Ok(Command::SetPartitionCount { id: topic.id, partition_count })
+        Ok(Command::SetPartitionCount {
+            id: topic.id,
+            partition_count,
+        })
     }
 
     /// A topic by name.
@@ -177,9 +221,17 @@ impl Catalog {
 
     /// The fewest commands that lead to this state.
     pub fn snapshot(&self) -> Vec<Command> {
-        let mut commands: Vec<_> = self.topics.values().map(|topic| Command::CreateTopic(topic.as_ref().clone())).collect();
-        commands.push(Command::ReserveProducerIds { end: self.producer_ids_end });
-        commands.push(Command::StartLeaderEpoch { epoch: self.leader_epoch });
+        let mut commands: Vec<_> = self
+            .topics
+            .values()
+            .map(|topic| Command::CreateTopic(topic.as_ref().clone()))
+            .collect();
+        commands.push(Command::ReserveProducerIds {
+            end: self.producer_ids_end,
+        });
+        commands.push(Command::StartLeaderEpoch {
+            epoch: self.leader_epoch,
+        });
         commands
     }
 }
@@ -192,7 +244,9 @@ mod tests {
     fn with(names: &[&str]) -> Catalog {
         let mut catalog = Catalog::default();
         for name in names {
-            let command = catalog.decide_create(name, Uuid::new_v4(), 2, BTreeMap::new()).unwrap();
+            let command = catalog
+                .decide_create(name, Uuid::new_v4(), 2, BTreeMap::new())
+                .unwrap();
             catalog.replay(&command);
         }
         catalog
@@ -208,14 +262,23 @@ mod tests {
     #[test]
     fn names_that_collide_in_metrics_are_refused() {
         let catalog = with(&["a.b"]);
-        assert!(matches!(catalog.decide_create("a_b", Uuid::new_v4(), 1, BTreeMap::new()), Err(Refusal::InvalidTopicName(_))));
+        assert!(matches!(
+            catalog.decide_create("a_b", Uuid::new_v4(), 1, BTreeMap::new()),
+            Err(Refusal::InvalidTopicName(_))
+        ));
     }
 
     #[test]
     fn partitions_only_increase() {
         let mut catalog = with(&["orders"]);
-        assert!(matches!(catalog.decide_partition_count("orders", 2), Err(Refusal::InvalidPartitions(_))));
-        assert!(matches!(catalog.decide_partition_count("orders", 1), Err(Refusal::InvalidPartitions(_))));
+        assert!(matches!(
+            catalog.decide_partition_count("orders", 2),
+            Err(Refusal::InvalidPartitions(_))
+        ));
+        assert!(matches!(
+            catalog.decide_partition_count("orders", 1),
+            Err(Refusal::InvalidPartitions(_))
+        ));
         let command = catalog.decide_partition_count("orders", 5).unwrap();
         catalog.replay(&command);
         assert_eq!(catalog.topic("orders").unwrap().partition_count, 5);

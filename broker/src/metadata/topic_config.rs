@@ -49,7 +49,15 @@ pub struct Definition {
 }
 
 const MAX: &str = "9223372036854775807";
-const CODECS: &[&str] = &["producer", "uncompressed", "none", "gzip", "snappy", "lz4", "zstd"];
+const CODECS: &[&str] = &[
+    "producer",
+    "uncompressed",
+    "none",
+    "gzip",
+    "snappy",
+    "lz4",
+    "zstd",
+];
 
 macro_rules! definitions {
     ($($name:literal $server:expr, $kind:expr, $default:expr, $documentation:literal;)*) => {
@@ -93,12 +101,16 @@ definitions! {
 
 /// The definition of a topic config.
 pub fn by_name(name: &str) -> Option<&'static Definition> {
-    DEFINITIONS.iter().find(|definition| definition.name == name)
+    DEFINITIONS
+        .iter()
+        .find(|definition| definition.name == name)
 }
 
 /// The definition whose default a broker property gives.
 pub fn by_server_name(name: &str) -> Option<&'static Definition> {
-    DEFINITIONS.iter().find(|definition| definition.server_name == Some(name))
+    DEFINITIONS
+        .iter()
+        .find(|definition| definition.server_name == Some(name))
 }
 
 impl Definition {
@@ -106,14 +118,19 @@ impl Definition {
     pub fn check(&self, value: &str) -> Result<String, String> {
         let name = self.name;
         let value = value.trim();
-        let wanted = |wanted: String| format!("invalid value {value} for configuration {name}: {wanted}");
+        let wanted =
+            |wanted: String| format!("invalid value {value} for configuration {name}: {wanted}");
         match self.kind {
             Kind::Boolean => match value.to_ascii_lowercase().as_str() {
                 word @ ("true" | "false") => Ok(word.to_owned()),
                 _ => Err(wanted("must be true or false".into())),
             },
             Kind::Int(min) | Kind::Long(min) => {
-                let max = if matches!(self.kind, Kind::Int(_)) { i64::from(i32::MAX) } else { i64::MAX };
+                let max = if matches!(self.kind, Kind::Int(_)) {
+                    i64::from(i32::MAX)
+                } else {
+                    i64::MAX
+                };
                 match value.parse::<i64>() {
                     Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
                     Ok(_) => Err(wanted(format!("must be from {min} to {max}"))),
@@ -127,8 +144,15 @@ impl Definition {
             Kind::Word(words) if words.contains(&value) => Ok(value.to_owned()),
             Kind::Word(words) => Err(wanted(format!("must be one of {}", words.join(", ")))),
             Kind::List(words) => {
-                let list: Vec<_> = value.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-                match list.iter().find(|word| !words.is_empty() && !words.contains(word)) {
+                let list: Vec<_> = value
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|word| !word.is_empty())
+                    .collect();
+                match list
+                    .iter()
+                    .find(|word| !words.is_empty() && !words.contains(word))
+                {
                     Some(_) => Err(wanted(format!("must be a list of {}", words.join(", ")))),
                     None => Ok(list.join(",")),
                 }
@@ -185,7 +209,10 @@ pub fn effective<'a>(
         (value, Source::Broker)
     } else {
         // A definition's default lives as long as the program.
-        (by_name(definition.name).map_or("", |definition| definition.default), Source::Default)
+        (
+            by_name(definition.name).map_or("", |definition| definition.default),
+            Source::Default,
+        )
     }
 }
 
@@ -197,13 +224,22 @@ mod tests {
     #[test]
     fn every_default_passes_its_own_check() {
         for definition in DEFINITIONS {
-            assert_eq!(definition.check(definition.default).as_deref(), Ok(definition.default), "{}", definition.name);
+            assert_eq!(
+                definition.check(definition.default).as_deref(),
+                Ok(definition.default),
+                "{}",
+                definition.name
+            );
         }
     }
 
     #[test]
     fn an_unknown_name_is_refused_by_name() {
-        assert!(check_all([("retention.msec", "1")]).unwrap_err().contains("retention.msec"));
+        assert!(
+            check_all([("retention.msec", "1")])
+                .unwrap_err()
+                .contains("retention.msec")
+        );
     }
 
     #[test]
@@ -217,7 +253,10 @@ mod tests {
             ("preallocate", "yes"),
             ("message.timestamp.type", "createtime"),
         ] {
-            assert!(check_all([(name, value)]).unwrap_err().contains(name), "{name}={value}");
+            assert!(
+                check_all([(name, value)]).unwrap_err().contains(name),
+                "{name}={value}"
+            );
         }
     }
 
@@ -228,6 +267,9 @@ mod tests {
         let none = BTreeMap::new();
         assert_eq!(effective(definition, &set, &set), ("5", Source::Topic));
         assert_eq!(effective(definition, &none, &set), ("5", Source::Broker));
-        assert_eq!(effective(definition, &none, &none), ("604800000", Source::Default));
+        assert_eq!(
+            effective(definition, &none, &none),
+            ("604800000", Source::Default)
+        );
     }
 }

@@ -12,11 +12,17 @@ pub fn check(name: &str) -> Result<(), String> {
         return Err("topic name cannot be \".\" or \"..\"".into());
     }
     if name.len() > LENGTH_MAX {
-        return Err(format!("topic name of {} characters is longer than {LENGTH_MAX}", name.len()));
+        return Err(format!(
+            "topic name of {} characters is longer than {LENGTH_MAX}",
+            name.len()
+        ));
     }
-    let legal = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-');
+    let legal =
+        |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-');
     if !name.chars().all(legal) {
-        return Err(format!("topic name {name:?} contains a character other than ASCII letters, digits, '.', '_' and '-'"));
+        return Err(format!(
+            "topic name {name:?} contains a character other than ASCII letters, digits, '.', '_' and '-'"
+        ));
     }
     Ok(())
 }

@@ -27,14 +27,20 @@ pub(super) fn lift(request: &mut Request, version: i16) {
                 };
                 topics.into_iter().map(lift).collect()
             });
-            body.groups = vec![message!(wire::offset_fetch_request::OffsetFetchRequestGroup {
-                group_id: std::mem::take(&mut body.group_id),
-                topics: topics,
-            })];
+            body.groups = vec![message!(
+                wire::offset_fetch_request::OffsetFetchRequestGroup {
+                    group_id: std::mem::take(&mut body.group_id),
+                    topics: topics,
+                }
+            )];
         }
         Request::DeleteTopics(body) if version < 6 => {
-            let lift = |name| message!(wire::delete_topics_request::DeleteTopicState { name: Some(name) });
-            body.topics = std::mem::take(&mut body.topic_names).into_iter().map(lift).collect();
+            let lift =
+                |name| message!(wire::delete_topics_request::DeleteTopicState { name: Some(name) });
+            body.topics = std::mem::take(&mut body.topic_names)
+                .into_iter()
+                .map(lift)
+                .collect();
         }
         Request::LeaveGroup(body) if version < 3 => {
             body.members = vec![message!(wire::leave_group_request::MemberIdentity {
@@ -42,10 +48,14 @@ pub(super) fn lift(request: &mut Request, version: i16) {
             })];
         }
         // Version 0 cannot say null: there an empty list asks for every topic, later it asks for none.
-        Request::Metadata(body) if version == 0 && body.topics.as_ref().is_some_and(Vec::is_empty) => {
+        Request::Metadata(body)
+            if version == 0 && body.topics.as_ref().is_some_and(Vec::is_empty) =>
+        {
             body.topics = None;
         }
-        Request::JoinGroup(body) if version == 0 => body.rebalance_timeout_ms = body.session_timeout_ms,
+        Request::JoinGroup(body) if version == 0 => {
+            body.rebalance_timeout_ms = body.session_timeout_ms
+        }
         _ => {}
     }
 }
@@ -54,7 +64,11 @@ pub(super) fn lower(response: &mut Response, version: i16) {
     match response {
         Response::Produce(body) if version < 10 => {
             body.node_endpoints.clear();
-            for partition in body.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
+            for partition in body
+                .responses
+                .iter_mut()
+                .flat_map(|topic| &mut topic.partition_responses)
+            {
                 partition.current_leader = Default::default();
             }
         }
@@ -63,7 +77,11 @@ pub(super) fn lower(response: &mut Response, version: i16) {
                 body.node_endpoints.clear();
             }
             if version < 12 {
-                for partition in body.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                for partition in body
+                    .responses
+                    .iter_mut()
+                    .flat_map(|topic| &mut topic.partitions)
+                {
                     partition.current_leader = Default::default();
                     partition.diverging_epoch = Default::default();
                 }
@@ -83,7 +101,11 @@ pub(super) fn lower(response: &mut Response, version: i16) {
             }
         }
         Response::ListOffsets(body) if version < 4 => {
-            for partition in body.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            for partition in body
+                .topics
+                .iter_mut()
+                .flat_map(|topic| &mut topic.partitions)
+            {
                 partition.leader_epoch = -1;
             }
         }
@@ -100,12 +122,20 @@ pub(super) fn lower(response: &mut Response, version: i16) {
         Response::OffsetFetch(body) if version < 8 => {
             if let Some(only) = body.groups.pop() {
                 body.error_code = only.error_code;
-                body.topics = only.topics.into_iter().map(lower_offset_fetch_topic).collect();
+                body.topics = only
+                    .topics
+                    .into_iter()
+                    .map(lower_offset_fetch_topic)
+                    .collect();
             }
             body.groups.clear();
             if version < 2 && body.error_code != 0 {
                 // Version 1 has no place for the group's error but the partitions.
-                for partition in body.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+                for partition in body
+                    .topics
+                    .iter_mut()
+                    .flat_map(|topic| &mut topic.partitions)
+                {
                     partition.error_code = body.error_code;
                 }
             }

@@ -188,7 +188,10 @@ pub const API_VERSIONS: i16 = 18;
 
 /// The row of an API key, if it is served.
 pub fn find(key: i16) -> Option<&'static Api> {
-    SERVED.binary_search_by_key(&key, |api| api.key).ok().and_then(|index| SERVED.get(index))
+    SERVED
+        .binary_search_by_key(&key, |api| api.key)
+        .ok()
+        .and_then(|index| SERVED.get(index))
 }
 
 /// The answer to ApiVersions.
@@ -200,7 +203,9 @@ pub fn served_answer() -> wire::ApiVersionsResponse {
             max_version: api.max,
         })
     });
-    message!(wire::ApiVersionsResponse { api_keys: keys.collect() })
+    message!(wire::ApiVersionsResponse {
+        api_keys: keys.collect()
+    })
 }
 
 /// The page `docs/reference/apis.md`, from the table.
@@ -212,11 +217,17 @@ pub fn reference_page() -> String {
     );
     for api in SERVED {
         let note = if api.advertised_min < api.min {
-            format!(" (advertised from {}, as Kafka does for librdkafka's sake)", api.advertised_min)
+            format!(
+                " (advertised from {}, as Kafka does for librdkafka's sake)",
+                api.advertised_min
+            )
         } else {
             String::new()
         };
-        page.push_str(&format!("| {} | {} | {}–{}{note} |\n", api.key, api.name, api.min, api.max));
+        page.push_str(&format!(
+            "| {} | {} | {}–{}{note} |\n",
+            api.key, api.name, api.min, api.max
+        ));
     }
     page.push_str(
         "\n## Left out, and why\n\n\
@@ -240,7 +251,11 @@ mod tests {
     fn the_table_is_sorted_and_within_the_codec() {
         assert!(SERVED.windows(2).all(|pair| pair[0].key < pair[1].key));
         for api in SERVED {
-            assert!(api.min <= api.max && api.advertised_min <= api.min, "{}", api.name);
+            assert!(
+                api.min <= api.max && api.advertised_min <= api.min,
+                "{}",
+                api.name
+            );
         }
     }
 
@@ -253,9 +268,15 @@ mod tests {
         }
         let Ok(page) = std::fs::read_to_string(path) else {
             // The packaged crate has no docs folder beside it; the repository always has.
-            assert!(!std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).exists());
+            assert!(
+                !std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).exists()
+            );
             return;
         };
-        assert_eq!(page, reference_page(), "run the broker's tests with UPDATE_EXPECT=1");
+        assert_eq!(
+            page,
+            reference_page(),
+            "run the broker's tests with UPDATE_EXPECT=1"
+        );
     }
 }

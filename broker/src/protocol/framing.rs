@@ -45,7 +45,9 @@ impl FrameCutter {
             Ok(Some(length)) => (4 + length).saturating_sub(buffer.len()),
             _ => READ_BYTES_MIN,
         };
-        missing.min(buffer.len().max(READ_BYTES_MIN)).clamp(1, READ_BYTES_MAX)
+        missing
+            .min(buffer.len().max(READ_BYTES_MIN))
+            .clamp(1, READ_BYTES_MAX)
     }
 
     fn length(&self, buffer: &BytesMut) -> Result<Option<usize>, FrameError> {
@@ -58,7 +60,10 @@ impl FrameCutter {
         };
         match usize::try_from(claimed) {
             Ok(length) if length <= bound => Ok(Some(length)),
-            _ => Err(FrameError::Length { length: i64::from(claimed), length_max: bound }),
+            _ => Err(FrameError::Length {
+                length: i64::from(claimed),
+                length_max: bound,
+            }),
         }
     }
 }
@@ -74,7 +79,10 @@ mod tests {
         let mut buffer = BytesMut::from(&[0, 0, 0, 3, 1, 2][..]);
         assert_eq!(cutter.next(&mut buffer), Ok(None));
         buffer.extend_from_slice(&[3, 9]);
-        assert_eq!(cutter.next(&mut buffer).unwrap().unwrap().as_ref(), [1, 2, 3]);
+        assert_eq!(
+            cutter.next(&mut buffer).unwrap().unwrap().as_ref(),
+            [1, 2, 3]
+        );
         assert_eq!(buffer.as_ref(), [9]);
     }
 
@@ -83,7 +91,10 @@ mod tests {
         let cutter = FrameCutter::new(100);
         for prefix in [-1_i32, i32::MIN, 101, i32::MAX] {
             let mut buffer = BytesMut::from(&prefix.to_be_bytes()[..]);
-            assert!(matches!(cutter.next(&mut buffer), Err(FrameError::Length { .. })), "{prefix}");
+            assert!(
+                matches!(cutter.next(&mut buffer), Err(FrameError::Length { .. })),
+                "{prefix}"
+            );
         }
     }
 

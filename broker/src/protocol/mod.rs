@@ -21,7 +21,9 @@ pub use error_code::ErrorCode;
 use bytes::{Bytes, BytesMut};
 use kafka_wire::{RequestHeader, request_header_version, response_header_version};
 pub(crate) use kafka_wire_core::StrBytes;
-use kafka_wire_core::{ApiKey, ApiVersion, DecodeLimits, Decoder, Encoder, KafkaDecode, KafkaEncode};
+use kafka_wire_core::{
+    ApiKey, ApiVersion, DecodeLimits, Decoder, Encoder, KafkaDecode, KafkaEncode,
+};
 
 /// Builds a wire message from its defaults and the fields that are named.
 ///
@@ -174,12 +176,24 @@ pub fn decode(frame: Bytes, client_host: &str) -> Result<Decoded, FrameError> {
     };
     if !api.serves(version) {
         if key == api::API_VERSIONS {
-            let reply = ReplyFrame { api, version: 0, correlation_id };
+            let reply = ReplyFrame {
+                api,
+                version: 0,
+                correlation_id,
+            };
             let mut answer = api::served_answer();
             answer.error_code = ErrorCode::UnsupportedVersion.code();
-            return Ok(Decoded::Answer(encode(&reply, Response::ApiVersions(answer))?));
+            return Ok(Decoded::Answer(encode(
+                &reply,
+                Response::ApiVersions(answer),
+            )?));
         }
-        return Err(FrameError::UnsupportedVersion { api: api.name, version, min: api.min, max: api.max });
+        return Err(FrameError::UnsupportedVersion {
+            api: api.name,
+            version,
+            min: api.min,
+            max: api.max,
+        });
     }
     let malformed = |error: kafka_wire_core::DecodeError| FrameError::Malformed {
         api: api.name,
@@ -188,24 +202,41 @@ pub fn decode(frame: Bytes, client_host: &str) -> Result<Decoded, FrameError> {
     };
     let mut decoder = Decoder::new(frame, limits(length)).map_err(malformed)?;
     let header_version = request_header_version(api.is_flexible(version));
-    let header = RequestHeader::decode(&mut decoder, ApiVersion::new(header_version)).map_err(malformed)?;
-    let mut request = Request::decode(api, &mut decoder, ApiVersion::new(version)).map_err(malformed)?;
+    let header =
+        RequestHeader::decode(&mut decoder, ApiVersion::new(header_version)).map_err(malformed)?;
+    let mut request =
+        Request::decode(api, &mut decoder, ApiVersion::new(version)).map_err(malformed)?;
     decoder.finish().map_err(malformed)?;
     adapt::lift(&mut request, version);
     let context = RequestContext {
-        client_id: header.client_id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
+        client_id: header
+            .client_id
+            .map(|id| id.as_str().to_owned())
+            .unwrap_or_default(),
         client_host: client_host.to_owned(),
         member_id_required: version >= 4,
         topics_by_id: version >= 13 && matches!(key, api::PRODUCE | api::FETCH),
         counts_may_default: version >= 4,
     };
-    let reply = ReplyFrame { api, version, correlation_id };
-    Ok(Decoded::Request(Box::new(Incoming { request, context, reply })))
+    let reply = ReplyFrame {
+        api,
+        version,
+        correlation_id,
+    };
+    Ok(Decoded::Request(Box::new(Incoming {
+        request,
+        context,
+        reply,
+    })))
 }
 
 /// Frames one answer, length prefix included.
 pub fn encode(reply: &ReplyFrame, mut response: Response) -> Result<Bytes, FrameError> {
-    let ReplyFrame { api, version, correlation_id } = *reply;
+    let ReplyFrame {
+        api,
+        version,
+        correlation_id,
+    } = *reply;
     let unencodable = |error: kafka_wire_core::EncodeError| FrameError::Unencodable {
         api: api.name,
         version,
@@ -218,15 +249,19 @@ pub fn encode(reply: &ReplyFrame, mut response: Response) -> Result<Bytes, Frame
     let body_bytes = response.encoded_len(wire_version).map_err(unencodable)?;
     let header_bytes = if header_version > 0 { 5 } else { 4 };
     let mut buffer = BytesMut::with_capacity(4 + header_bytes + body_bytes);
-    let length = i32::try_from(header_bytes + body_bytes)
-        .map_err(|_| FrameError::Length { length: (header_bytes + body_bytes) as i64, length_max: i32::MAX as usize })?;
+    let length = i32::try_from(header_bytes + body_bytes).map_err(|_| FrameError::Length {
+        length: (header_bytes + body_bytes) as i64,
+        length_max: i32::MAX as usize,
+    })?;
     buffer.extend_from_slice(&length.to_be_bytes());
     buffer.extend_from_slice(&correlation_id.to_be_bytes());
     if header_version > 0 {
         // No tagged fields.
         buffer.extend_from_slice(&[0]);
     }
-    response.encode_into(&mut buffer, wire_version).map_err(unencodable)?;
+    response
+        .encode_into(&mut buffer, wire_version)
+        .map_err(unencodable)?;
     Ok(buffer.freeze())
 }
 
@@ -251,8 +286,15 @@ pub(crate) fn id_of(id: kafka_wire_core::Uuid) -> uuid::Uuid {
 /// Topics in a member's metadata of the consumer protocol; `None` if it is not that.
 pub(crate) fn subscribed_topics(metadata: &Bytes) -> Option<Vec<String>> {
     let (_, subscription) =
-        kafka_wire::decode_consumer_protocol_subscription(metadata.clone(), limits(metadata.len())).ok()?;
-    Some(subscription.topics.iter().map(|topic| topic.as_str().to_owned()).collect())
+        kafka_wire::decode_consumer_protocol_subscription(metadata.clone(), limits(metadata.len()))
+            .ok()?;
+    Some(
+        subscription
+            .topics
+            .iter()
+            .map(|topic| topic.as_str().to_owned())
+            .collect(),
+    )
 }
 
 /// Encodes a request as a client would: for tests, and for tools that speak to a broker.
@@ -278,8 +320,12 @@ pub fn encode_request(
     buffer.extend_from_slice(&[0; 4]);
     let header_version = ApiVersion::new(request_header_version(api.is_flexible(version)));
     let mut encoder = Encoder::new(&mut buffer);
-    header.encode(&mut encoder, header_version).map_err(unencodable)?;
-    request.encode_into(&mut buffer, ApiVersion::new(version)).map_err(unencodable)?;
+    header
+        .encode(&mut encoder, header_version)
+        .map_err(unencodable)?;
+    request
+        .encode_into(&mut buffer, ApiVersion::new(version))
+        .map_err(unencodable)?;
     let length = (buffer.len() - 4) as i32;
     if let Some(prefix) = buffer.get_mut(..4) {
         prefix.copy_from_slice(&length.to_be_bytes());

@@ -7,7 +7,10 @@ use super::*;
 use crate::protocol::api::SERVED;
 
 fn frame_of(framed: &Bytes) -> Bytes {
-    assert_eq!(i32::from_be_bytes(framed[..4].try_into().unwrap()) as usize, framed.len() - 4);
+    assert_eq!(
+        i32::from_be_bytes(framed[..4].try_into().unwrap()) as usize,
+        framed.len() - 4
+    );
     framed.slice(4..)
 }
 
@@ -25,18 +28,27 @@ fn request_of(api: &Api, version: i16) -> Request {
 
 fn request_frame(api: &Api, version: i16) -> Bytes {
     let request = request_of(api, version);
-    frame_of(&encode_request(&request, version, 77, "client").unwrap_or_else(|error| panic!("{} v{version}: {error}", api.name)))
+    frame_of(
+        &encode_request(&request, version, 77, "client")
+            .unwrap_or_else(|error| panic!("{} v{version}: {error}", api.name)),
+    )
 }
 
 #[test]
 fn every_served_version_of_every_request_decodes() {
     for api in SERVED {
         for version in api.min..=api.max {
-            let decoded = decode(request_frame(api, version), "/peer").unwrap_or_else(|error| panic!("{error}"));
-            let Decoded::Request(incoming) = decoded else { panic!("{} v{version} was answered", api.name) };
+            let decoded = decode(request_frame(api, version), "/peer")
+                .unwrap_or_else(|error| panic!("{error}"));
+            let Decoded::Request(incoming) = decoded else {
+                panic!("{} v{version} was answered", api.name)
+            };
             assert_eq!(incoming.request.api().key, api.key);
             assert_eq!(incoming.context.client_id, "client");
-            assert_eq!((incoming.reply.version, incoming.reply.correlation_id), (version, 77));
+            assert_eq!(
+                (incoming.reply.version, incoming.reply.correlation_id),
+                (version, 77)
+            );
         }
     }
 }
@@ -45,14 +57,20 @@ fn every_served_version_of_every_request_decodes() {
 fn every_served_version_of_every_response_encodes_and_decodes() {
     for api in SERVED {
         for version in api.min..=api.max {
-            let reply = ReplyFrame { api, version, correlation_id: 5 };
+            let reply = ReplyFrame {
+                api,
+                version,
+                correlation_id: 5,
+            };
             let response = Response::default_of(api);
-            let framed = frame_of(&encode(&reply, response).unwrap_or_else(|error| panic!("{error}")));
+            let framed =
+                frame_of(&encode(&reply, response).unwrap_or_else(|error| panic!("{error}")));
             assert_eq!(framed[..4], 5_i32.to_be_bytes());
             let flexible_header = api.is_flexible(version) && api.key != api::API_VERSIONS;
             let body = framed.slice(if flexible_header { 5 } else { 4 }..);
             let mut decoder = Decoder::new(body, limits(framed.len())).unwrap();
-            Response::decode(api, &mut decoder, ApiVersion::new(version)).unwrap_or_else(|error| panic!("{} v{version}: {error}", api.name));
+            Response::decode(api, &mut decoder, ApiVersion::new(version))
+                .unwrap_or_else(|error| panic!("{} v{version}: {error}", api.name));
             decoder.finish().unwrap();
         }
     }
@@ -63,44 +81,202 @@ fn every_served_version_of_every_response_encodes_and_decodes() {
 fn full_answers_encode_in_every_version() {
     use kafka_wire as wire;
     let answers: Vec<(i16, Response)> = vec![
-        (10, message!(wire::FindCoordinatorResponse { coordinators: vec![message!(wire::find_coordinator_response::Coordinator {
-            key: "g".into(), node_id: 1, host: "h".into(), port: 9, error_message: Some("m".into()),
-        })] }).into()),
-        (9, message!(wire::OffsetFetchResponse { groups: vec![message!(wire::offset_fetch_response::OffsetFetchResponseGroup {
-            group_id: "g".into(), error_code: 15,
-            topics: vec![message!(wire::offset_fetch_response::OffsetFetchResponseTopics { name: "t".into(),
-                partitions: vec![message!(wire::offset_fetch_response::OffsetFetchResponsePartitions { committed_leader_epoch: 3, metadata: Some("".into()) })] })],
-        })] }).into()),
-        (11, message!(wire::JoinGroupResponse { error_code: 79, member_id: "m".into(), members: vec![
-            message!(wire::join_group_response::JoinGroupResponseMember { member_id: "m".into(), group_instance_id: Some("i".into()) })] }).into()),
-        (13, message!(wire::LeaveGroupResponse { members: vec![
-            message!(wire::leave_group_response::MemberResponse { member_id: "m".into(), group_instance_id: Some("i".into()), error_code: 25 })] }).into()),
-        (15, message!(wire::DescribeGroupsResponse { groups: vec![message!(wire::describe_groups_response::DescribedGroup {
-            error_code: 69, error_message: Some("m".into()), authorized_operations: 3, members: vec![
-            message!(wire::describe_groups_response::DescribedGroupMember { group_instance_id: Some("i".into()) })] })] }).into()),
-        (3, message!(wire::MetadataResponse { cluster_id: Some("c".into()), controller_id: 1, cluster_authorized_operations: 3, topics: vec![
-            message!(wire::metadata_response::MetadataResponseTopic { error_code: 100, topic_id: wire_id(uuid::Uuid::max()), topic_authorized_operations: 1 })] }).into()),
-        (1, message!(wire::FetchResponse { responses: vec![message!(wire::fetch_response::FetchableTopicResponse { topic: "t".into(), partitions: vec![
-            message!(wire::fetch_response::PartitionData { error_code: 74, log_start_offset: 3, records: Some(Bytes::from_static(b"x")),
-                aborted_transactions: Some(Vec::new()),
-                diverging_epoch: message!(wire::fetch_response::EpochEndOffset { epoch: 1, end_offset: 2 }),
-                current_leader: message!(wire::fetch_response::LeaderIdAndEpoch { leader_id: 1, leader_epoch: 2 }) })] })] }).into()),
-        (0, message!(wire::ProduceResponse { responses: vec![message!(wire::produce_response::TopicProduceResponse { name: "t".into(), partition_responses: vec![
-            message!(wire::produce_response::PartitionProduceResponse { error_message: Some("m".into()), log_start_offset: 1,
-                record_errors: vec![message!(wire::produce_response::BatchIndexAndErrorMessage { batch_index: 1 })] })] })] }).into()),
-        (2, message!(wire::ListOffsetsResponse { topics: vec![message!(wire::list_offsets_response::ListOffsetsTopicResponse { name: "t".into(), partitions: vec![
-            message!(wire::list_offsets_response::ListOffsetsPartitionResponse { leader_epoch: 4 })] })] }).into()),
-        (20, message!(wire::DeleteTopicsResponse { responses: vec![message!(wire::delete_topics_response::DeletableTopicResult {
-            error_code: 100, error_message: Some("m".into()) })] }).into()),
-        (60, message!(wire::DescribeClusterResponse { endpoint_type: 1, cluster_id: "c".into() }).into()),
-        (19, message!(wire::CreateTopicsResponse { topics: vec![message!(wire::create_topics_response::CreatableTopicResult {
-            name: "t".into(), topic_id: wire_id(uuid::Uuid::max()), num_partitions: 4, replication_factor: 1, error_message: Some("m".into()),
-            configs: Some(Vec::new()), topic_config_error_code: 29 })] }).into()),
+        (
+            10,
+            message!(wire::FindCoordinatorResponse {
+                coordinators: vec![message!(wire::find_coordinator_response::Coordinator {
+                    key: "g".into(),
+                    node_id: 1,
+                    host: "h".into(),
+                    port: 9,
+                    error_message: Some("m".into()),
+                })]
+            })
+            .into(),
+        ),
+        (
+            9,
+            message!(wire::OffsetFetchResponse {
+                groups: vec![message!(
+                    wire::offset_fetch_response::OffsetFetchResponseGroup {
+                        group_id: "g".into(),
+                        error_code: 15,
+                        topics: vec![message!(
+                            wire::offset_fetch_response::OffsetFetchResponseTopics {
+                                name: "t".into(),
+                                partitions: vec![message!(
+                                    wire::offset_fetch_response::OffsetFetchResponsePartitions {
+                                        committed_leader_epoch: 3,
+                                        metadata: Some("".into())
+                                    }
+                                )]
+                            }
+                        )],
+                    }
+                )]
+            })
+            .into(),
+        ),
+        (
+            11,
+            message!(wire::JoinGroupResponse {
+                error_code: 79,
+                member_id: "m".into(),
+                members: vec![message!(
+                    wire::join_group_response::JoinGroupResponseMember {
+                        member_id: "m".into(),
+                        group_instance_id: Some("i".into())
+                    }
+                )]
+            })
+            .into(),
+        ),
+        (
+            13,
+            message!(wire::LeaveGroupResponse {
+                members: vec![message!(wire::leave_group_response::MemberResponse {
+                    member_id: "m".into(),
+                    group_instance_id: Some("i".into()),
+                    error_code: 25
+                })]
+            })
+            .into(),
+        ),
+        (
+            15,
+            message!(wire::DescribeGroupsResponse {
+                groups: vec![message!(wire::describe_groups_response::DescribedGroup {
+                    error_code: 69,
+                    error_message: Some("m".into()),
+                    authorized_operations: 3,
+                    members: vec![message!(
+                        wire::describe_groups_response::DescribedGroupMember {
+                            group_instance_id: Some("i".into())
+                        }
+                    )]
+                })]
+            })
+            .into(),
+        ),
+        (
+            3,
+            message!(wire::MetadataResponse {
+                cluster_id: Some("c".into()),
+                controller_id: 1,
+                cluster_authorized_operations: 3,
+                topics: vec![message!(wire::metadata_response::MetadataResponseTopic {
+                    error_code: 100,
+                    topic_id: wire_id(uuid::Uuid::max()),
+                    topic_authorized_operations: 1
+                })]
+            })
+            .into(),
+        ),
+        (
+            1,
+            message!(wire::FetchResponse {
+                responses: vec![message!(wire::fetch_response::FetchableTopicResponse {
+                    topic: "t".into(),
+                    partitions: vec![message!(wire::fetch_response::PartitionData {
+                        error_code: 74,
+                        log_start_offset: 3,
+                        records: Some(Bytes::from_static(b"x")),
+                        aborted_transactions: Some(Vec::new()),
+                        diverging_epoch: message!(wire::fetch_response::EpochEndOffset {
+                            epoch: 1,
+                            end_offset: 2
+                        }),
+                        current_leader: message!(wire::fetch_response::LeaderIdAndEpoch {
+                            leader_id: 1,
+                            leader_epoch: 2
+                        })
+                    })]
+                })]
+            })
+            .into(),
+        ),
+        (
+            0,
+            message!(wire::ProduceResponse {
+                responses: vec![message!(wire::produce_response::TopicProduceResponse {
+                    name: "t".into(),
+                    partition_responses: vec![message!(
+                        wire::produce_response::PartitionProduceResponse {
+                            error_message: Some("m".into()),
+                            log_start_offset: 1,
+                            record_errors: vec![message!(
+                                wire::produce_response::BatchIndexAndErrorMessage {
+                                    batch_index: 1
+                                }
+                            )]
+                        }
+                    )]
+                })]
+            })
+            .into(),
+        ),
+        (
+            2,
+            message!(wire::ListOffsetsResponse {
+                topics: vec![message!(
+                    wire::list_offsets_response::ListOffsetsTopicResponse {
+                        name: "t".into(),
+                        partitions: vec![message!(
+                            wire::list_offsets_response::ListOffsetsPartitionResponse {
+                                leader_epoch: 4
+                            }
+                        )]
+                    }
+                )]
+            })
+            .into(),
+        ),
+        (
+            20,
+            message!(wire::DeleteTopicsResponse {
+                responses: vec![message!(
+                    wire::delete_topics_response::DeletableTopicResult {
+                        error_code: 100,
+                        error_message: Some("m".into())
+                    }
+                )]
+            })
+            .into(),
+        ),
+        (
+            60,
+            message!(wire::DescribeClusterResponse {
+                endpoint_type: 1,
+                cluster_id: "c".into()
+            })
+            .into(),
+        ),
+        (
+            19,
+            message!(wire::CreateTopicsResponse {
+                topics: vec![message!(
+                    wire::create_topics_response::CreatableTopicResult {
+                        name: "t".into(),
+                        topic_id: wire_id(uuid::Uuid::max()),
+                        num_partitions: 4,
+                        replication_factor: 1,
+                        error_message: Some("m".into()),
+                        configs: Some(Vec::new()),
+                        topic_config_error_code: 29
+                    }
+                )]
+            })
+            .into(),
+        ),
     ];
     for (key, answer) in answers {
         let api = api::find(key).unwrap();
         for version in api.min..=api.max {
-            let reply = ReplyFrame { api, version, correlation_id: 5 };
+            let reply = ReplyFrame {
+                api,
+                version,
+                correlation_id: 5,
+            };
             encode(&reply, answer.clone()).unwrap_or_else(|error| panic!("{error}"));
         }
     }
@@ -116,18 +292,63 @@ fn old_shapes_are_lifted_into_the_newest() {
             Decoded::Answer(_) => panic!("answered"),
         }
     };
-    let Request::FindCoordinator(found) = lifted(message!(wire::FindCoordinatorRequest { key: "g".into() }).into(), 2) else { panic!() };
+    let Request::FindCoordinator(found) = lifted(
+        message!(wire::FindCoordinatorRequest { key: "g".into() }).into(),
+        2,
+    ) else {
+        panic!()
+    };
     assert_eq!(found.coordinator_keys, ["g".into()]);
-    let Request::DeleteTopics(delete) = lifted(message!(wire::DeleteTopicsRequest { topic_names: vec!["t".into()] }).into(), 4) else { panic!() };
+    let Request::DeleteTopics(delete) = lifted(
+        message!(wire::DeleteTopicsRequest {
+            topic_names: vec!["t".into()]
+        })
+        .into(),
+        4,
+    ) else {
+        panic!()
+    };
     assert_eq!(delete.topics[0].name, Some("t".into()));
-    let fetch = message!(wire::OffsetFetchRequest { group_id: "g".into(), topics: None });
-    let Request::OffsetFetch(fetch) = lifted(fetch.into(), 5) else { panic!() };
-    assert_eq!((fetch.groups[0].group_id.as_str(), &fetch.groups[0].topics), ("g", &None));
-    let Request::LeaveGroup(leave) = lifted(message!(wire::LeaveGroupRequest { member_id: "m".into() }).into(), 1) else { panic!() };
+    let fetch = message!(wire::OffsetFetchRequest {
+        group_id: "g".into(),
+        topics: None
+    });
+    let Request::OffsetFetch(fetch) = lifted(fetch.into(), 5) else {
+        panic!()
+    };
+    assert_eq!(
+        (fetch.groups[0].group_id.as_str(), &fetch.groups[0].topics),
+        ("g", &None)
+    );
+    let Request::LeaveGroup(leave) = lifted(
+        message!(wire::LeaveGroupRequest {
+            member_id: "m".into()
+        })
+        .into(),
+        1,
+    ) else {
+        panic!()
+    };
     assert_eq!(leave.members[0].member_id.as_str(), "m");
-    let Request::Metadata(all) = lifted(message!(wire::MetadataRequest { topics: Some(Vec::new()) }).into(), 0) else { panic!() };
+    let Request::Metadata(all) = lifted(
+        message!(wire::MetadataRequest {
+            topics: Some(Vec::new())
+        })
+        .into(),
+        0,
+    ) else {
+        panic!()
+    };
     assert_eq!(all.topics, None);
-    let Request::Metadata(none) = lifted(message!(wire::MetadataRequest { topics: Some(Vec::new()) }).into(), 1) else { panic!() };
+    let Request::Metadata(none) = lifted(
+        message!(wire::MetadataRequest {
+            topics: Some(Vec::new())
+        })
+        .into(),
+        1,
+    ) else {
+        panic!()
+    };
     assert_eq!(none.topics, Some(Vec::new()));
 }
 
@@ -135,7 +356,9 @@ fn old_shapes_are_lifted_into_the_newest() {
 fn an_unserved_version_of_api_versions_is_answered_in_version_0_with_error_35() {
     let mut frame = BytesMut::new();
     frame.extend_from_slice(&[0, 18, 0, 99, 0, 0, 0, 7, 1, 2, 3]);
-    let Decoded::Answer(answer) = decode(frame.freeze(), "/p").unwrap() else { panic!("not answered") };
+    let Decoded::Answer(answer) = decode(frame.freeze(), "/p").unwrap() else {
+        panic!("not answered")
+    };
     let body = frame_of(&answer);
     assert_eq!(body[..6], [0, 0, 0, 7, 0, 35]);
     let count = i32::from_be_bytes(body[6..10].try_into().unwrap()) as usize;
@@ -146,9 +369,18 @@ fn an_unserved_version_of_api_versions_is_answered_in_version_0_with_error_35() 
 
 #[test]
 fn other_unserved_versions_and_keys_are_refused() {
-    assert!(matches!(decode(Bytes::from_static(&[0, 0, 0, 2, 0, 0, 0, 1]), "/p"), Err(FrameError::UnsupportedVersion { .. })));
-    assert!(matches!(decode(Bytes::from_static(&[0x7f, 0, 0, 2, 0, 0, 0, 1]), "/p"), Err(FrameError::UnknownApi { .. })));
-    assert!(matches!(decode(Bytes::from_static(&[0, 0, 0]), "/p"), Err(FrameError::NoHeader { length: 3 })));
+    assert!(matches!(
+        decode(Bytes::from_static(&[0, 0, 0, 2, 0, 0, 0, 1]), "/p"),
+        Err(FrameError::UnsupportedVersion { .. })
+    ));
+    assert!(matches!(
+        decode(Bytes::from_static(&[0x7f, 0, 0, 2, 0, 0, 0, 1]), "/p"),
+        Err(FrameError::UnknownApi { .. })
+    ));
+    assert!(matches!(
+        decode(Bytes::from_static(&[0, 0, 0]), "/p"),
+        Err(FrameError::NoHeader { length: 3 })
+    ));
 }
 
 #[test]
@@ -157,7 +389,11 @@ fn a_valid_frame_cut_anywhere_is_refused() {
         for version in api.min..=api.max {
             let frame = request_frame(api, version);
             for end in 0..frame.len() {
-                assert!(decode(frame.slice(..end), "/p").is_err(), "{} v{version} cut at {end}", api.name);
+                assert!(
+                    decode(frame.slice(..end), "/p").is_err(),
+                    "{} v{version} cut at {end}",
+                    api.name
+                );
             }
         }
     }
@@ -167,7 +403,10 @@ fn a_valid_frame_cut_anywhere_is_refused() {
 fn a_frame_with_bytes_left_over_is_refused() {
     let mut frame = BytesMut::from(request_frame(api::find(3).unwrap(), 12).as_ref());
     frame.extend_from_slice(&[0]);
-    assert!(matches!(decode(frame.freeze(), "/p"), Err(FrameError::Malformed { .. })));
+    assert!(matches!(
+        decode(frame.freeze(), "/p"),
+        Err(FrameError::Malformed { .. })
+    ));
 }
 
 #[test]

@@ -6,8 +6,8 @@
 //!
 //! Everyone who appended while a round ran shares the next one. A failed sync poisons that log only.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::Partition;
 
@@ -39,20 +39,32 @@ impl Dirty {
     pub(crate) fn wait(&self) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.partitions.is_empty() && !state.stopped {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         !state.stopped
     }
 
     pub(crate) fn stop(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stopped = true;
         self.changed.notify_all();
     }
 
     /// One round of group commit. Returns how many partitions were synced.
     pub(crate) fn flush_round(&self) -> usize {
         let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
-        let partitions = std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).partitions);
+        let partitions = std::mem::take(
+            &mut self
+                .state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .partitions,
+        );
         let begun: Vec<_> = partitions
             .into_iter()
             .filter_map(|partition| {
@@ -71,7 +83,11 @@ impl Dirty {
             drop(guard);
             match completed {
                 Ok(flushed) => {
-                    if partition.high_watermark.fetch_max(flushed, Ordering::AcqRel) < flushed {
+                    if partition
+                        .high_watermark
+                        .fetch_max(flushed, Ordering::AcqRel)
+                        < flushed
+                    {
                         partition.watchers.wake();
                     }
                 }

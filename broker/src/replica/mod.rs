@@ -14,7 +14,10 @@ use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 use crate::config::Flush;
-use crate::log::{AppendError, AppendOrigin, AppendRules, Appended, Log, LogConfig, LogError, ReadError, TimestampOffset, ValidBatch};
+use crate::log::{
+    AppendError, AppendOrigin, AppendRules, Appended, Log, LogConfig, LogError, ReadError,
+    TimestampOffset, ValidBatch,
+};
 
 mod flusher;
 mod waiting;
@@ -23,8 +26,8 @@ mod watch;
 pub(crate) use flusher::Dirty;
 pub use waiting::Attempt;
 pub(crate) use waiting::Waiting;
-pub use watch::{Watch, Waker};
 use watch::Watchers;
+pub use watch::{Waker, Watch};
 
 /// Up to where a reader sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -127,7 +130,11 @@ impl Partition {
 
     /// Appends one record batch (format v2) as a client's produce would: its base offset and leader epoch are written into it, its CRC,
     /// records and sequence are checked. It is acknowledged when `high_watermark` is beyond `last_offset`.
-    pub fn append(self: &Arc<Self>, batch: BytesMut, now_ms: i64) -> Result<Appended, PartitionError> {
+    pub fn append(
+        self: &Arc<Self>,
+        batch: BytesMut,
+        now_ms: i64,
+    ) -> Result<Appended, PartitionError> {
         let (appended, wake) = self.append_quietly(batch, AppendOrigin::Client, now_ms)?;
         wake.wake();
         Ok(appended)
@@ -156,7 +163,12 @@ impl Partition {
         if self.flush == Flush::Durable && !appended.duplicate {
             self.mark_dirty();
         }
-        Ok((appended, Wake { watchers: advanced.then(|| self.watchers.clone()) }))
+        Ok((
+            appended,
+            Wake {
+                watchers: advanced.then(|| self.watchers.clone()),
+            },
+        ))
     }
 
     pub(crate) fn mark_dirty(self: &Arc<Self>) {
@@ -167,7 +179,12 @@ impl Partition {
 
     /// Reads whole batches from the one that holds `offset`, about `max_bytes`, but at least one batch. Empty at the end of what the
     /// isolation shows; `ReadError::OutOfRange` outside the log.
-    pub fn fetch(&self, offset: i64, max_bytes: usize, isolation: Isolation) -> Result<Fetched, PartitionError> {
+    pub fn fetch(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        isolation: Isolation,
+    ) -> Result<Fetched, PartitionError> {
         self.fetch_bounded(offset, max_bytes, isolation, true)
     }
 
@@ -259,7 +276,10 @@ impl Partition {
     }
 
     /// The first record with this timestamp or a later one, among those that readers see.
-    pub fn offset_for_timestamp(&self, timestamp_ms: i64) -> Result<Option<TimestampOffset>, PartitionError> {
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp_ms: i64,
+    ) -> Result<Option<TimestampOffset>, PartitionError> {
         let found = self.with_log(|log| log.offset_for_timestamp(timestamp_ms))??;
         Ok(found.filter(|found| found.offset < self.high_watermark()))
     }
@@ -271,7 +291,10 @@ impl Partition {
     }
 
     /// The largest leader epoch at or below this one, and its end offset.
-    pub fn end_offset_for_epoch(&self, leader_epoch: i32) -> Result<Option<(i32, i64)>, PartitionError> {
+    pub fn end_offset_for_epoch(
+        &self,
+        leader_epoch: i32,
+    ) -> Result<Option<(i32, i64)>, PartitionError> {
         if leader_epoch == self.leader_epoch {
             return Ok(Some((leader_epoch, self.log_end_offset())));
         }
@@ -315,7 +338,9 @@ impl Partition {
 
     /// Recovery point and log start offset, for the checkpoints; `None` when gone.
     pub(crate) fn checkpoint(&self) -> Option<(i64, i64)> {
-        self.lock().as_ref().map(|log| (log.flushed_offset(), log.log_start_offset()))
+        self.lock()
+            .as_ref()
+            .map(|log| (log.flushed_offset(), log.log_start_offset()))
     }
 
     /// Drops the record bytes that are kept for readers at the tail, if nothing was written since the last call.

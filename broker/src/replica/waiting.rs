@@ -55,7 +55,12 @@ impl fmt::Debug for Waiting {
 
 impl Waiting {
     /// Adds a wait on these partitions. The caller tells whoever calls `expire` of the deadline.
-    pub(crate) fn add(self: &Arc<Self>, deadline_ms: i64, mut partitions: Vec<Arc<Partition>>, condition: Condition) {
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        deadline_ms: i64,
+        mut partitions: Vec<Arc<Partition>>,
+        condition: Condition,
+    ) {
         // A request may name a partition as often as it likes; one watch is enough.
         partitions.sort_unstable_by_key(Arc::as_ptr);
         partitions.dedup_by(|left, right| Arc::ptr_eq(left, right));
@@ -65,7 +70,10 @@ impl Waiting {
         let wait = Arc::new(Wait {
             key,
             waiting: Arc::downgrade(self),
-            state: Mutex::new(Some(WaitState { condition, watches: Vec::new() })),
+            state: Mutex::new(Some(WaitState {
+                condition,
+                watches: Vec::new(),
+            })),
         });
         let closed = inner.closed;
         inner.waits.insert(key, wait.clone());
@@ -85,7 +93,11 @@ impl Waiting {
             }
         }
         // What came before the watches were there.
-        wait.attempt(if closed { Attempt::Last } else { Attempt::Event });
+        wait.attempt(if closed {
+            Attempt::Last
+        } else {
+            Attempt::Event
+        });
     }
 
     /// Ends every wait whose deadline has passed.
@@ -95,7 +107,10 @@ impl Waiting {
 
     /// Ends every wait, and lets none begin: the broker stops.
     pub(crate) fn close(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .closed = true;
         self.end_where(|_| true);
     }
 
@@ -115,7 +130,10 @@ impl Waiting {
     /// The earliest deadline.
     pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.waits.first_key_value().map(|((deadline_ms, _), _)| *deadline_ms)
+        inner
+            .waits
+            .first_key_value()
+            .map(|((deadline_ms, _), _)| *deadline_ms)
     }
 }
 
@@ -131,7 +149,12 @@ impl Wait {
         // Drops the watches, outside every lock.
         drop(done);
         if let Some(waiting) = self.waiting.upgrade() {
-            waiting.inner.lock().unwrap_or_else(PoisonError::into_inner).waits.remove(&self.key);
+            waiting
+                .inner
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .waits
+                .remove(&self.key);
         }
     }
 }
@@ -161,7 +184,10 @@ mod tests {
         let (condition, events, lasts) = recorder(Attempt::Event);
         waiting.add(100, Vec::new(), condition);
         waiting.expire(1000);
-        assert_eq!((events.load(Ordering::SeqCst), lasts.load(Ordering::SeqCst)), (1, 0));
+        assert_eq!(
+            (events.load(Ordering::SeqCst), lasts.load(Ordering::SeqCst)),
+            (1, 0)
+        );
         assert_eq!(waiting.next_deadline_ms(), None);
     }
 
@@ -171,9 +197,15 @@ mod tests {
         let (condition, _, lasts) = recorder(Attempt::Last);
         waiting.add(100, Vec::new(), condition);
         waiting.expire(99);
-        assert_eq!((lasts.load(Ordering::SeqCst), waiting.next_deadline_ms()), (0, Some(100)));
+        assert_eq!(
+            (lasts.load(Ordering::SeqCst), waiting.next_deadline_ms()),
+            (0, Some(100))
+        );
         waiting.expire(100);
-        assert_eq!((lasts.load(Ordering::SeqCst), waiting.next_deadline_ms()), (1, None));
+        assert_eq!(
+            (lasts.load(Ordering::SeqCst), waiting.next_deadline_ms()),
+            (1, None)
+        );
     }
 
     #[test]
@@ -184,6 +216,9 @@ mod tests {
         waiting.close();
         let (condition, _, late) = recorder(Attempt::Last);
         waiting.add(100, Vec::new(), condition);
-        assert_eq!((lasts.load(Ordering::SeqCst), late.load(Ordering::SeqCst)), (1, 1));
+        assert_eq!(
+            (lasts.load(Ordering::SeqCst), late.load(Ordering::SeqCst)),
+            (1, 1)
+        );
     }
 }

@@ -26,15 +26,26 @@ impl fmt::Debug for Watchers {
 
 impl Watchers {
     pub(crate) fn add(watchers: &Arc<Self>, waker: Waker) -> Watch {
-        let mut inner = watchers.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = watchers
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let id = inner.next_id;
         inner.next_id += 1;
         Arc::make_mut(&mut inner.wakers).push((id, waker));
-        Watch { watchers: Arc::downgrade(watchers), id }
+        Watch {
+            watchers: Arc::downgrade(watchers),
+            id,
+        }
     }
 
     pub(crate) fn wake(&self) {
-        let wakers = self.inner.lock().unwrap_or_else(PoisonError::into_inner).wakers.clone();
+        let wakers = self
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .wakers
+            .clone();
         for (_, waker) in wakers.iter() {
             waker();
         }
@@ -73,9 +84,12 @@ mod tests {
         let watchers = Arc::new(Watchers::default());
         let calls = Arc::new(AtomicUsize::new(0));
         let counter = calls.clone();
-        let watch = Watchers::add(&watchers, Arc::new(move || {
-            counter.fetch_add(1, Ordering::SeqCst);
-        }));
+        let watch = Watchers::add(
+            &watchers,
+            Arc::new(move || {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }),
+        );
         watchers.wake();
         watchers.wake();
         drop(watch);
@@ -88,11 +102,18 @@ mod tests {
         let watchers = Arc::new(Watchers::default());
         let slot: Arc<Mutex<Option<Watch>>> = Arc::default();
         let inside = slot.clone();
-        let watch = Watchers::add(&watchers, Arc::new(move || {
-            inside.lock().unwrap_or_else(PoisonError::into_inner).take();
-        }));
+        let watch = Watchers::add(
+            &watchers,
+            Arc::new(move || {
+                inside.lock().unwrap_or_else(PoisonError::into_inner).take();
+            }),
+        );
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
         watchers.wake();
-        assert!(slot.lock().unwrap_or_else(PoisonError::into_inner).is_none());
+        assert!(
+            slot.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_none()
+        );
     }
 }

@@ -128,13 +128,24 @@ async fn read_requests(
                             Box::new(move |response| drop(answer.send(response))),
                         );
                     };
-                    if may_touch_disk { on_this_thread(submit) } else { submit() }
+                    if may_touch_disk {
+                        on_this_thread(submit)
+                    } else {
+                        submit()
+                    }
                     Pending::Response(reply, answered)
                 }
             };
             started.answers += 1;
             started.request_bytes += request_bytes as u64;
-            if owe.send(Owed { answer: pending, request_bytes }).await.is_err() {
+            if owe
+                .send(Owed {
+                    answer: pending,
+                    request_bytes,
+                })
+                .await
+                .is_err()
+            {
                 return Ok(());
             }
         }
@@ -186,7 +197,11 @@ async fn write_answers(
     mut owed: mpsc::Receiver<Owed>,
     done: watch::Sender<Progress>,
 ) -> Result<(), ConnectionError> {
-    while let Some(Owed { answer, request_bytes }) = owed.recv().await {
+    while let Some(Owed {
+        answer,
+        request_bytes,
+    }) = owed.recv().await
+    {
         let bytes = match answer {
             Pending::Bytes(bytes) => Some(bytes),
             Pending::Response(reply, answered) => match answered.await {
@@ -198,7 +213,14 @@ async fn write_answers(
         };
         if let Some(bytes) = bytes {
             match stream.write_all(&bytes).await {
-                Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => return Ok(()),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                    ) =>
+                {
+                    return Ok(());
+                }
                 written => written?,
             }
         }

@@ -29,7 +29,11 @@ impl Server {
     pub async fn bind(broker: Broker, addr: impl ToSocketAddrs) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let local = listener.local_addr()?;
-        let host = if local.ip().is_unspecified() { "localhost".to_owned() } else { local.ip().to_string() };
+        let host = if local.ip().is_unspecified() {
+            "localhost".to_owned()
+        } else {
+            local.ip().to_string()
+        };
         broker.advertise(&host, local.port());
         Ok(Self { broker, listener })
     }
@@ -47,7 +51,11 @@ impl Server {
 }
 
 /// Serves a listener until `shutdown` completes.
-pub async fn run(broker: Broker, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+pub async fn run(
+    broker: Broker,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
     let slots = Arc::new(Semaphore::new(broker.config().connections_max));
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();

@@ -74,7 +74,11 @@ impl<K, V> Entry<K, V> {
     pub(crate) fn cost(&self) -> usize {
         // The slab is doubled when full, and the table of places is at least an eighth empty.
         let fixed = size_of::<Slot<K, V>>() + size_of::<Link>() + 2 * (size_of::<u32>() + 1);
-        let old = if matches!(self.stored, Stored::Present(Some(_))) { self.value_bytes } else { 0 };
+        let old = if matches!(self.stored, Stored::Present(Some(_))) {
+            self.value_bytes
+        } else {
+            0
+        };
         fixed + self.key_bytes + self.value_bytes + old
     }
 }
@@ -109,7 +113,15 @@ pub(crate) struct Entries<K, V> {
 
 impl<K, V> Default for Entries<K, V> {
     fn default() -> Self {
-        Self { slots: Vec::new(), links: Vec::new(), free: NONE, places: HashTable::new(), hasher: RandomState::default(), newest: NONE, oldest: NONE }
+        Self {
+            slots: Vec::new(),
+            links: Vec::new(),
+            free: NONE,
+            places: HashTable::new(),
+            hasher: RandomState::default(),
+            newest: NONE,
+            oldest: NONE,
+        }
     }
 }
 
@@ -137,7 +149,9 @@ impl<K: Hash + Eq, V> Entries<K, V> {
             let entry = taken(&self.slots, *place);
             entry.window_start == window_start && entry.key == *key
         };
-        self.places.find(hash(&self.hasher, key, window_start), is_it).copied()
+        self.places
+            .find(hash(&self.hasher, key, window_start), is_it)
+            .copied()
     }
 
     /// Adds an entry, as the newest. Its key must not be there.
@@ -148,8 +162,15 @@ impl<K: Hash + Eq, V> Entries<K, V> {
             Some(Slot::Free(next)) => std::mem::replace(&mut self.free, *next),
             _ => {
                 self.slots.push(Slot::Free(NONE));
-                self.links.push(Link { used: 0, newer: NONE, older: NONE });
-                u32::try_from(self.slots.len() - 1).ok().filter(|place| *place != NONE).expect("a cache has fewer than 2^32 - 1 entries")
+                self.links.push(Link {
+                    used: 0,
+                    newer: NONE,
+                    older: NONE,
+                });
+                u32::try_from(self.slots.len() - 1)
+                    .ok()
+                    .filter(|place| *place != NONE)
+                    .expect("a cache has fewer than 2^32 - 1 entries")
             }
         };
         if let Some(slot) = self.slots.get_mut(place as usize) {
@@ -170,11 +191,18 @@ impl<K: Hash + Eq, V> Entries<K, V> {
         self.unlink(place);
         let entry = self.entry(place);
         let hash = hash(&self.hasher, &entry.key, entry.window_start);
-        if let Ok(found) = self.places.find_entry(hash, |candidate| *candidate == place) {
+        if let Ok(found) = self
+            .places
+            .find_entry(hash, |candidate| *candidate == place)
+        {
             found.remove();
         }
         let freed = Slot::Free(std::mem::replace(&mut self.free, place));
-        match self.slots.get_mut(place as usize).map(|slot| std::mem::replace(slot, freed)) {
+        match self
+            .slots
+            .get_mut(place as usize)
+            .map(|slot| std::mem::replace(slot, freed))
+        {
             Some(Slot::Taken(entry)) => entry,
             _ => unreachable!("place {place} of the cache is free"),
         }

@@ -47,7 +47,13 @@ impl ThreadCache {
     /// `updates_may_continue` says whether the processing-exception handler may let a task go on after an error. Then an update keeps a
     /// copy of the value while the user's closure has it.
     pub fn new(bytes_max: usize, updates_may_continue: bool) -> Rc<Self> {
-        Rc::new(Self { bytes_max, bytes: Cell::new(0), clock: Cell::new(0), updates_may_continue, stores: RefCell::default() })
+        Rc::new(Self {
+            bytes_max,
+            bytes: Cell::new(0),
+            clock: Cell::new(0),
+            updates_may_continue,
+            stores: RefCell::default(),
+        })
     }
 
     /// What the cached entries cost, in bytes.
@@ -73,8 +79,13 @@ impl ThreadCache {
     /// An entry's cost changed from `before` to `after` bytes.
     #[inline]
     pub(crate) fn recharge(&self, before: usize, after: usize) {
-        debug_assert!(self.bytes.get() >= before, "the cache gives back {before} bytes of {}", self.bytes.get());
-        self.bytes.set(self.bytes.get().saturating_sub(before) + after);
+        debug_assert!(
+            self.bytes.get() >= before,
+            "the cache gives back {before} bytes of {}",
+            self.bytes.get()
+        );
+        self.bytes
+            .set(self.bytes.get().saturating_sub(before) + after);
     }
 
     #[inline]
@@ -119,7 +130,11 @@ pub struct TaskCaches {
 impl TaskCaches {
     /// The caches of a task of the thread; [`StoreBuilder::build`](crate::typed_store::StoreBuilder::build) adds the task's cached stores.
     pub fn new(thread: &Rc<ThreadCache>) -> Self {
-        Self { thread: Rc::clone(thread), stores: Vec::new(), flush_requested: Rc::default() }
+        Self {
+            thread: Rc::clone(thread),
+            stores: Vec::new(),
+            flush_requested: Rc::default(),
+        }
     }
 
     pub(crate) fn thread(&self) -> &Rc<ThreadCache> {
@@ -128,7 +143,10 @@ impl TaskCaches {
 
     /// Adds a store. Its flush must not emit into the stores before it.
     pub(crate) fn add(&mut self, store: Rc<dyn CachedStore>) {
-        let registered = Registered { task: Rc::clone(&self.flush_requested), store: Rc::downgrade(&store) };
+        let registered = Registered {
+            task: Rc::clone(&self.flush_requested),
+            store: Rc::downgrade(&store),
+        };
         self.thread.stores.borrow_mut().push(registered);
         self.stores.push(store);
     }
@@ -154,7 +172,11 @@ impl TaskCaches {
             let Some(victim) = self.victim() else { break };
             let before = self.thread.bytes();
             victim.evict_oldest(task)?;
-            fruitless = if self.thread.bytes() < before { 0 } else { fruitless + 1 };
+            fruitless = if self.thread.bytes() < before {
+                0
+            } else {
+                fruitless + 1
+            };
         }
         Ok(())
     }
@@ -162,12 +184,26 @@ impl TaskCaches {
     /// The store of this task whose oldest entry is to go; `None` when there is none or the budget is kept. Drops clean entries of other
     /// tasks that are older.
     fn victim(&self) -> Option<Rc<dyn CachedStore>> {
-        let own = self.stores.iter().filter_map(|store| Some((store.oldest()?, store)));
+        let own = self
+            .stores
+            .iter()
+            .filter_map(|store| Some((store.oldest()?, store)));
         let own = own.min_by_key(|(oldest, _)| oldest.used);
         let own_used = own.as_ref().map_or(u64::MAX, |(oldest, _)| oldest.used);
-        for other in self.thread.stores.borrow().iter().filter(|other| !Rc::ptr_eq(&other.task, &self.flush_requested)) {
-            let Some(store) = other.store.upgrade() else { continue };
-            while let Some(oldest) = store.oldest().filter(|oldest| oldest.used < own_used && self.thread.is_over()) {
+        for other in self
+            .thread
+            .stores
+            .borrow()
+            .iter()
+            .filter(|other| !Rc::ptr_eq(&other.task, &self.flush_requested))
+        {
+            let Some(store) = other.store.upgrade() else {
+                continue;
+            };
+            while let Some(oldest) = store
+                .oldest()
+                .filter(|oldest| oldest.used < own_used && self.thread.is_over())
+            {
                 if oldest.is_dirty {
                     other.task.set(true);
                     break;
@@ -175,7 +211,8 @@ impl TaskCaches {
                 store.drop_oldest();
             }
         }
-        own.filter(|_| self.thread.is_over()).map(|(_, store)| Rc::clone(store))
+        own.filter(|_| self.thread.is_over())
+            .map(|(_, store)| Rc::clone(store))
     }
 
     /// Flushes all that is dirty, upstream first. Emits. To be called at a commit, before the producer is flushed.
@@ -192,13 +229,24 @@ impl TaskCaches {
                 return Ok(());
             }
         }
-        let dirty: Vec<_> = self.stores.iter().filter(|store| store.is_dirty()).map(|store| store.name()).collect();
-        Err(ProcessError::new(format!("flushing store {} changes it again: its records reach a node that writes to it", dirty.join(", "))))
+        let dirty: Vec<_> = self
+            .stores
+            .iter()
+            .filter(|store| store.is_dirty())
+            .map(|store| store.name())
+            .collect();
+        Err(ProcessError::new(format!(
+            "flushing store {} changes it again: its records reach a node that writes to it",
+            dirty.join(", ")
+        )))
     }
 }
 
 impl Drop for TaskCaches {
     fn drop(&mut self) {
-        self.thread.stores.borrow_mut().retain(|registered| !Rc::ptr_eq(&registered.task, &self.flush_requested));
+        self.thread
+            .stores
+            .borrow_mut()
+            .retain(|registered| !Rc::ptr_eq(&registered.task, &self.flush_requested));
     }
 }

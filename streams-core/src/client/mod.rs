@@ -28,7 +28,10 @@ pub struct TopicPartition {
 impl TopicPartition {
     /// `topic`-`partition`.
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
-        Self { topic: topic.into(), partition }
+        Self {
+            topic: topic.into(),
+            partition,
+        }
     }
 }
 
@@ -51,7 +54,10 @@ pub struct ClientError {
 impl ClientError {
     /// An error of `kind`.
     pub fn new(kind: ClientErrorKind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string() }
+        Self {
+            kind,
+            message: message.to_string(),
+        }
     }
 }
 
@@ -106,7 +112,12 @@ pub trait Cluster: Send + Sync {
     ///
     /// # Errors
     /// When the settings do not fit.
-    fn claim(&self, application_id: &str, process_id: &str, topics: &[String]) -> Result<Box<dyn Claim>, ClientError> {
+    fn claim(
+        &self,
+        application_id: &str,
+        process_id: &str,
+        topics: &[String],
+    ) -> Result<Box<dyn Claim>, ClientError> {
         let _ = (application_id, process_id, topics);
         Ok(Box::new(HeldClaim))
     }
@@ -199,7 +210,12 @@ pub trait Consumer: Send {
     ///
     /// # Errors
     /// What concerns the whole client; what concerns one partition is in [`Fetched::error`].
-    fn poll(&mut self, now_ms: i64, waker: &Waker, fetched: &mut Vec<Fetched>) -> Result<(), ClientError>;
+    fn poll(
+        &mut self,
+        now_ms: i64,
+        waker: &Waker,
+        fetched: &mut Vec<Fetched>,
+    ) -> Result<(), ClientError>;
 }
 
 /// What one poll brought of one partition.
@@ -251,7 +267,12 @@ pub trait Producer: Send {
     ///
     /// # Errors
     /// When the record is larger than the topic allows, or the producer has failed.
-    fn append(&mut self, topic: TopicHandle, partition: i32, record: RecordRef<'_>) -> Result<(), ClientError>;
+    fn append(
+        &mut self,
+        topic: TopicHandle,
+        partition: i32,
+        record: RecordRef<'_>,
+    ) -> Result<(), ClientError>;
 
     /// Closes and sends all open batches, whatever their size and age.
     fn flush(&mut self, now_ms: i64);
@@ -260,7 +281,12 @@ pub trait Producer: Send {
     ///
     /// # Errors
     /// What concerns the whole client; what concerns one batch is in [`Completion::result`].
-    fn poll(&mut self, now_ms: i64, waker: &Waker, completions: &mut Vec<Completion>) -> Result<(), ClientError>;
+    fn poll(
+        &mut self,
+        now_ms: i64,
+        waker: &Waker,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), ClientError>;
 
     /// Records appended and not yet completed.
     fn pending_records(&self) -> usize;
@@ -288,7 +314,12 @@ pub trait Admin: Send {
     fn submit(&mut self, request: AdminRequest) -> RequestId;
 
     /// Appends the answers that have arrived; calls `waker` once there are more.
-    fn poll(&mut self, now_ms: i64, waker: &Waker, answers: &mut Vec<(RequestId, Result<AdminResponse, ClientError>)>);
+    fn poll(
+        &mut self,
+        now_ms: i64,
+        waker: &Waker,
+        answers: &mut Vec<(RequestId, Result<AdminResponse, ClientError>)>,
+    );
 }
 
 /// Names a request to an [`Admin`].
@@ -311,7 +342,12 @@ pub struct NewTopic {
 impl NewTopic {
     /// A topic with the cluster's defaults.
     pub fn new(name: impl Into<String>, partitions: i32) -> Self {
-        Self { name: name.into(), partitions, replication_factor: -1, configs: Vec::new() }
+        Self {
+            name: name.into(),
+            partitions,
+            replication_factor: -1,
+            configs: Vec::new(),
+        }
     }
 
     /// With a setting under Kafka's name.
@@ -359,7 +395,11 @@ pub struct MemberIdentity {
 impl MemberIdentity {
     /// Not a member of the group.
     pub fn simple() -> Self {
-        Self { member_id: String::new(), generation: -1, instance_id: None }
+        Self {
+            member_id: String::new(),
+            generation: -1,
+            instance_id: None,
+        }
     }
 }
 

@@ -72,7 +72,9 @@ pub enum BatchError {
         magic: i8,
     },
     /// Compressed; clients decompress before.
-    #[error("record batch at offset {base_offset}: compressed with codec {codec}, want uncompressed")]
+    #[error(
+        "record batch at offset {base_offset}: compressed with codec {codec}, want uncompressed"
+    )]
     Compressed {
         /// Base offset of the batch.
         base_offset: i64,
@@ -99,7 +101,11 @@ pub enum BatchError {
 
 impl From<BatchError> for ClientError {
     fn from(error: BatchError) -> Self {
-        let kind = if matches!(error, BatchError::TooLarge { .. }) { ClientErrorKind::TooLarge } else { ClientErrorKind::Fatal };
+        let kind = if matches!(error, BatchError::TooLarge { .. }) {
+            ClientErrorKind::TooLarge
+        } else {
+            ClientErrorKind::Fatal
+        };
         Self::new(kind, error)
     }
 }
@@ -144,11 +150,20 @@ impl HeadersView<'_> {
         if self.count == 0 {
             return Ok(headers);
         }
-        let mut reader = Reader { bytes: self.bytes, position: 0, base_offset: self.base_offset };
+        let mut reader = Reader {
+            bytes: self.bytes,
+            position: 0,
+            base_offset: self.base_offset,
+        };
         for _ in 0..self.count {
-            let name = reader.nullable_bytes("a header's name")?.ok_or_else(|| reader.malformed("a header's name"))?;
+            let name = reader
+                .nullable_bytes("a header's name")?
+                .ok_or_else(|| reader.malformed("a header's name"))?;
             let value = reader.nullable_bytes("a header's value")?;
-            headers.push(String::from_utf8_lossy(name), value.map(|value| self.owner.slice_ref(value)));
+            headers.push(
+                String::from_utf8_lossy(name),
+                value.map(|value| self.owner.slice_ref(value)),
+            );
         }
         if reader.position != self.bytes.len() {
             return Err(reader.malformed("the end of a record"));
@@ -178,8 +193,15 @@ impl BatchCursor {
     /// # Errors
     /// When the bytes do not begin with a whole uncompressed batch in format v2.
     pub fn new(bytes: Bytes) -> Result<Self, BatchError> {
-        let mut cursor =
-            Self { bytes, position: 0, batch_end: 0, remaining: 0, base_offset: -1, base_timestamp: 0, append_time: None };
+        let mut cursor = Self {
+            bytes,
+            position: 0,
+            batch_end: 0,
+            remaining: 0,
+            base_offset: -1,
+            base_timestamp: 0,
+            append_time: None,
+        };
         cursor.enter_batch()?;
         Ok(cursor)
     }
@@ -189,7 +211,10 @@ impl BatchCursor {
     /// # Errors
     /// When the record or the batch that follows is malformed; the cursor stays where it is.
     #[inline]
-    #[allow(clippy::should_implement_trait, reason = "it lends: the view borrows the cursor's bytes, which an Iterator cannot say")]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "it lends: the view borrows the cursor's bytes, which an Iterator cannot say"
+    )]
     pub fn next(&mut self) -> Result<Option<RecordView<'_>>, BatchError> {
         if self.remaining == 0 && !self.enter_batch()? {
             return Ok(None);
@@ -257,7 +282,8 @@ impl BatchCursor {
             let header = BatchHeader::parse(self.bytes.get(self.position..).unwrap_or_default())?;
             self.base_offset = header.base_offset;
             self.base_timestamp = header.base_timestamp;
-            self.append_time = (header.attributes & LOG_APPEND_TIME != 0).then_some(header.max_timestamp);
+            self.append_time =
+                (header.attributes & LOG_APPEND_TIME != 0).then_some(header.max_timestamp);
             self.batch_end = self.position + header.size_bytes;
             if header.attributes & CONTROL == 0 && header.records > 0 {
                 self.position += BATCH_HEADER_BYTES;
@@ -273,7 +299,11 @@ impl BatchCursor {
     #[inline]
     fn parse(&self) -> Result<(ParsedRecord, usize), BatchError> {
         let batch = self.bytes.get(..self.batch_end).unwrap_or_default();
-        let mut reader = Reader { bytes: batch, position: self.position, base_offset: self.base_offset };
+        let mut reader = Reader {
+            bytes: batch,
+            position: self.position,
+            base_offset: self.base_offset,
+        };
         let length = reader.varint("a record's length")?;
         let start = reader.position;
         let end = usize::try_from(length)
@@ -291,13 +321,18 @@ impl BatchCursor {
         let headers = reader.varint("a record's headers")?;
         // Each header has at least two bytes, so a count beyond that is a lie; checked here so that no one trusts it.
         let left = end - reader.position;
-        let headers = u32::try_from(headers).ok().filter(|count| *count as usize <= left / 2).ok_or_else(|| reader.malformed("a record's headers"))?;
+        let headers = u32::try_from(headers)
+            .ok()
+            .filter(|count| *count as usize <= left / 2)
+            .ok_or_else(|| reader.malformed("a record's headers"))?;
         if headers == 0 && left != 0 {
             return Err(reader.malformed("the end of a record"));
         }
         let parsed = ParsedRecord {
             offset: self.base_offset.wrapping_add(i64::from(offset_delta)),
-            timestamp: self.append_time.unwrap_or_else(|| self.base_timestamp.wrapping_add(timestamp_delta)),
+            timestamp: self
+                .append_time
+                .unwrap_or_else(|| self.base_timestamp.wrapping_add(timestamp_delta)),
             key,
             value,
             headers: (reader.position, end),
@@ -313,8 +348,12 @@ impl BatchCursor {
         RecordView {
             offset: parsed.offset,
             timestamp: parsed.timestamp,
-            key: parsed.key.map(|range| Payload::shared(slice(range), &self.bytes)),
-            value: parsed.value.map(|range| Payload::shared(slice(range), &self.bytes)),
+            key: parsed
+                .key
+                .map(|range| Payload::shared(slice(range), &self.bytes)),
+            value: parsed
+                .value
+                .map(|range| Payload::shared(slice(range), &self.bytes)),
             headers: HeadersView {
                 bytes: slice(parsed.headers),
                 owner: &self.bytes,
@@ -358,8 +397,13 @@ impl BatchHeader {
     /// When it is not a whole uncompressed batch in format v2.
     pub fn parse(bytes: &[u8]) -> Result<Self, BatchError> {
         let Some((header, _)) = bytes.split_first_chunk::<BATCH_HEADER_BYTES>() else {
-            let base_offset = bytes.first_chunk::<8>().map_or(-1, |first| i64::from_be_bytes(*first));
-            return Err(BatchError::Truncated { base_offset, what: "the header" });
+            let base_offset = bytes
+                .first_chunk::<8>()
+                .map_or(-1, |first| i64::from_be_bytes(*first));
+            return Err(BatchError::Truncated {
+                base_offset,
+                what: "the header",
+            });
         };
         let base_offset = i64::from_be_bytes(field(header, 0));
         let [magic] = field::<1>(header, 16);
@@ -372,16 +416,30 @@ impl BatchHeader {
             .ok()
             .map(|length| length.saturating_add(LENGTH_END))
             .filter(|size| *size >= BATCH_HEADER_BYTES)
-            .ok_or(BatchError::Malformed { base_offset, what: "the batch length" })?;
+            .ok_or(BatchError::Malformed {
+                base_offset,
+                what: "the batch length",
+            })?;
         if size_bytes > bytes.len() {
-            return Err(BatchError::Truncated { base_offset, what: "the records" });
+            return Err(BatchError::Truncated {
+                base_offset,
+                what: "the records",
+            });
         }
         let attributes = i16::from_be_bytes(field(header, ATTRIBUTES_START));
         if attributes & COMPRESSION_MASK != 0 {
-            return Err(BatchError::Compressed { base_offset, codec: attributes & COMPRESSION_MASK });
+            return Err(BatchError::Compressed {
+                base_offset,
+                codec: attributes & COMPRESSION_MASK,
+            });
         }
         let last_offset_delta = i32::from_be_bytes(field(header, 23));
-        let records = u32::try_from(i32::from_be_bytes(field(header, 57))).map_err(|_| BatchError::Malformed { base_offset, what: "the record count" })?;
+        let records = u32::try_from(i32::from_be_bytes(field(header, 57))).map_err(|_| {
+            BatchError::Malformed {
+                base_offset,
+                what: "the record count",
+            }
+        })?;
         Ok(Self {
             base_offset,
             last_offset: base_offset.wrapping_add(i64::from(last_offset_delta)),
@@ -402,7 +460,11 @@ impl BatchHeader {
 /// `N` bytes of the header at a constant place.
 #[inline]
 fn field<const N: usize>(header: &[u8; BATCH_HEADER_BYTES], start: usize) -> [u8; N] {
-    header.get(start..).and_then(|rest| rest.first_chunk::<N>()).copied().unwrap_or([0; N])
+    header
+        .get(start..)
+        .and_then(|rest| rest.first_chunk::<N>())
+        .copied()
+        .unwrap_or([0; N])
 }
 
 /// Checks the CRC of the batch that `bytes` begin with.
@@ -411,9 +473,24 @@ fn field<const N: usize>(header: &[u8; BATCH_HEADER_BYTES], start: usize) -> [u8
 /// When it does not match, or when `bytes` are not a whole uncompressed batch.
 pub fn verify_crc(bytes: &[u8]) -> Result<(), BatchError> {
     let header = BatchHeader::parse(bytes)?;
-    let expected = bytes.get(CRC_START..).and_then(|rest| rest.first_chunk::<4>()).map_or(0, |crc| u32::from_be_bytes(*crc));
-    let found = crc32c(bytes.get(ATTRIBUTES_START..header.size_bytes).unwrap_or_default());
-    if found == expected { Ok(()) } else { Err(BatchError::Crc { base_offset: header.base_offset, expected, found }) }
+    let expected = bytes
+        .get(CRC_START..)
+        .and_then(|rest| rest.first_chunk::<4>())
+        .map_or(0, |crc| u32::from_be_bytes(*crc));
+    let found = crc32c(
+        bytes
+            .get(ATTRIBUTES_START..header.size_bytes)
+            .unwrap_or_default(),
+    );
+    if found == expected {
+        Ok(())
+    } else {
+        Err(BatchError::Crc {
+            base_offset: header.base_offset,
+            expected,
+            found,
+        })
+    }
 }
 
 fn crc32c(bytes: &[u8]) -> u32 {
@@ -431,12 +508,18 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     #[cold]
     fn truncated(&self, what: &'static str) -> BatchError {
-        BatchError::Truncated { base_offset: self.base_offset, what }
+        BatchError::Truncated {
+            base_offset: self.base_offset,
+            what,
+        }
     }
 
     #[cold]
     fn malformed(&self, what: &'static str) -> BatchError {
-        BatchError::Malformed { base_offset: self.base_offset, what }
+        BatchError::Malformed {
+            base_offset: self.base_offset,
+            what,
+        }
     }
 
     #[inline]
@@ -473,7 +556,9 @@ impl<'a> Reader<'a> {
     fn long_varint(&mut self, what: &'static str, bytes_max: u32) -> Result<u64, BatchError> {
         let mut raw = 0_u64;
         for index in 0..bytes_max {
-            let Some(byte) = self.bytes.get(self.position) else { return Err(self.truncated(what)) };
+            let Some(byte) = self.bytes.get(self.position) else {
+                return Err(self.truncated(what));
+            };
             self.position += 1;
             // The tenth byte has room for one bit.
             if index == 9 && *byte > 1 {
@@ -546,9 +631,18 @@ impl BatchBuilder {
     pub fn append(&mut self, record: RecordRef<'_>) -> Result<(), BatchError> {
         let offset = self.last_offset + 1;
         if record.headers.is_empty() {
-            return self.append_at(offset, record.timestamp, record.key, record.value, std::iter::empty());
+            return self.append_at(
+                offset,
+                record.timestamp,
+                record.key,
+                record.value,
+                std::iter::empty(),
+            );
         }
-        let headers = record.headers.iter().map(|header| (header.key.as_bytes(), header.value.as_deref()));
+        let headers = record
+            .headers
+            .iter()
+            .map(|header| (header.key.as_bytes(), header.value.as_deref()));
         self.append_at(offset, record.timestamp, record.key, record.value, headers)
     }
 
@@ -571,12 +665,18 @@ impl BatchBuilder {
             self.base_timestamp = timestamp;
             self.max_timestamp = timestamp;
         } else if offset <= self.last_offset {
-            return Err(BatchError::Malformed { base_offset: self.base_offset, what: "the order of offsets" });
+            return Err(BatchError::Malformed {
+                base_offset: self.base_offset,
+                what: "the order of offsets",
+            });
         }
         let offset_delta = offset
             .checked_sub(self.base_offset)
             .and_then(|delta| i32::try_from(delta).ok())
-            .ok_or(BatchError::Malformed { base_offset: self.base_offset, what: "the span of offsets" })?;
+            .ok_or(BatchError::Malformed {
+                base_offset: self.base_offset,
+                what: "the span of offsets",
+            })?;
 
         // What stands before the key, so that the length can be written first.
         let mut front = Scratch::default();
@@ -597,16 +697,28 @@ impl BatchBuilder {
         let mut back = Scratch::default();
         back.varlong(headers_count);
 
-        let length = front.len + key.map_or(0, <[u8]>::len) + middle.len + value.map_or(0, <[u8]>::len) + back.len + headers_bytes;
+        let length = front.len
+            + key.map_or(0, <[u8]>::len)
+            + middle.len
+            + value.map_or(0, <[u8]>::len)
+            + back.len
+            + headers_bytes;
         let mut prefix = Scratch::default();
         prefix.varlong(i64::try_from(length).unwrap_or(i64::MAX));
         let size = prefix.len + length;
-        if self.buffer.len().max(BATCH_HEADER_BYTES).saturating_add(size) > i32::MAX as usize {
+        if self
+            .buffer
+            .len()
+            .max(BATCH_HEADER_BYTES)
+            .saturating_add(size)
+            > i32::MAX as usize
+        {
             return Err(BatchError::TooLarge { bytes: size });
         }
 
         if self.records == 0 {
-            self.buffer.reserve(self.capacity.max(BATCH_HEADER_BYTES + size));
+            self.buffer
+                .reserve(self.capacity.max(BATCH_HEADER_BYTES + size));
             self.buffer.put_bytes(0, BATCH_HEADER_BYTES);
         }
         self.buffer.reserve(size);
@@ -787,17 +899,35 @@ mod tests {
 
     fn write(rows: &[Row], builder: &mut BatchBuilder) -> Bytes {
         for row in rows {
-            let headers = row.headers.iter().map(|header| (header.key.as_bytes(), header.value.as_deref()));
-            builder.append_at(row.offset, row.timestamp, row.key.as_deref(), row.value.as_deref(), headers).unwrap();
+            let headers = row
+                .headers
+                .iter()
+                .map(|header| (header.key.as_bytes(), header.value.as_deref()));
+            builder
+                .append_at(
+                    row.offset,
+                    row.timestamp,
+                    row.key.as_deref(),
+                    row.value.as_deref(),
+                    headers,
+                )
+                .unwrap();
         }
         builder.finish().freeze()
     }
 
     fn rows() -> impl Strategy<Value = Vec<Row>> {
         let bytes = || proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200));
-        let header = (".{0,8}", proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)));
+        let header = (
+            ".{0,8}",
+            proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)),
+        );
         let headers = proptest::collection::vec(header, 0..3);
-        proptest::collection::vec((1_i64..1000, any::<i64>(), bytes(), bytes(), headers), 1..40).prop_map(|rows| {
+        proptest::collection::vec(
+            (1_i64..1000, any::<i64>(), bytes(), bytes(), headers),
+            1..40,
+        )
+        .prop_map(|rows| {
             let mut offset = 5;
             rows.into_iter()
                 .map(|(step, timestamp, key, value, pairs)| {
@@ -806,7 +936,13 @@ mod tests {
                     for (name, value) in pairs {
                         headers.push(name, value.map(Bytes::from));
                     }
-                    Row { offset, timestamp, key, value, headers }
+                    Row {
+                        offset,
+                        timestamp,
+                        key,
+                        value,
+                        headers,
+                    }
                 })
                 .collect()
         })
@@ -875,10 +1011,31 @@ mod tests {
     #[test]
     fn a_batch_has_the_bytes_that_kafka_writes() {
         let mut builder = BatchBuilder::new(1024);
-        builder.append(RecordRef { key: Some(b"k"), value: Some(b"v1"), timestamp: 1000, headers: &Headers::default() }).unwrap();
-        builder.append(RecordRef { key: None, value: None, timestamp: 1003, headers: &Headers::default() }).unwrap();
+        builder
+            .append(RecordRef {
+                key: Some(b"k"),
+                value: Some(b"v1"),
+                timestamp: 1000,
+                headers: &Headers::default(),
+            })
+            .unwrap();
+        builder
+            .append(RecordRef {
+                key: None,
+                value: None,
+                timestamp: 1003,
+                headers: &Headers::default(),
+            })
+            .unwrap();
         assert_eq!(builder.timestamps(), Some((1000, 1003)));
-        assert_eq!((builder.records(), builder.base_offset(), builder.last_offset()), (2, Some(0), Some(1)));
+        assert_eq!(
+            (
+                builder.records(),
+                builder.base_offset(),
+                builder.last_offset()
+            ),
+            (2, Some(0), Some(1))
+        );
         let batch = builder.finish();
         #[rustfmt::skip]
         let records = [
@@ -886,10 +1043,31 @@ mod tests {
             12, 0, 6, 2, 1, 1, 0, // length 6, attributes, deltas 3 and 1, null, null, no headers
         ];
         assert_eq!(&batch[BATCH_HEADER_BYTES..], records);
-        assert_eq!(batch[..12], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, u8::try_from(61 - 12 + records.len()).unwrap()]);
+        assert_eq!(
+            batch[..12],
+            [
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                u8::try_from(61 - 12 + records.len()).unwrap()
+            ]
+        );
         assert_eq!(batch[12..17], [255, 255, 255, 255, 2]);
         assert_eq!(batch[21..27], [0, 0, 0, 0, 0, 1]);
-        assert_eq!(batch[43..61], [255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 2]);
+        assert_eq!(
+            batch[43..61],
+            [
+                255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 2
+            ]
+        );
         verify_crc(&batch).unwrap();
     }
 
@@ -903,7 +1081,9 @@ mod tests {
     fn records_below_the_position_are_skipped() {
         let mut builder = BatchBuilder::new(0);
         for offset in [10, 11, 15, 16] {
-            builder.append_at(offset, offset, None, Some(b"x"), std::iter::empty()).unwrap();
+            builder
+                .append_at(offset, offset, None, Some(b"x"), std::iter::empty())
+                .unwrap();
         }
         let mut cursor = BatchCursor::new(builder.finish().freeze()).unwrap();
         cursor.skip_below(12).unwrap();
@@ -917,10 +1097,14 @@ mod tests {
     #[test]
     fn control_batches_are_passed_over_and_append_time_wins() {
         let mut builder = BatchBuilder::new(0);
-        builder.append_at(1, 7, None, Some(b"marker"), std::iter::empty()).unwrap();
+        builder
+            .append_at(1, 7, None, Some(b"marker"), std::iter::empty())
+            .unwrap();
         let mut bytes = builder.finish().to_vec();
         bytes[22] |= u8::try_from(CONTROL).unwrap();
-        builder.append_at(2, 7, None, Some(b"data"), std::iter::empty()).unwrap();
+        builder
+            .append_at(2, 7, None, Some(b"data"), std::iter::empty())
+            .unwrap();
         let mut stamped = builder.finish().to_vec();
         stamped[22] |= u8::try_from(LOG_APPEND_TIME).unwrap();
         stamped[35..43].copy_from_slice(&99_i64.to_be_bytes());
@@ -933,25 +1117,52 @@ mod tests {
     #[test]
     fn a_compressed_batch_and_an_old_format_are_refused() {
         let mut builder = BatchBuilder::new(0);
-        builder.append_at(1, 7, None, None, std::iter::empty()).unwrap();
+        builder
+            .append_at(1, 7, None, None, std::iter::empty())
+            .unwrap();
         let good = builder.finish();
         let mut compressed = good.clone();
         compressed[22] |= 4;
-        assert_eq!(BatchCursor::new(compressed.freeze()).unwrap_err(), BatchError::Compressed { base_offset: 1, codec: 4 });
+        assert_eq!(
+            BatchCursor::new(compressed.freeze()).unwrap_err(),
+            BatchError::Compressed {
+                base_offset: 1,
+                codec: 4
+            }
+        );
         let mut old = good.clone();
         old[16] = 1;
-        assert_eq!(BatchCursor::new(old.freeze()).unwrap_err(), BatchError::Magic { base_offset: 1, magic: 1 });
+        assert_eq!(
+            BatchCursor::new(old.freeze()).unwrap_err(),
+            BatchError::Magic {
+                base_offset: 1,
+                magic: 1
+            }
+        );
         let mut flipped = good;
         flipped[62] ^= 1;
-        assert!(matches!(verify_crc(&flipped), Err(BatchError::Crc { base_offset: 1, .. })));
+        assert!(matches!(
+            verify_crc(&flipped),
+            Err(BatchError::Crc { base_offset: 1, .. })
+        ));
     }
 
     #[test]
     fn offsets_must_rise() {
         let mut builder = BatchBuilder::new(0);
-        builder.append_at(5, 0, None, None, std::iter::empty()).unwrap();
-        assert!(builder.append_at(5, 0, None, None, std::iter::empty()).is_err());
-        assert!(builder.append_at(5 + (1 << 31), 0, None, None, std::iter::empty()).is_err());
+        builder
+            .append_at(5, 0, None, None, std::iter::empty())
+            .unwrap();
+        assert!(
+            builder
+                .append_at(5, 0, None, None, std::iter::empty())
+                .is_err()
+        );
+        assert!(
+            builder
+                .append_at(5 + (1 << 31), 0, None, None, std::iter::empty())
+                .is_err()
+        );
         assert_eq!(builder.records(), 1);
     }
 }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use brooklet_state_stores::Memory;
 
-use crate::client::{Claim, ClaimState, ClientError, Cluster, Consumer, ConsumerOptions, MemberIdentity, ProducerOptions};
+use crate::client::{
+    Claim, ClaimState, ClientError, Cluster, Consumer, ConsumerOptions, MemberIdentity,
+    ProducerOptions,
+};
 use crate::clock::Clock;
 use crate::config::StreamsConfig;
 use crate::error::StreamsError;
@@ -54,14 +57,22 @@ impl Application {
 
     /// Requests whose caller waits: for starting, not for running.
     pub(crate) fn requests(&self) -> Result<Requests, ClientError> {
-        Ok(Requests::new(self.cluster.admin()?, Arc::clone(&self.clock), self.config.task_timeout_ms.min(60_000)))
+        Ok(Requests::new(
+            self.cluster.admin()?,
+            Arc::clone(&self.clock),
+            self.config.task_timeout_ms.min(60_000),
+        ))
     }
 
     /// Waits until the group is ours. `partitions` has the topics whose offsets will be committed.
     pub(crate) fn hold_claim(&self, partitions: &HashMap<String, i32>) -> Result<(), StreamsError> {
         let mut topics: Vec<String> = partitions.keys().cloned().collect();
         topics.sort_unstable();
-        let claim = self.cluster.claim(&self.config.application_id, &self.state.process_id().to_string(), &topics)?;
+        let claim = self.cluster.claim(
+            &self.config.application_id,
+            &self.state.process_id().to_string(),
+            &topics,
+        )?;
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
         let waker = thread_waker();
         while self.member(&waker)?.is_none() {
@@ -73,16 +84,23 @@ impl Application {
     /// As whom to commit now; `None` while the group settles.
     pub(crate) fn member(&self, waker: &Waker) -> Result<Option<MemberIdentity>, StreamsError> {
         let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(claim) = claim.as_mut() else { return Ok(Some(MemberIdentity::simple())) };
+        let Some(claim) = claim.as_mut() else {
+            return Ok(Some(MemberIdentity::simple()));
+        };
         match claim.poll(self.clock.now_ms(), waker) {
             ClaimState::Held(member) => Ok(Some(member)),
             ClaimState::Pending => Ok(None),
-            ClaimState::Refused(message) | ClaimState::Lost(message) => Err(StreamsError::SecondInstance(message)),
+            ClaimState::Refused(message) | ClaimState::Lost(message) => {
+                Err(StreamsError::SecondInstance(message))
+            }
         }
     }
 
     /// Leaves the group.
     pub(crate) fn release_claim(&self) {
-        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.claim
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 }

@@ -36,7 +36,11 @@ pub(crate) struct Requests {
 impl Requests {
     /// Requests that are given up `timeout_ms` after they were first sent.
     pub(crate) fn new(admin: Box<dyn Admin>, clock: Arc<dyn Clock>, timeout_ms: i64) -> Self {
-        Self { admin, clock, timeout_ms }
+        Self {
+            admin,
+            clock,
+            timeout_ms,
+        }
     }
 
     /// Sends `request` and waits for its answer. Retriable errors are retried until the time-out.
@@ -56,12 +60,18 @@ impl Requests {
                     }
                 }
                 if now_ms >= deadline_ms {
-                    return Err(ClientError::new(ClientErrorKind::Retriable, format!("no answer within {} ms", self.timeout_ms)));
+                    return Err(ClientError::new(
+                        ClientErrorKind::Retriable,
+                        format!("no answer within {} ms", self.timeout_ms),
+                    ));
                 }
                 thread::park_timeout(Duration::from_millis(100));
             };
             match answer {
-                Err(error) if error.kind == ClientErrorKind::Retriable && self.clock.now_ms() < deadline_ms => {
+                Err(error)
+                    if error.kind == ClientErrorKind::Retriable
+                        && self.clock.now_ms() < deadline_ms =>
+                {
                     tracing::debug!(%error, "request will be retried");
                     thread::park_timeout(backoff);
                     backoff = (backoff * 2).min(Duration::from_secs(1));

@@ -30,8 +30,14 @@ pub(crate) fn decide(position: Option<i64>, log_start: i64, end: i64) -> Restora
     match position {
         None if end <= log_start => Restoration::Complete,
         None => Restoration::From(log_start),
-        Some(position) if position > end => Restoration::Rebuild { from: log_start, reason: RebuildReason::BeyondEnd },
-        Some(position) if position < log_start => Restoration::Rebuild { from: log_start, reason: RebuildReason::BehindLogStart },
+        Some(position) if position > end => Restoration::Rebuild {
+            from: log_start,
+            reason: RebuildReason::BeyondEnd,
+        },
+        Some(position) if position < log_start => Restoration::Rebuild {
+            from: log_start,
+            reason: RebuildReason::BehindLogStart,
+        },
         Some(position) if position == end => Restoration::Complete,
         Some(position) => Restoration::From(position),
     }
@@ -51,7 +57,19 @@ mod tests {
 
     #[test]
     fn a_store_that_does_not_fit_its_changelog_is_rebuilt() {
-        assert_eq!(decide(Some(10), 0, 9), Restoration::Rebuild { from: 0, reason: RebuildReason::BeyondEnd });
-        assert_eq!(decide(Some(3), 5, 9), Restoration::Rebuild { from: 5, reason: RebuildReason::BehindLogStart });
+        assert_eq!(
+            decide(Some(10), 0, 9),
+            Restoration::Rebuild {
+                from: 0,
+                reason: RebuildReason::BeyondEnd
+            }
+        );
+        assert_eq!(
+            decide(Some(3), 5, 9),
+            Restoration::Rebuild {
+                from: 5,
+                reason: RebuildReason::BehindLogStart
+            }
+        );
     }
 }

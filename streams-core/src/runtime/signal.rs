@@ -9,8 +9,13 @@ use super::streams::StopHandle;
 /// From now on, SIGINT and SIGTERM call `stop`. The thread that waits for them has a small runtime of its own, so this works with
 /// and without a tokio runtime around.
 pub(crate) fn stop_on_signal(stop: StopHandle) -> Result<(), StreamsError> {
-    let failed = |error: std::io::Error| StreamsError::Other(format!("signals cannot be waited for: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let failed = |error: std::io::Error| {
+        StreamsError::Other(format!("signals cannot be waited for: {error}"))
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
     thread::Builder::new()
         .name("brooklet-signals".to_owned())
         .spawn(move || {

@@ -28,7 +28,12 @@ impl StateDirectory {
         let root = state_dir.join(application_id);
         fs::create_dir_all(&root).map_err(|error| at(&root, "cannot be created", error))?;
         let lock_path = root.join(".lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(|error| at(&lock_path, "cannot be opened", error))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(|error| at(&lock_path, "cannot be opened", error))?;
         lock.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => StreamsError::SecondInstance(format!(
                 "application {application_id} is already running on {}: stop the other instance, or give this one another state.dir or application.id",
@@ -38,7 +43,11 @@ impl StateDirectory {
         })?;
         check_version(&root)?;
         let process_id = process_id(&root)?;
-        Ok(Self { root, process_id, _lock: lock })
+        Ok(Self {
+            root,
+            process_id,
+            _lock: lock,
+        })
     }
 
     /// Where the stores of a task live.
@@ -48,7 +57,10 @@ impl StateDirectory {
 
     /// Where a thread's copy of global stores lives.
     pub(crate) fn global(&self, thread: &str, task: TaskId) -> PathBuf {
-        self.root.join("global").join(thread).join(task.subtopology.to_string())
+        self.root
+            .join("global")
+            .join(thread)
+            .join(task.subtopology.to_string())
     }
 
     /// Names this instance, the same after a restart.
@@ -58,7 +70,10 @@ impl StateDirectory {
 }
 
 fn at(path: &Path, what: &str, error: io::Error) -> StreamsError {
-    StreamsError::Other(format!("state directory: {} {what}: {error}", path.display()))
+    StreamsError::Other(format!(
+        "state directory: {} {what}: {error}",
+        path.display()
+    ))
 }
 
 fn check_version(root: &Path) -> Result<(), StreamsError> {
@@ -70,9 +85,14 @@ fn check_version(root: &Path) -> Result<(), StreamsError> {
                 "state directory: {} has format version {version}, this build knows {FORMAT_VERSION}: use the version of Brooklet that wrote it, or delete the directory to rebuild its state from the changelogs",
                 root.display()
             ))),
-            Err(_) => Err(StreamsError::Other(format!("state directory: {} does not hold a version number: {text:?}", path.display()))),
+            Err(_) => Err(StreamsError::Other(format!(
+                "state directory: {} does not hold a version number: {text:?}",
+                path.display()
+            ))),
         },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => write_whole(&path, format!("{FORMAT_VERSION}\n").as_bytes()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            write_whole(&path, format!("{FORMAT_VERSION}\n").as_bytes())
+        }
         Err(error) => Err(at(&path, "cannot be read", error)),
     }
 }
@@ -81,7 +101,12 @@ fn process_id(root: &Path) -> Result<Uuid, StreamsError> {
     let path = root.join("process-id");
     let mut text = String::new();
     match File::open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
-        Ok(_) => Uuid::parse_str(text.trim()).map_err(|_| StreamsError::Other(format!("state directory: {} does not hold a UUID: {text:?}", path.display()))),
+        Ok(_) => Uuid::parse_str(text.trim()).map_err(|_| {
+            StreamsError::Other(format!(
+                "state directory: {} does not hold a UUID: {text:?}",
+                path.display()
+            ))
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let id = Uuid::new_v4();
             write_whole(&path, format!("{id}\n").as_bytes())?;
@@ -119,10 +144,17 @@ mod tests {
         let dir = scratch("second");
         let first = StateDirectory::open(&dir, "app").unwrap();
         let error = StateDirectory::open(&dir, "app").unwrap_err().to_string();
-        assert!(error.contains("application app is already running on") && error.contains("state.dir"), "{error}");
+        assert!(
+            error.contains("application app is already running on") && error.contains("state.dir"),
+            "{error}"
+        );
         let id = first.process_id();
         drop(first);
-        assert_eq!(StateDirectory::open(&dir, "app").unwrap().process_id(), id, "an instance keeps its id over a restart");
+        assert_eq!(
+            StateDirectory::open(&dir, "app").unwrap().process_id(),
+            id,
+            "an instance keeps its id over a restart"
+        );
         fs::remove_dir_all(dir).unwrap();
     }
 
@@ -132,7 +164,10 @@ mod tests {
         fs::create_dir_all(dir.join("app")).unwrap();
         fs::write(dir.join("app/version"), "2\n").unwrap();
         let error = StateDirectory::open(&dir, "app").unwrap_err().to_string();
-        assert!(error.contains("format version 2, this build knows 1"), "{error}");
+        assert!(
+            error.contains("format version 2, this build knows 1"),
+            "{error}"
+        );
         fs::remove_dir_all(dir).unwrap();
     }
 }

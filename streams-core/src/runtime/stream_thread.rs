@@ -23,12 +23,14 @@ use brooklet_state_stores::{Backend, Positions, PreparedStores, StoreError, Stor
 use crate::cache::ThreadCache;
 use crate::client::record_batch::BatchCursor;
 use crate::client::{
-    Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset, Completion, Consumer, Fetched, OffsetSpec,
-    RequestId, Slot, TopicHandle, TopicPartition,
+    Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset, Completion,
+    Consumer, Fetched, OffsetSpec, RequestId, Slot, TopicHandle, TopicPartition,
 };
 use crate::error::StreamsError;
 use crate::processor::DropReason;
-use crate::task::{ErrorResponse, GlobalStores, SharedCollector, StreamSettings, Task, TaskEnvironment};
+use crate::task::{
+    ErrorResponse, GlobalStores, SharedCollector, StreamSettings, Task, TaskEnvironment,
+};
 use crate::topology::{AutoOffsetReset, TaskId};
 
 use super::application::Application;
@@ -93,9 +95,15 @@ enum Route {
 enum Commit {
     Idle,
     /// Caches are flushed; output is on its way.
-    Producing { since_ms: i64 },
+    Producing {
+        since_ms: i64,
+    },
     /// Offsets are on their way; without a request while it is not settled as whom to commit.
-    Offsets { since_ms: i64, request: Option<RequestId>, offsets: Vec<(TopicPartition, CommittedOffset)> },
+    Offsets {
+        since_ms: i64,
+        request: Option<RequestId>,
+        offsets: Vec<(TopicPartition, CommittedOffset)>,
+    },
 }
 
 /// What the thread is told about one of its tasks.
@@ -146,7 +154,7 @@ impl StreamThread {
         application: Arc<Application>,
         metrics: Arc<ThreadMetrics>,
         name: &str,
-            waker: Waker,
+        waker: Waker,
         assigned: Vec<Assigned>,
     ) -> Result<Self, StreamsError> {
         let config = &application.config;
@@ -159,7 +167,10 @@ impl StreamThread {
         tracing::info!(thread = name, tasks, "stream thread starts");
         let cache_bytes = config.cache_bytes_max / config.stream_threads;
         let mut thread = Self {
-            cache: ThreadCache::new(cache_bytes, config.processing_handler == ErrorResponse::Continue),
+            cache: ThreadCache::new(
+                cache_bytes,
+                config.processing_handler == ErrorResponse::Continue,
+            ),
             globals: GlobalStores::default(),
             metrics,
             name: name.to_owned(),
@@ -191,7 +202,11 @@ impl StreamThread {
 
     fn store_directory(&self, task: &Assigned) -> PathBuf {
         let state = &self.application.state;
-        if task.global { state.global(&self.name, task.id) } else { state.task(task.id) }
+        if task.global {
+            state.global(&self.name, task.id)
+        } else {
+            state.task(task.id)
+        }
     }
 
     /// Opens the databases of all tasks at once: each waits for the disk some ten times.
@@ -201,11 +216,23 @@ impl StreamThread {
             let opening: Vec<_> = assigned
                 .iter()
                 .map(|task| {
-                    let (directory, specs) = (self.store_directory(task), application.topology.store_specs(task.id.subtopology));
-                    scope.spawn(move || Stores::prepare(Some(&directory), &specs, &application.memory))
+                    let (directory, specs) = (
+                        self.store_directory(task),
+                        application.topology.store_specs(task.id.subtopology),
+                    );
+                    scope.spawn(move || {
+                        Stores::prepare(Some(&directory), &specs, &application.memory)
+                    })
                 })
                 .collect();
-            opening.into_iter().map(|opening| opening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            opening
+                .into_iter()
+                .map(|opening| {
+                    opening
+                        .join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
+                .collect()
         })
     }
 
@@ -226,7 +253,10 @@ impl StreamThread {
                 progressed = true;
             }
         }
-        Ok(Step { progressed, wake_at_ms: self.wake_at_ms(now_ms) })
+        Ok(Step {
+            progressed,
+            wake_at_ms: self.wake_at_ms(now_ms),
+        })
     }
 
     /// Asks for a last commit; [`StreamThread::stopped`] says when it is through.
@@ -241,7 +271,10 @@ impl StreamThread {
 
     /// Whether every task processes.
     pub(crate) fn restored(&self) -> bool {
-        self.tasks.iter().all(|task| matches!(task.state, State::Running(_))) && self.globals_loaded()
+        self.tasks
+            .iter()
+            .all(|task| matches!(task.state, State::Running(_)))
+            && self.globals_loaded()
     }
 
     /// Closes tasks and stores. What is not committed is dropped, to be processed again.
@@ -256,7 +289,13 @@ impl StreamThread {
     }
 
     /// Opens a task's stores, and decides for each what is to be restored.
-    fn open_task(&mut self, assigned: Assigned, prepared: PreparedStores, requests: &mut Requests, now_ms: i64) -> Result<(), StreamsError> {
+    fn open_task(
+        &mut self,
+        assigned: Assigned,
+        prepared: PreparedStores,
+        requests: &mut Requests,
+        now_ms: i64,
+    ) -> Result<(), StreamsError> {
         let directory = self.store_directory(&assigned);
         let Assigned { id, inputs, global } = assigned;
         let application = Arc::clone(&self.application);
@@ -269,33 +308,55 @@ impl StreamThread {
                 .topology
                 .changelogs(&application.config.application_id, id.subtopology)
                 .into_iter()
-                .map(|changelog| (changelog.store, TopicPartition::new(changelog.topic, id.partition)))
+                .map(|changelog| {
+                    (
+                        changelog.store,
+                        TopicPartition::new(changelog.topic, id.partition),
+                    )
+                })
                 .collect()
         };
-        let partitions: Vec<TopicPartition> = changelogs.iter().map(|(_, partition)| partition.clone()).collect();
+        let partitions: Vec<TopicPartition> = changelogs
+            .iter()
+            .map(|(_, partition)| partition.clone())
+            .collect();
         let starts = list_offsets(requests, &partitions, OffsetSpec::Earliest)?;
-        let ends = list_offsets(requests, &partitions, OffsetSpec::Latest { read_committed: false })?;
+        let ends = list_offsets(
+            requests,
+            &partitions,
+            OffsetSpec::Latest {
+                read_committed: false,
+            },
+        )?;
         let mut decisions = Vec::new();
         for (store, partition) in changelogs {
-            let offset = |of: &HashMap<TopicPartition, i64>| of.get(&partition).copied().unwrap_or(0);
+            let offset =
+                |of: &HashMap<TopicPartition, i64>| of.get(&partition).copied().unwrap_or(0);
             let (start, end) = (offset(&starts), offset(&ends));
             let decision = restore::decide(stores.positions().offset(&store), start, end);
             decisions.push((store, partition, decision, end));
         }
-        if let Some((store, reason)) = decisions.iter().find_map(|(store, _, decision, _)| match decision {
-            Restoration::Rebuild { reason, .. } => Some((store, reason)),
-            _ => None,
-        }) {
+        if let Some((store, reason)) =
+            decisions
+                .iter()
+                .find_map(|(store, _, decision, _)| match decision {
+                    Restoration::Rebuild { reason, .. } => Some((store, reason)),
+                    _ => None,
+                })
+        {
             let why = match reason {
                 RebuildReason::BehindLogStart => "its changelog no longer has what it lacks",
-                RebuildReason::BeyondEnd => "its changelog ends before what it holds: the cluster or the topic was created anew",
+                RebuildReason::BeyondEnd => {
+                    "its changelog ends before what it holds: the cluster or the topic was created anew"
+                }
             };
             tracing::warn!(task = %id, store, "store is rebuilt from its changelog: {why}");
             drop(stores);
             Stores::delete(&directory)?;
             stores = Stores::open(Some(&directory), &specs, &application.memory)?;
             for (_, partition, decision, end) in &mut decisions {
-                *decision = restore::decide(None, starts.get(partition).copied().unwrap_or(0), *end);
+                *decision =
+                    restore::decide(None, starts.get(partition).copied().unwrap_or(0), *end);
             }
         }
         let task = self.tasks.len();
@@ -313,14 +374,34 @@ impl StreamThread {
                 Restoration::From(from) | Restoration::Rebuild { from, .. } => from,
             };
             tracing::info!(task = %id, store, records = end - from, "restoring from {partition}");
-            self.metrics.restore_remaining.fetch_add(u64::try_from(end - from).unwrap_or(0), Ordering::Relaxed);
+            self.metrics
+                .restore_remaining
+                .fetch_add(u64::try_from(end - from).unwrap_or(0), Ordering::Relaxed);
             let slot = self.consumer.add(&partition, from)?;
-            self.routes.insert(slot, Route::Changelog { task, changelog: restoring.len() });
-            restoring.push(Changelog { store, slot: Some(slot), position: from, end });
+            self.routes.insert(
+                slot,
+                Route::Changelog {
+                    task,
+                    changelog: restoring.len(),
+                },
+            );
+            restoring.push(Changelog {
+                store,
+                slot: Some(slot),
+                position: from,
+                end,
+            });
         }
         let load_to = if global {
-            let partitions: Vec<TopicPartition> = inputs.iter().map(|input| input.partition.clone()).collect();
-            list_offsets(requests, &partitions, OffsetSpec::Latest { read_committed: false })?
+            let partitions: Vec<TopicPartition> =
+                inputs.iter().map(|input| input.partition.clone()).collect();
+            list_offsets(
+                requests,
+                &partitions,
+                OffsetSpec::Latest {
+                    read_committed: false,
+                },
+            )?
         } else {
             HashMap::new()
         };
@@ -336,17 +417,33 @@ impl StreamThread {
             })
             .collect();
         let durable = specs.iter().all(|spec| spec.backend == Backend::RocksDb);
-        self.tasks.push(ThreadTask { id, global, durable, state: State::Restoring(stores), inputs, changelogs: restoring });
+        self.tasks.push(ThreadTask {
+            id,
+            global,
+            durable,
+            state: State::Restoring(stores),
+            inputs,
+            changelogs: restoring,
+        });
         self.run_when_restored(task, now_ms)
     }
 
     /// Turns a task whose stores are complete into a running one, and begins to fetch its inputs.
     fn run_when_restored(&mut self, index: usize, now_ms: i64) -> Result<(), StreamsError> {
-        let Some(task) = self.tasks.get_mut(index) else { return Ok(()) };
-        if !matches!(task.state, State::Restoring(_)) || task.changelogs.iter().any(|changelog| changelog.slot.is_some()) {
+        let Some(task) = self.tasks.get_mut(index) else {
+            return Ok(());
+        };
+        if !matches!(task.state, State::Restoring(_))
+            || task
+                .changelogs
+                .iter()
+                .any(|changelog| changelog.slot.is_some())
+        {
             return Ok(());
         }
-        let State::Restoring(stores) = std::mem::replace(&mut task.state, State::Closed) else { return Ok(()) };
+        let State::Restoring(stores) = std::mem::replace(&mut task.state, State::Closed) else {
+            return Ok(());
+        };
         let config = &self.application.config;
         let environment = TaskEnvironment {
             application_id: config.application_id.as_str().into(),
@@ -357,33 +454,68 @@ impl StreamThread {
                 task_idle_max_ms: config.max_task_idle_ms,
                 deserialization_error: config.deserialization_handler,
                 processing_error: config.processing_handler,
-                uncommitted_bytes_max: usize::try_from(config.uncommitted_bytes_max).unwrap_or(usize::MAX),
+                uncommitted_bytes_max: usize::try_from(config.uncommitted_bytes_max)
+                    .unwrap_or(usize::MAX),
             },
         };
-        let partitions = task.inputs.iter().map(|input| input.partition.clone()).collect();
+        let partitions = task
+            .inputs
+            .iter()
+            .map(|input| input.partition.clone())
+            .collect();
         if task.global {
             // Each thread's copy knows its own place in the topic.
             for input in &mut task.inputs {
-                let position = stores.positions().metadata(&input.partition.to_string()).and_then(|bytes| bytes.try_into().ok()).map(i64::from_be_bytes);
-                input.start = CommittedOffset { offset: position.unwrap_or(input.start.offset), metadata: String::new() };
+                let position = stores
+                    .positions()
+                    .metadata(&input.partition.to_string())
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .map(i64::from_be_bytes);
+                input.start = CommittedOffset {
+                    offset: position.unwrap_or(input.start.offset),
+                    metadata: String::new(),
+                };
             }
         }
         // What the stores hold of their changelogs is acknowledged.
-        let held: Vec<(String, i64)> = stores.positions().offsets().map(|(store, offset)| (store.to_owned(), offset)).collect();
-        let mut running = Task::new(&self.application.topology, task.id, partitions, stores, &environment, now_ms)?;
+        let held: Vec<(String, i64)> = stores
+            .positions()
+            .offsets()
+            .map(|(store, offset)| (store.to_owned(), offset))
+            .collect();
+        let mut running = Task::new(
+            &self.application.topology,
+            task.id,
+            partitions,
+            stores,
+            &environment,
+            now_ms,
+        )?;
         for changelog in running.changelogs() {
             if let Some((_, offset)) = held.iter().find(|(store, _)| *store == changelog.store) {
-                self.acknowledged.insert((changelog.handle, changelog.partition.partition), *offset);
+                self.acknowledged
+                    .insert((changelog.handle, changelog.partition.partition), *offset);
             }
         }
         for (number, input) in task.inputs.iter_mut().enumerate() {
             running.set_position(number, input.start.offset, &input.start.metadata);
             let slot = self.consumer.add(&input.partition, input.start.offset)?;
             input.slot = Some(slot);
-            self.routes.insert(slot, Route::Input { task: index, input: number });
+            self.routes.insert(
+                slot,
+                Route::Input {
+                    task: index,
+                    input: number,
+                },
+            );
         }
         if task.global {
-            self.globals.extend(running.built_stores().iter().map(|(name, store)| (name.clone(), store.clone())));
+            self.globals.extend(
+                running
+                    .built_stores()
+                    .iter()
+                    .map(|(name, store)| (name.clone(), store.clone())),
+            );
         }
         task.state = State::Running(running);
         tracing::debug!(task = %task.id, "task runs");
@@ -392,18 +524,32 @@ impl StreamThread {
 
     /// Whether the global stores hold what their topics held when the thread began.
     fn globals_loaded(&self) -> bool {
-        self.tasks.iter().filter(|task| task.global).all(|task| match &task.state {
-            State::Running(running) => task.inputs.iter().enumerate().all(|(number, input)| running.position(number).is_some_and(|position| position >= input.load_to)),
-            State::Restoring(_) | State::Closed => false,
-        })
+        self.tasks
+            .iter()
+            .filter(|task| task.global)
+            .all(|task| match &task.state {
+                State::Running(running) => task.inputs.iter().enumerate().all(|(number, input)| {
+                    running
+                        .position(number)
+                        .is_some_and(|position| position >= input.load_to)
+                }),
+                State::Restoring(_) | State::Closed => false,
+            })
     }
 
     fn poll_producer(&mut self, now_ms: i64) -> Result<bool, StreamsError> {
-        self.collector.borrow_mut().producer_mut().poll(now_ms, &self.waker, &mut self.completions)?;
+        self.collector.borrow_mut().producer_mut().poll(
+            now_ms,
+            &self.waker,
+            &mut self.completions,
+        )?;
         let progressed = !self.completions.is_empty();
         for completion in self.completions.drain(..) {
             let offset = completion.result?;
-            let end = self.acknowledged.entry((completion.topic, completion.partition)).or_insert(0);
+            let end = self
+                .acknowledged
+                .entry((completion.topic, completion.partition))
+                .or_insert(0);
             *end = (*end).max(offset + 1);
         }
         Ok(progressed)
@@ -416,7 +562,9 @@ impl StreamThread {
         for fetched in fetched.drain(..) {
             match self.routes.get(&fetched.slot).copied() {
                 Some(Route::Input { task, input }) => self.take_input(task, input, fetched)?,
-                Some(Route::Changelog { task, changelog }) => self.take_changelog(task, changelog, fetched, now_ms)?,
+                Some(Route::Changelog { task, changelog }) => {
+                    self.take_changelog(task, changelog, fetched, now_ms)?
+                }
                 // Removed since.
                 None => {}
             }
@@ -425,9 +573,24 @@ impl StreamThread {
         Ok(progressed)
     }
 
-    fn take_input(&mut self, task: usize, number: usize, fetched: Fetched) -> Result<(), StreamsError> {
-        let Some(ThreadTask { global, inputs, state: State::Running(running), .. }) = self.tasks.get_mut(task) else { return Ok(()) };
-        let Some(input) = inputs.get_mut(number) else { return Ok(()) };
+    fn take_input(
+        &mut self,
+        task: usize,
+        number: usize,
+        fetched: Fetched,
+    ) -> Result<(), StreamsError> {
+        let Some(ThreadTask {
+            global,
+            inputs,
+            state: State::Running(running),
+            ..
+        }) = self.tasks.get_mut(task)
+        else {
+            return Ok(());
+        };
+        let Some(input) = inputs.get_mut(number) else {
+            return Ok(());
+        };
         match &fetched.error {
             None => {}
             Some(error) if error.kind == ClientErrorKind::Retriable => {
@@ -436,14 +599,27 @@ impl StreamThread {
             }
             Some(error) if error.kind == ClientErrorKind::OffsetOutOfRange => {
                 let config = &self.application.config;
-                let of_source = self.application.topology.offset_reset(&config.application_id, &input.partition.topic);
-                let reset = if *global { AutoOffsetReset::Earliest } else { of_source.unwrap_or(config.auto_offset_reset) };
+                let of_source = self
+                    .application
+                    .topology
+                    .offset_reset(&config.application_id, &input.partition.topic);
+                let reset = if *global {
+                    AutoOffsetReset::Earliest
+                } else {
+                    of_source.unwrap_or(config.auto_offset_reset)
+                };
                 let spec = match reset {
                     AutoOffsetReset::Earliest => OffsetSpec::Earliest,
-                    AutoOffsetReset::Latest => OffsetSpec::Latest { read_committed: false },
+                    AutoOffsetReset::Latest => OffsetSpec::Latest {
+                        read_committed: false,
+                    },
                     AutoOffsetReset::None => return Err(StreamsError::Client(error.clone())),
                 };
-                let to = list_offsets(&mut self.application.requests()?, std::slice::from_ref(&input.partition), spec)?;
+                let to = list_offsets(
+                    &mut self.application.requests()?,
+                    std::slice::from_ref(&input.partition),
+                    spec,
+                )?;
                 let to = to.get(&input.partition).copied().unwrap_or(0);
                 tracing::warn!(partition = %input.partition, %error, to, "position is outside of the log; it is reset as auto.offset.reset says");
                 running.set_position(number, to, "");
@@ -455,7 +631,8 @@ impl StreamThread {
         running.add_fetched(number, fetched)?;
         if let Some(slot) = input.slot
             && !input.paused
-            && running.input_buffered(number) > self.application.config.buffered_records_per_partition
+            && running.input_buffered(number)
+                > self.application.config.buffered_records_per_partition
         {
             input.paused = true;
             self.consumer.pause(slot);
@@ -464,20 +641,44 @@ impl StreamThread {
     }
 
     /// Writes what arrived of a changelog into its store.
-    fn take_changelog(&mut self, task: usize, number: usize, fetched: Fetched, now_ms: i64) -> Result<(), StreamsError> {
-        let Some(ThreadTask { id, changelogs, state: State::Restoring(stores), .. }) = self.tasks.get_mut(task) else { return Ok(()) };
-        let Some(changelog) = changelogs.get_mut(number) else { return Ok(()) };
+    fn take_changelog(
+        &mut self,
+        task: usize,
+        number: usize,
+        fetched: Fetched,
+        now_ms: i64,
+    ) -> Result<(), StreamsError> {
+        let Some(ThreadTask {
+            id,
+            changelogs,
+            state: State::Restoring(stores),
+            ..
+        }) = self.tasks.get_mut(task)
+        else {
+            return Ok(());
+        };
+        let Some(changelog) = changelogs.get_mut(number) else {
+            return Ok(());
+        };
         match fetched.error {
             None => {}
             Some(error) if error.kind == ClientErrorKind::Retriable => return Ok(()),
             Some(error) => {
-                return Err(StreamsError::Other(format!("task {id}, store {}: its changelog cannot be read at offset {}: {error}", changelog.store, changelog.position)));
+                return Err(StreamsError::Other(format!(
+                    "task {id}, store {}: its changelog cannot be read at offset {}: {error}",
+                    changelog.store, changelog.position
+                )));
             }
         }
         let restored = restore_batches(stores, changelog, fetched)?;
-        self.metrics.restored_total.fetch_add(restored, Ordering::Relaxed);
+        self.metrics
+            .restored_total
+            .fetch_add(restored, Ordering::Relaxed);
         let remaining = &self.metrics.restore_remaining;
-        remaining.store(remaining.load(Ordering::Relaxed).saturating_sub(restored), Ordering::Relaxed);
+        remaining.store(
+            remaining.load(Ordering::Relaxed).saturating_sub(restored),
+            Ordering::Relaxed,
+        );
         if changelog.position >= changelog.end
             && let Some(slot) = changelog.slot.take()
         {
@@ -495,11 +696,14 @@ impl StreamThread {
         let mut processed = 0;
         let mut punctuated = false;
         for task in &mut self.tasks {
-            let State::Running(running) = &mut task.state else { continue };
+            let State::Running(running) = &mut task.state else {
+                continue;
+            };
             if !task.global && !loaded {
                 continue;
             }
-            if self.collector.borrow_mut().producer_mut().pending_bytes() > config.output_bytes_max {
+            if self.collector.borrow_mut().producer_mut().pending_bytes() > config.output_bytes_max
+            {
                 self.collector.borrow_mut().producer_mut().flush(now_ms);
                 break;
             }
@@ -521,7 +725,9 @@ impl StreamThread {
         }
         self.uncommitted |= processed > 0 || punctuated;
         if processed > 0 {
-            self.metrics.process_total.fetch_add(processed as u64, Ordering::Relaxed);
+            self.metrics
+                .process_total
+                .fetch_add(processed as u64, Ordering::Relaxed);
         }
         Ok(processed > 0 || punctuated)
     }
@@ -531,7 +737,13 @@ impl StreamThread {
             return false;
         }
         let config = &self.application.config;
-        let mut running = self.tasks.iter().filter_map(|task| if let State::Running(running) = &task.state { Some(running) } else { None });
+        let mut running = self.tasks.iter().filter_map(|task| {
+            if let State::Running(running) = &task.state {
+                Some(running)
+            } else {
+                None
+            }
+        });
         self.stopping
             || now_ms - self.last_commit_ms >= config.commit_interval_ms
             || running.any(Task::wants_commit)
@@ -553,7 +765,9 @@ impl StreamThread {
             self.poll_producer(now_ms)?;
             let pending = self.collector.borrow_mut().producer_mut().pending_records();
             if pending > 0 {
-                return self.check_commit_time(since_ms, now_ms, || format!("{pending} records of output are not acknowledged"));
+                return self.check_commit_time(since_ms, now_ms, || {
+                    format!("{pending} records of output are not acknowledged")
+                });
             }
             let mut offsets = Vec::new();
             for task in self.tasks.iter().filter(|task| !task.global) {
@@ -565,14 +779,25 @@ impl StreamThread {
                 self.commit_stores(since_ms, now_ms, &offsets)?;
                 return Ok(true);
             }
-            self.commit = Commit::Offsets { since_ms, request: None, offsets };
+            self.commit = Commit::Offsets {
+                since_ms,
+                request: None,
+                offsets,
+            };
         }
         self.submit_offsets()?;
         self.admin.poll(now_ms, &self.waker, &mut self.answers);
         let mut answers = std::mem::take(&mut self.answers);
         let mut progressed = false;
         for (id, answer) in answers.drain(..) {
-            let Commit::Offsets { since_ms, request, offsets } = &mut self.commit else { continue };
+            let Commit::Offsets {
+                since_ms,
+                request,
+                offsets,
+            } = &mut self.commit
+            else {
+                continue;
+            };
             if *request != Some(id) {
                 // A purge of repartition topics; the next one deletes what this one could not.
                 continue;
@@ -584,45 +809,80 @@ impl StreamThread {
                 Ok(_) => self.commit_stores(since_ms, now_ms, &offsets)?,
                 Err(error) if error.kind == ClientErrorKind::Retriable => {
                     tracing::warn!(thread = self.name, %error, "commit of offsets will be retried");
-                    self.commit = Commit::Offsets { since_ms, request: None, offsets };
+                    self.commit = Commit::Offsets {
+                        since_ms,
+                        request: None,
+                        offsets,
+                    };
                 }
                 Err(error) => return Err(error.into()),
             }
         }
         self.answers = answers;
         if let Commit::Offsets { since_ms, .. } = self.commit {
-            self.check_commit_time(since_ms, now_ms, || "the offsets are not acknowledged".to_owned())?;
+            self.check_commit_time(since_ms, now_ms, || {
+                "the offsets are not acknowledged".to_owned()
+            })?;
         }
         Ok(progressed)
     }
 
     /// Whether the commit has taken longer than `task.timeout.ms`.
-    fn check_commit_time(&self, since_ms: i64, now_ms: i64, state: impl FnOnce() -> String) -> Result<bool, StreamsError> {
+    fn check_commit_time(
+        &self,
+        since_ms: i64,
+        now_ms: i64,
+        state: impl FnOnce() -> String,
+    ) -> Result<bool, StreamsError> {
         let limit_ms = self.application.config.task_timeout_ms;
         if now_ms - since_ms > limit_ms {
-            return Err(StreamsError::Other(format!("commit: {} after task.timeout.ms, {limit_ms} ms", state())));
+            return Err(StreamsError::Other(format!(
+                "commit: {} after task.timeout.ms, {limit_ms} ms",
+                state()
+            )));
         }
         Ok(false)
     }
 
     /// Sends the offsets of the commit under way, unless they are sent or the group is not settled.
     fn submit_offsets(&mut self) -> Result<(), StreamsError> {
-        let Commit::Offsets { request: request @ None, offsets, .. } = &mut self.commit else { return Ok(()) };
+        let Commit::Offsets {
+            request: request @ None,
+            offsets,
+            ..
+        } = &mut self.commit
+        else {
+            return Ok(());
+        };
         if let Some(member) = self.application.member(&self.waker)? {
             let group = self.application.config.application_id.clone();
-            *request = Some(self.admin.submit(AdminRequest::CommitOffsets { group, member, offsets: offsets.clone() }));
+            *request = Some(self.admin.submit(AdminRequest::CommitOffsets {
+                group,
+                member,
+                offsets: offsets.clone(),
+            }));
         }
         Ok(())
     }
 
     /// Last step of a commit: the stores take what the acknowledged offsets stand for.
-    fn commit_stores(&mut self, since_ms: i64, now_ms: i64, offsets: &[(TopicPartition, CommittedOffset)]) -> Result<(), StreamsError> {
+    fn commit_stores(
+        &mut self,
+        since_ms: i64,
+        now_ms: i64,
+        offsets: &[(TopicPartition, CommittedOffset)],
+    ) -> Result<(), StreamsError> {
         let (mut dropped, mut late) = (0, 0);
         for task in &mut self.tasks {
-            let State::Running(running) = &mut task.state else { continue };
+            let State::Running(running) = &mut task.state else {
+                continue;
+            };
             let mut positions = Positions::default();
             for changelog in running.changelogs() {
-                if let Some(end) = self.acknowledged.get(&(changelog.handle, changelog.partition.partition)) {
+                if let Some(end) = self
+                    .acknowledged
+                    .get(&(changelog.handle, changelog.partition.partition))
+                {
                     positions.set_offset(&changelog.store, *end);
                 }
             }
@@ -630,7 +890,10 @@ impl StreamThread {
             if task.durable && task.global {
                 for (number, input) in task.inputs.iter().enumerate() {
                     if let Some(position) = running.position(number) {
-                        positions.set_metadata(input.partition.to_string(), position.to_be_bytes().to_vec());
+                        positions.set_metadata(
+                            input.partition.to_string(),
+                            position.to_be_bytes().to_vec(),
+                        );
                     }
                 }
             }
@@ -641,8 +904,12 @@ impl StreamThread {
         let took_ms = u64::try_from(now_ms - since_ms).unwrap_or(0);
         self.metrics.dropped_total.store(dropped, Ordering::Relaxed);
         self.metrics.late_total.store(late, Ordering::Relaxed);
-        self.metrics.commit_latency_ms_total.fetch_add(took_ms, Ordering::Relaxed);
-        self.metrics.commit_latency_ms_max.fetch_max(took_ms, Ordering::Relaxed);
+        self.metrics
+            .commit_latency_ms_total
+            .fetch_add(took_ms, Ordering::Relaxed);
+        self.metrics
+            .commit_latency_ms_max
+            .fetch_max(took_ms, Ordering::Relaxed);
         self.metrics.commit_total.fetch_add(1, Ordering::Release);
         self.commit = Commit::Idle;
         self.uncommitted = false;
@@ -651,7 +918,12 @@ impl StreamThread {
             self.last_purge_ms = now_ms;
             let repartition: Vec<(TopicPartition, i64)> = offsets
                 .iter()
-                .filter(|(partition, _)| self.tasks.iter().flat_map(|task| &task.inputs).any(|input| input.repartition && input.partition == *partition))
+                .filter(|(partition, _)| {
+                    self.tasks
+                        .iter()
+                        .flat_map(|task| &task.inputs)
+                        .any(|input| input.repartition && input.partition == *partition)
+                })
                 .map(|(partition, committed)| (partition.clone(), committed.offset))
                 .collect();
             if !repartition.is_empty() {
@@ -669,7 +941,13 @@ impl StreamThread {
         }
         for task in &self.tasks {
             if let State::Running(running) = &task.state {
-                for due_ms in [running.next_wall_clock_punctuation(), running.idle_until_ms()].into_iter().flatten() {
+                for due_ms in [
+                    running.next_wall_clock_punctuation(),
+                    running.idle_until_ms(),
+                ]
+                .into_iter()
+                .flatten()
+                {
                     wake_at_ms = wake_at_ms.min(due_ms);
                 }
             }
@@ -682,11 +960,17 @@ impl StreamThread {
 fn outputs_known(task: &Task, collector: &SharedCollector) -> bool {
     let mut collector = collector.borrow_mut();
     let producer = collector.producer_mut();
-    task.output_topics().iter().all(|topic| producer.partitions(*topic).is_some())
+    task.output_topics()
+        .iter()
+        .all(|topic| producer.partitions(*topic).is_some())
 }
 
 /// Writes fetched changelog batches into the store; the number of records.
-fn restore_batches(stores: &mut Stores, changelog: &mut Changelog, fetched: Fetched) -> Result<u64, StreamsError> {
+fn restore_batches(
+    stores: &mut Stores,
+    changelog: &mut Changelog,
+    fetched: Fetched,
+) -> Result<u64, StreamsError> {
     /// A changelog record's place in the two buffers below.
     struct Entry {
         key: std::ops::Range<usize>,
@@ -718,17 +1002,35 @@ fn restore_batches(stores: &mut Stores, changelog: &mut Changelog, fetched: Fetc
     }
     changelog.position = fetched.next_offset.min(changelog.end).max(position);
     let slice = |range: &std::ops::Range<usize>| bytes.get(range.clone()).unwrap_or_default();
-    stores.restore(&changelog.store, entries.iter().map(|entry| (slice(&entry.key), entry.value.as_ref().map(slice))), changelog.position)?;
+    stores.restore(
+        &changelog.store,
+        entries
+            .iter()
+            .map(|entry| (slice(&entry.key), entry.value.as_ref().map(slice))),
+        changelog.position,
+    )?;
     Ok(u64::try_from(changelog.position - position).unwrap_or(0))
 }
 
-fn list_offsets(requests: &mut Requests, partitions: &[TopicPartition], spec: OffsetSpec) -> Result<HashMap<TopicPartition, i64>, StreamsError> {
+fn list_offsets(
+    requests: &mut Requests,
+    partitions: &[TopicPartition],
+    spec: OffsetSpec,
+) -> Result<HashMap<TopicPartition, i64>, StreamsError> {
     if partitions.is_empty() {
         return Ok(HashMap::new());
     }
-    let asked = partitions.iter().map(|partition| (partition.clone(), spec)).collect();
+    let asked = partitions
+        .iter()
+        .map(|partition| (partition.clone(), spec))
+        .collect();
     let AdminResponse::Offsets(offsets) = requests.call(AdminRequest::ListOffsets(asked))? else {
-        return Err(StreamsError::Other("the cluster answered a ListOffsets request with something else".to_owned()));
+        return Err(StreamsError::Other(
+            "the cluster answered a ListOffsets request with something else".to_owned(),
+        ));
     };
-    offsets.into_iter().map(|(partition, offset)| Ok((partition, offset?))).collect()
+    offsets
+        .into_iter()
+        .map(|(partition, offset)| Ok((partition, offset?)))
+        .collect()
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use brooklet_state_stores::Memory;
 
-use crate::client::{AdminRequest, AdminResponse, Cluster, CommittedOffset, OffsetSpec, TopicPartition};
+use crate::client::{
+    AdminRequest, AdminResponse, Cluster, CommittedOffset, OffsetSpec, TopicPartition,
+};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoOffsetReset, ErrorResponse, ProcessingGuarantee, StreamsConfig};
 use crate::error::StreamsError;
@@ -47,7 +49,13 @@ pub struct Streams {
 impl Streams {
     /// The application `application_id` (`application.id`: group id, prefix of internal topics, directory of its state).
     pub fn new(application_id: impl Into<String>, topology: Topology) -> Self {
-        Self { config: StreamsConfig::new(application_id), topology, cluster: None, clock: Arc::new(SystemClock), refused: None }
+        Self {
+            config: StreamsConfig::new(application_id),
+            topology,
+            cluster: None,
+            clock: Arc::new(SystemClock),
+            refused: None,
+        }
     }
 
     /// The cluster it reads from and writes to.
@@ -90,7 +98,9 @@ impl Streams {
 
     /// `max.task.idle.ms`: `None` never waits for an empty partition (-1).
     pub fn max_task_idle(mut self, idle: Option<Duration>) -> Self {
-        self.config.max_task_idle_ms = idle.map_or(-1, |idle| i64::try_from(idle.as_millis()).unwrap_or(i64::MAX));
+        self.config.max_task_idle_ms = idle.map_or(-1, |idle| {
+            i64::try_from(idle.as_millis()).unwrap_or(i64::MAX)
+        });
         self
     }
 
@@ -134,12 +144,24 @@ impl Streams {
             return Err(refused);
         }
         let config = self.config;
-        let invalid = |name: &str, message: &str| StreamsError::Config { name: name.to_owned(), message: message.to_owned() };
-        check_name(&config.application_id).map_err(|error| invalid("application.id", &error.to_string()))?;
+        let invalid = |name: &str, message: &str| StreamsError::Config {
+            name: name.to_owned(),
+            message: message.to_owned(),
+        };
+        check_name(&config.application_id)
+            .map_err(|error| invalid("application.id", &error.to_string()))?;
         let cluster = self.cluster.ok_or_else(|| invalid("bootstrap.servers", "no cluster is set: call .cluster(Cluster::embedded(dir)) or .cluster(Cluster::kafka(address))"))?;
         let state = StateDirectory::open(&config.state_dir, &config.application_id)?;
         let memory = Memory::new(config.state_memory_bytes_max);
-        let application = Application { topology: self.topology, cluster, clock: self.clock, state, memory, claim: Mutex::default(), config };
+        let application = Application {
+            topology: self.topology,
+            cluster,
+            clock: self.clock,
+            state,
+            memory,
+            claim: Mutex::default(),
+            config,
+        };
         let mut requests = application.requests()?;
         let partitions = prepare_topics(&application, &mut requests)?;
         application.hold_claim(&partitions)?;
@@ -149,15 +171,24 @@ impl Streams {
 }
 
 fn unexpected(what: &str) -> StreamsError {
-    StreamsError::Other(format!("the cluster answered a request for {what} with something else"))
+    StreamsError::Other(format!(
+        "the cluster answered a request for {what} with something else"
+    ))
 }
 
 /// Checks the topics of the user, and creates the internal ones. The partition count of each that is read.
-fn prepare_topics(application: &Application, requests: &mut Requests) -> Result<HashMap<String, i32>, StreamsError> {
-    let Application { config, topology, .. } = application;
+fn prepare_topics(
+    application: &Application,
+    requests: &mut Requests,
+) -> Result<HashMap<String, i32>, StreamsError> {
+    let Application {
+        config, topology, ..
+    } = application;
     let missing = |what: &str, topic: &str| {
         let cluster = application.cluster.name();
-        StreamsError::Other(format!("{what} topic {topic} does not exist on {cluster}: create it first, e.g. `brooklet topic create {topic} --partitions 4`"))
+        StreamsError::Other(format!(
+            "{what} topic {topic} does not exist on {cluster}: create it first, e.g. `brooklet topic create {topic} --partitions 4`"
+        ))
     };
     let mut partitions = HashMap::new();
     for (topic, found) in internal_topics::describe(requests, topology.source_topics())? {
@@ -168,50 +199,97 @@ fn prepare_topics(application: &Application, requests: &mut Requests) -> Result<
         found.ok_or_else(|| missing("sink", &topic))?;
     }
     let known = |topic: &str| partitions.get(topic).copied();
-    let mut internal = topology.internal_topics(&config.application_id, known, config.window_changelog_additional_retention_ms)?;
+    let mut internal = topology.internal_topics(
+        &config.application_id,
+        known,
+        config.window_changelog_additional_retention_ms,
+    )?;
     for topic in &mut internal {
         topic.replication_factor = config.replication_factor;
-        topic.configs.extend(config.internal_topic_configs.iter().cloned());
+        topic
+            .configs
+            .extend(config.internal_topic_configs.iter().cloned());
     }
     internal_topics::create(requests, &internal)?;
-    for topic in internal.into_iter().filter(|topic| topology.is_repartition_topic(&config.application_id, &topic.name)) {
+    for topic in internal
+        .into_iter()
+        .filter(|topic| topology.is_repartition_topic(&config.application_id, &topic.name))
+    {
         partitions.insert(topic.name, topic.partitions);
     }
     Ok(partitions)
 }
 
 /// Which tasks there are, where their inputs begin, and which thread takes them.
-fn assign(application: &Application, requests: &mut Requests, partitions: &HashMap<String, i32>) -> Result<Vec<Vec<Assigned>>, StreamsError> {
-    let Application { config, topology, .. } = application;
+fn assign(
+    application: &Application,
+    requests: &mut Requests,
+    partitions: &HashMap<String, i32>,
+) -> Result<Vec<Vec<Assigned>>, StreamsError> {
+    let Application {
+        config, topology, ..
+    } = application;
     let id = &config.application_id;
     let tasks = topology.tasks(id, |topic| partitions.get(topic).copied())?;
-    let inputs: Vec<TopicPartition> = tasks.iter().flat_map(|task| task.inputs.iter().cloned()).collect();
+    let inputs: Vec<TopicPartition> = tasks
+        .iter()
+        .flat_map(|task| task.inputs.iter().cloned())
+        .collect();
     let globals: Vec<(TaskId, Vec<TopicPartition>)> = topology
         .global_stores()
         .into_iter()
         .map(|global| {
             let count = partitions.get(&global.topic).copied().unwrap_or(0);
-            let inputs = (0..count).map(|partition| TopicPartition::new(global.topic.as_str(), partition)).collect();
-            (TaskId { subtopology: global.subtopology, partition: 0 }, inputs)
+            let inputs = (0..count)
+                .map(|partition| TopicPartition::new(global.topic.as_str(), partition))
+                .collect();
+            (
+                TaskId {
+                    subtopology: global.subtopology,
+                    partition: 0,
+                },
+                inputs,
+            )
         })
         .collect();
     let starts = starting_offsets(application, requests, &inputs)?;
-    let input = |partition: TopicPartition, start: CommittedOffset| AssignedInput { repartition: topology.is_repartition_topic(id, &partition.topic), partition, start };
-    let from_the_start = || CommittedOffset { offset: 0, metadata: String::new() };
+    let input = |partition: TopicPartition, start: CommittedOffset| AssignedInput {
+        repartition: topology.is_repartition_topic(id, &partition.topic),
+        partition,
+        start,
+    };
+    let from_the_start = || CommittedOffset {
+        offset: 0,
+        metadata: String::new(),
+    };
     let mut threads: Vec<Vec<Assigned>> = (0..config.stream_threads)
         .map(|_| {
             globals
                 .iter()
-                .map(|(id, inputs)| Assigned { id: *id, global: true, inputs: inputs.iter().map(|partition| input(partition.clone(), from_the_start())).collect() })
+                .map(|(id, inputs)| Assigned {
+                    id: *id,
+                    global: true,
+                    inputs: inputs
+                        .iter()
+                        .map(|partition| input(partition.clone(), from_the_start()))
+                        .collect(),
+                })
                 .collect()
         })
         .collect();
     for (index, task) in tasks.into_iter().enumerate() {
         let inputs = task.inputs.into_iter().map(|partition| {
-            let start = starts.get(&partition).cloned().unwrap_or_else(from_the_start);
+            let start = starts
+                .get(&partition)
+                .cloned()
+                .unwrap_or_else(from_the_start);
             input(partition, start)
         });
-        let assigned = Assigned { id: task.id, global: false, inputs: inputs.collect() };
+        let assigned = Assigned {
+            id: task.id,
+            global: false,
+            inputs: inputs.collect(),
+        };
         if let Some(thread) = threads.get_mut(index % config.stream_threads) {
             thread.push(assigned);
         }
@@ -220,27 +298,59 @@ fn assign(application: &Application, requests: &mut Requests, partitions: &HashM
 }
 
 /// Committed offsets, or where the reset policy says to begin.
-fn starting_offsets(application: &Application, requests: &mut Requests, inputs: &[TopicPartition]) -> Result<HashMap<TopicPartition, CommittedOffset>, StreamsError> {
-    let Application { config, topology, .. } = application;
-    let fetch = AdminRequest::FetchOffsets { group: config.application_id.clone(), partitions: inputs.to_vec() };
-    let AdminResponse::CommittedOffsets(committed) = requests.call(fetch)? else { return Err(unexpected("committed offsets")) };
-    let mut starts: HashMap<TopicPartition, CommittedOffset> = committed.into_iter().filter_map(|(partition, offset)| Some((partition, offset?))).collect();
+fn starting_offsets(
+    application: &Application,
+    requests: &mut Requests,
+    inputs: &[TopicPartition],
+) -> Result<HashMap<TopicPartition, CommittedOffset>, StreamsError> {
+    let Application {
+        config, topology, ..
+    } = application;
+    let fetch = AdminRequest::FetchOffsets {
+        group: config.application_id.clone(),
+        partitions: inputs.to_vec(),
+    };
+    let AdminResponse::CommittedOffsets(committed) = requests.call(fetch)? else {
+        return Err(unexpected("committed offsets"));
+    };
+    let mut starts: HashMap<TopicPartition, CommittedOffset> = committed
+        .into_iter()
+        .filter_map(|(partition, offset)| Some((partition, offset?)))
+        .collect();
     let missing: Vec<(TopicPartition, OffsetSpec)> = inputs
         .iter()
         .filter(|partition| !starts.contains_key(*partition))
         .map(|partition| {
-            let reset = topology.offset_reset(&config.application_id, &partition.topic).unwrap_or(config.auto_offset_reset);
+            let reset = topology
+                .offset_reset(&config.application_id, &partition.topic)
+                .unwrap_or(config.auto_offset_reset);
             match reset {
                 AutoOffsetReset::Earliest => Ok((partition.clone(), OffsetSpec::Earliest)),
-                AutoOffsetReset::Latest => Ok((partition.clone(), OffsetSpec::Latest { read_committed: false })),
-                AutoOffsetReset::None => Err(StreamsError::Other(format!("{partition} has no committed offset, and auto.offset.reset is none"))),
+                AutoOffsetReset::Latest => Ok((
+                    partition.clone(),
+                    OffsetSpec::Latest {
+                        read_committed: false,
+                    },
+                )),
+                AutoOffsetReset::None => Err(StreamsError::Other(format!(
+                    "{partition} has no committed offset, and auto.offset.reset is none"
+                ))),
             }
         })
         .collect::<Result<_, _>>()?;
     if !missing.is_empty() {
-        let AdminResponse::Offsets(offsets) = requests.call(AdminRequest::ListOffsets(missing))? else { return Err(unexpected("offsets")) };
+        let AdminResponse::Offsets(offsets) = requests.call(AdminRequest::ListOffsets(missing))?
+        else {
+            return Err(unexpected("offsets"));
+        };
         for (partition, offset) in offsets {
-            starts.insert(partition, CommittedOffset { offset: offset?, metadata: String::new() });
+            starts.insert(
+                partition,
+                CommittedOffset {
+                    offset: offset?,
+                    metadata: String::new(),
+                },
+            );
         }
     }
     Ok(starts)
@@ -316,17 +426,36 @@ pub struct RunningStreams {
 }
 
 impl RunningStreams {
-    fn spawn(application: Arc<Application>, requests: Requests, assigned: Vec<Vec<Assigned>>) -> Result<Self, StreamsError> {
-        let inputs = assigned.iter().flatten().filter(|task| !task.global).flat_map(|task| task.inputs.iter().map(|input| input.partition.clone())).collect();
+    fn spawn(
+        application: Arc<Application>,
+        requests: Requests,
+        assigned: Vec<Vec<Assigned>>,
+    ) -> Result<Self, StreamsError> {
+        let inputs = assigned
+            .iter()
+            .flatten()
+            .filter(|task| !task.global)
+            .flat_map(|task| task.inputs.iter().map(|input| input.partition.clone()))
+            .collect();
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
-            status: Mutex::new(Status { threads: assigned.len(), restored: 0, ended: 0, commits: 0, error: None }),
+            status: Mutex::new(Status {
+                threads: assigned.len(),
+                restored: 0,
+                ended: 0,
+                commits: 0,
+                error: None,
+            }),
             changed: Condvar::new(),
         });
         let mut threads = Vec::new();
         let mut wakers = Vec::new();
         for (index, tasks) in assigned.into_iter().enumerate() {
-            let name = format!("{}-StreamThread-{}", application.config.application_id, index + 1);
+            let name = format!(
+                "{}-StreamThread-{}",
+                application.config.application_id,
+                index + 1
+            );
             let metrics = Arc::new(ThreadMetrics::default());
             let (send_waker, receive_waker) = mpsc::channel();
             let run = ThreadRun {
@@ -343,14 +472,26 @@ impl RunningStreams {
                     let _ = send_waker.send(waker.clone());
                     run.run(waker, tasks);
                 })
-                .map_err(|error| StreamsError::Other(format!("thread {name} cannot be started: {error}")))?;
+                .map_err(|error| {
+                    StreamsError::Other(format!("thread {name} cannot be started: {error}"))
+                })?;
             if let Ok(waker) = receive_waker.recv() {
                 wakers.push(waker);
             }
             threads.push((name, metrics, Some(handle)));
         }
-        let stop = StopHandle { shared: Arc::clone(&shared), wakers: Arc::new(wakers) };
-        Ok(Self { application, shared, stop, threads, requests: Mutex::new(requests), inputs })
+        let stop = StopHandle {
+            shared: Arc::clone(&shared),
+            wakers: Arc::new(wakers),
+        };
+        Ok(Self {
+            application,
+            shared,
+            stop,
+            threads,
+            requests: Mutex::new(requests),
+            inputs,
+        })
     }
 
     /// Where it is in its life.
@@ -385,7 +526,11 @@ impl RunningStreams {
 
     /// The sum over all threads of the metric of this name, e.g. `process-total`.
     pub fn metric_total(&self, name: &str) -> f64 {
-        self.metrics().iter().filter(|metric| metric.name == name).map(|metric| metric.value).sum()
+        self.metrics()
+            .iter()
+            .filter(|metric| metric.name == name)
+            .map(|metric| metric.value)
+            .sum()
     }
 
     /// Records between the committed offsets and the ends of all inputs, repartition topics included.
@@ -394,7 +539,11 @@ impl RunningStreams {
     /// When the cluster does not answer.
     pub fn lag(&self) -> Result<u64, StreamsError> {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        caught_up::lag(&mut requests, &self.application.config.application_id, &self.inputs)
+        caught_up::lag(
+            &mut requests,
+            &self.application.config.application_id,
+            &self.inputs,
+        )
     }
 
     /// Waits until all input that is there has been processed and committed, through all repartition topics.
@@ -417,11 +566,19 @@ impl RunningStreams {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(StreamsError::Other(format!("{lag} records are not yet processed and committed after {timeout:?}")));
+                return Err(StreamsError::Other(format!(
+                    "{lag} records are not yet processed and committed after {timeout:?}"
+                )));
             }
             // Nothing can have changed before the next commit.
             let status = self.shared.status();
-            drop(self.shared.changed.wait_timeout_while(status, left, |status| status.commits == commits && status.error.is_none() && status.ended == 0));
+            drop(
+                self.shared
+                    .changed
+                    .wait_timeout_while(status, left, |status| {
+                        status.commits == commits && status.error.is_none() && status.ended == 0
+                    }),
+            );
         }
     }
 
@@ -444,7 +601,11 @@ impl RunningStreams {
         drop(
             self.shared
                 .changed
-                .wait_while(status, |status| status.ended < status.threads && status.error.is_none() && !self.shared.stop.load(Ordering::SeqCst))
+                .wait_while(status, |status| {
+                    status.ended < status.threads
+                        && status.error.is_none()
+                        && !self.shared.stop.load(Ordering::SeqCst)
+                })
                 .unwrap_or_else(PoisonError::into_inner),
         );
         self.stop.stop();
@@ -457,7 +618,9 @@ impl RunningStreams {
                 && handle.join().is_err()
             {
                 self.shared.change(|status| {
-                    status.error.get_or_insert_with(|| "a stream thread panicked".to_owned());
+                    status
+                        .error
+                        .get_or_insert_with(|| "a stream thread panicked".to_owned());
                 });
             }
         }
@@ -479,7 +642,12 @@ impl Drop for RunningStreams {
 }
 
 fn ended_early(status: &Status) -> StreamsError {
-    StreamsError::Other(status.error.clone().unwrap_or_else(|| "the application was stopped".to_owned()))
+    StreamsError::Other(
+        status
+            .error
+            .clone()
+            .unwrap_or_else(|| "the application was stopped".to_owned()),
+    )
 }
 
 /// What runs on one thread: steps until told to stop.
@@ -502,7 +670,9 @@ impl ThreadRun {
                 self.0.change(|status| {
                     status.ended += 1;
                     if panicked {
-                        status.error.get_or_insert_with(|| "a stream thread panicked".to_owned());
+                        status
+                            .error
+                            .get_or_insert_with(|| "a stream thread panicked".to_owned());
                     }
                 });
             }
@@ -519,7 +689,13 @@ impl ThreadRun {
 
     fn steps(self, waker: Waker, tasks: Vec<Assigned>) -> Result<(), StreamsError> {
         let clock = Arc::clone(&self.application.clock);
-        let mut thread = StreamThread::new(self.application, Arc::clone(&self.metrics), &self.name, waker, tasks)?;
+        let mut thread = StreamThread::new(
+            self.application,
+            Arc::clone(&self.metrics),
+            &self.name,
+            waker,
+            tasks,
+        )?;
         let mut restored = false;
         let mut commits = 0;
         loop {

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::client::record_batch::BatchCursor;
 use crate::client::{
-    AdminRequest, AdminResponse, ClientError, ClientErrorKind, Cluster, Completion, ConsumerOptions, NewTopic, OffsetSpec, Producer, ProducerOptions, RecordRef,
-    Slot, TopicHandle, TopicPartition,
+    AdminRequest, AdminResponse, ClientError, ClientErrorKind, Cluster, Completion,
+    ConsumerOptions, NewTopic, OffsetSpec, Producer, ProducerOptions, RecordRef, Slot, TopicHandle,
+    TopicPartition,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::error::StreamsError;
@@ -26,14 +27,21 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const PENDING_BYTES_MAX: usize = 16 << 20;
 
 fn requests(cluster: &dyn Cluster) -> Result<Requests, StreamsError> {
-    Ok(Requests::new(cluster.admin()?, Arc::new(SystemClock), i64::try_from(TIMEOUT.as_millis()).unwrap_or(i64::MAX)))
+    Ok(Requests::new(
+        cluster.admin()?,
+        Arc::new(SystemClock),
+        i64::try_from(TIMEOUT.as_millis()).unwrap_or(i64::MAX),
+    ))
 }
 
 /// One request to the cluster, and its answer.
 ///
 /// # Errors
 /// When the cluster does not answer, or refuses.
-pub fn request(cluster: &dyn Cluster, request: AdminRequest) -> Result<AdminResponse, StreamsError> {
+pub fn request(
+    cluster: &dyn Cluster,
+    request: AdminRequest,
+) -> Result<AdminResponse, StreamsError> {
     Ok(requests(cluster)?.call(request)?)
 }
 
@@ -43,19 +51,35 @@ pub fn request(cluster: &dyn Cluster, request: AdminRequest) -> Result<AdminResp
 /// When a topic exists with another number of partitions, or the cluster refuses it.
 pub fn create(cluster: &dyn Cluster, topics: &[NewTopic]) -> Result<(), StreamsError> {
     let mut requests = requests(cluster)?;
-    let AdminResponse::PerTopic(results) = requests.call(AdminRequest::CreateTopics(topics.to_vec()))? else {
-        return Err(StreamsError::Other("the cluster answered a CreateTopics request with something else".to_owned()));
+    let AdminResponse::PerTopic(results) =
+        requests.call(AdminRequest::CreateTopics(topics.to_vec()))?
+    else {
+        return Err(StreamsError::Other(
+            "the cluster answered a CreateTopics request with something else".to_owned(),
+        ));
     };
     for (topic, result) in results {
         match result {
             Err(error) if error.kind == ClientErrorKind::TopicExists => {
-                let wanted = topics.iter().find(|new| new.name == topic).map_or(-1, |new| new.partitions);
-                let found = super::internal_topics::describe(&mut requests, vec![topic.clone()])?.into_iter().find_map(|(_, partitions)| partitions);
+                let wanted = topics
+                    .iter()
+                    .find(|new| new.name == topic)
+                    .map_or(-1, |new| new.partitions);
+                let found = super::internal_topics::describe(&mut requests, vec![topic.clone()])?
+                    .into_iter()
+                    .find_map(|(_, partitions)| partitions);
                 if wanted > 0 && found.is_some_and(|found| found != wanted) {
-                    return Err(StreamsError::Other(format!("topic {topic} exists with {} partitions, not {wanted}", found.unwrap_or(0))));
+                    return Err(StreamsError::Other(format!(
+                        "topic {topic} exists with {} partitions, not {wanted}",
+                        found.unwrap_or(0)
+                    )));
                 }
             }
-            Err(error) => return Err(StreamsError::Other(format!("topic {topic} cannot be created: {error}"))),
+            Err(error) => {
+                return Err(StreamsError::Other(format!(
+                    "topic {topic} cannot be created: {error}"
+                )));
+            }
             Ok(()) => {}
         }
     }
@@ -68,16 +92,36 @@ pub fn create(cluster: &dyn Cluster, topics: &[NewTopic]) -> Result<(), StreamsE
 /// When the cluster does not answer.
 pub fn end_offsets(cluster: &dyn Cluster, topic: &str) -> Result<Option<Vec<i64>>, StreamsError> {
     let mut requests = requests(cluster)?;
-    let partitions = match super::internal_topics::describe(&mut requests, vec![topic.to_owned()])?.into_iter().next() {
+    let partitions = match super::internal_topics::describe(&mut requests, vec![topic.to_owned()])?
+        .into_iter()
+        .next()
+    {
         Some((_, Some(partitions))) => partitions,
         _ => return Ok(None),
     };
-    let asked = (0..partitions).map(|partition| (TopicPartition::new(topic, partition), OffsetSpec::Latest { read_committed: false })).collect();
-    let AdminResponse::Offsets(mut offsets) = requests.call(AdminRequest::ListOffsets(asked))? else {
-        return Err(StreamsError::Other("the cluster answered a ListOffsets request with something else".to_owned()));
+    let asked = (0..partitions)
+        .map(|partition| {
+            (
+                TopicPartition::new(topic, partition),
+                OffsetSpec::Latest {
+                    read_committed: false,
+                },
+            )
+        })
+        .collect();
+    let AdminResponse::Offsets(mut offsets) = requests.call(AdminRequest::ListOffsets(asked))?
+    else {
+        return Err(StreamsError::Other(
+            "the cluster answered a ListOffsets request with something else".to_owned(),
+        ));
     };
     offsets.sort_by_key(|(partition, _)| partition.partition);
-    Ok(Some(offsets.into_iter().map(|(_, offset)| offset).collect::<Result<_, _>>()?))
+    Ok(Some(
+        offsets
+            .into_iter()
+            .map(|(_, offset)| offset)
+            .collect::<Result<_, _>>()?,
+    ))
 }
 
 /// Writes typed records to a topic, partitioned as Kafka's Java clients do (murmur2 of the key's bytes).
@@ -102,8 +146,17 @@ impl<K: 'static, V: 'static> TopicWriter<K, V> {
     ///
     /// # Errors
     /// When the topic does not exist.
-    pub fn new(cluster: &dyn Cluster, topic: &str, produced: Produced<K, V>) -> Result<Self, StreamsError> {
-        let options = ProducerOptions { client_id: format!("brooklet-writer-{topic}"), batch_bytes: 256 << 10, linger_ms: 20, properties: Vec::new() };
+    pub fn new(
+        cluster: &dyn Cluster,
+        topic: &str,
+        produced: Produced<K, V>,
+    ) -> Result<Self, StreamsError> {
+        let options = ProducerOptions {
+            client_id: format!("brooklet-writer-{topic}"),
+            batch_bytes: 256 << 10,
+            linger_ms: 20,
+            properties: Vec::new(),
+        };
         let mut producer = cluster.producer(&options)?;
         let handle = producer.topic(topic)?;
         let deadline = Instant::now() + TIMEOUT;
@@ -114,10 +167,15 @@ impl<K: 'static, V: 'static> TopicWriter<K, V> {
             if let Some(partitions) = producer.partitions(handle) {
                 break partitions;
             }
-            if super::internal_topics::describe(&mut requests(cluster)?, vec![topic.to_owned()])?.iter().all(|(_, partitions)| partitions.is_none())
+            if super::internal_topics::describe(&mut requests(cluster)?, vec![topic.to_owned()])?
+                .iter()
+                .all(|(_, partitions)| partitions.is_none())
                 || Instant::now() > deadline
             {
-                return Err(StreamsError::Other(format!("topic {topic} does not exist on {}", cluster.name())));
+                return Err(StreamsError::Other(format!(
+                    "topic {topic} does not exist on {}",
+                    cluster.name()
+                )));
             }
             thread::park_timeout(Duration::from_millis(20));
         };
@@ -150,29 +208,53 @@ impl<K: 'static, V: 'static> TopicWriter<K, V> {
     /// # Errors
     /// When the record cannot be written as bytes, or an earlier one has failed.
     pub fn send(&mut self, record: &Record<K, V>) -> Result<(), StreamsError> {
-        let write_error = |what: &str, topic: &str, error| StreamsError::Other(format!("{what} of a record for topic {topic} cannot be written: {error}"));
+        let write_error = |what: &str, topic: &str, error| {
+            StreamsError::Other(format!(
+                "{what} of a record for topic {topic} cannot be written: {error}"
+            ))
+        };
         let (key, value) = (&self.produced.key_serde(), &self.produced.value_serde());
         self.key.clear();
         self.value.clear();
         let key_present = !key.is_null(&record.key);
         if key_present {
-            key.serialize(&self.topic, &record.key, &mut self.key).map_err(|error| write_error("the key", &self.topic, error))?;
+            key.serialize(&self.topic, &record.key, &mut self.key)
+                .map_err(|error| write_error("the key", &self.topic, error))?;
         }
         let value_present = !value.is_null(&record.value);
         if value_present {
-            value.serialize(&self.topic, &record.value, &mut self.value).map_err(|error| write_error("the value", &self.topic, error))?;
+            value
+                .serialize(&self.topic, &record.value, &mut self.value)
+                .map_err(|error| write_error("the value", &self.topic, error))?;
         }
-        let chosen = self.produced.partitioner.as_ref().map(|choose| choose(&self.topic, &record.key, &record.value, self.partitions));
+        let chosen = self
+            .produced
+            .partitioner
+            .as_ref()
+            .map(|choose| choose(&self.topic, &record.key, &record.value, self.partitions));
         let partition = match chosen {
             Some(Partitions::One(partition)) => partition,
-            Some(Partitions::Many(_)) => return Err(StreamsError::Other(format!("the partitioner for topic {} chose several partitions; a TopicWriter writes to one", self.topic))),
-            _ if key_present => partition_of_key(&self.key, self.produced.key.unpartitioned_bytes(), self.partitions),
+            Some(Partitions::Many(_)) => {
+                return Err(StreamsError::Other(format!(
+                    "the partitioner for topic {} chose several partitions; a TopicWriter writes to one",
+                    self.topic
+                )));
+            }
+            _ if key_present => partition_of_key(
+                &self.key,
+                self.produced.key.unpartitioned_bytes(),
+                self.partitions,
+            ),
             _ => {
                 self.next_unkeyed = (self.next_unkeyed + 1) % self.partitions;
                 self.next_unkeyed
             }
         };
-        if let Some(present) = usize::try_from(partition).ok().and_then(|partition| self.present.get_mut(partition)).filter(|present| **present > 0) {
+        if let Some(present) = usize::try_from(partition)
+            .ok()
+            .and_then(|partition| self.present.get_mut(partition))
+            .filter(|present| **present > 0)
+        {
             *present -= 1;
             return Ok(());
         }
@@ -210,7 +292,11 @@ impl<K: 'static, V: 'static> TopicWriter<K, V> {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(StreamsError::Other(format!("{} records for topic {} are not acknowledged after {TIMEOUT:?}", self.producer.pending_records(), self.topic)));
+                return Err(StreamsError::Other(format!(
+                    "{} records for topic {} are not acknowledged after {TIMEOUT:?}",
+                    self.producer.pending_records(),
+                    self.topic
+                )));
             }
             thread::park_timeout(Duration::from_millis(5));
         }
@@ -221,7 +307,8 @@ impl<K: 'static, V: 'static> TopicWriter<K, V> {
     }
 
     fn poll_with(&mut self, waker: &std::task::Waker) -> Result<(), StreamsError> {
-        self.producer.poll(SystemClock.now_ms(), waker, &mut self.completions)?;
+        self.producer
+            .poll(SystemClock.now_ms(), waker, &mut self.completions)?;
         for completion in self.completions.drain(..) {
             if let Err(error) = completion.result {
                 self.failed.get_or_insert(error);
@@ -246,20 +333,44 @@ pub fn read<K: 'static, V: 'static>(
     mut record: impl FnMut(i32, i64, Record<K, V>),
 ) -> Result<(), StreamsError> {
     let mut requests = requests(cluster)?;
-    let ends = end_offsets(cluster, topic)?.ok_or_else(|| StreamsError::Other(format!("topic {topic} does not exist on {}", cluster.name())))?;
-    let partitions: Vec<TopicPartition> = (0i32..).zip(&ends).map(|(partition, _)| TopicPartition::new(topic, partition)).collect();
-    let asked = partitions.iter().map(|partition| (partition.clone(), OffsetSpec::Earliest)).collect();
+    let ends = end_offsets(cluster, topic)?.ok_or_else(|| {
+        StreamsError::Other(format!(
+            "topic {topic} does not exist on {}",
+            cluster.name()
+        ))
+    })?;
+    let partitions: Vec<TopicPartition> = (0i32..)
+        .zip(&ends)
+        .map(|(partition, _)| TopicPartition::new(topic, partition))
+        .collect();
+    let asked = partitions
+        .iter()
+        .map(|partition| (partition.clone(), OffsetSpec::Earliest))
+        .collect();
     let AdminResponse::Offsets(starts) = requests.call(AdminRequest::ListOffsets(asked))? else {
-        return Err(StreamsError::Other("the cluster answered a ListOffsets request with something else".to_owned()));
+        return Err(StreamsError::Other(
+            "the cluster answered a ListOffsets request with something else".to_owned(),
+        ));
     };
-    let starts: HashMap<TopicPartition, i64> = starts.into_iter().map(|(partition, start)| Ok((partition, start?))).collect::<Result<_, ClientError>>()?;
-    let options = ConsumerOptions { client_id: format!("brooklet-reader-{topic}"), read_committed: false, partition_fetch_bytes_max: 1 << 20, properties: Vec::new() };
+    let starts: HashMap<TopicPartition, i64> = starts
+        .into_iter()
+        .map(|(partition, start)| Ok((partition, start?)))
+        .collect::<Result<_, ClientError>>()?;
+    let options = ConsumerOptions {
+        client_id: format!("brooklet-reader-{topic}"),
+        read_committed: false,
+        partition_fetch_bytes_max: 1 << 20,
+        properties: Vec::new(),
+    };
     let mut consumer = cluster.consumer(&options)?;
     let mut left: HashMap<Slot, (i32, i64, i64)> = HashMap::new();
     for (partition, end) in partitions.iter().zip(&ends) {
         let start = starts.get(partition).copied().unwrap_or(0);
         if start < *end {
-            left.insert(consumer.add(partition, start)?, (partition.partition, start, *end));
+            left.insert(
+                consumer.add(partition, start)?,
+                (partition.partition, start, *end),
+            );
         }
     }
     let waker = thread_waker();
@@ -269,14 +380,18 @@ pub fn read<K: 'static, V: 'static>(
         consumer.poll(SystemClock.now_ms(), &waker, &mut fetched)?;
         if fetched.is_empty() {
             if Instant::now() > deadline {
-                return Err(StreamsError::Other(format!("topic {topic} cannot be read to its end: nothing arrived for {TIMEOUT:?}")));
+                return Err(StreamsError::Other(format!(
+                    "topic {topic} cannot be read to its end: nothing arrived for {TIMEOUT:?}"
+                )));
             }
             thread::park_timeout(Duration::from_millis(20));
             continue;
         }
         deadline = Instant::now() + TIMEOUT;
         for fetched in fetched.drain(..) {
-            let Some((partition, position, end)) = left.get_mut(&fetched.slot) else { continue };
+            let Some((partition, position, end)) = left.get_mut(&fetched.slot) else {
+                continue;
+            };
             if let Some(error) = fetched.error {
                 return Err(error.into());
             }
@@ -287,11 +402,27 @@ pub fn read<K: 'static, V: 'static>(
                     if view.offset >= *end {
                         break;
                     }
-                    let bad = |what: &str, error: String| StreamsError::Other(format!("{topic}-{partition} at offset {}: {what}: {error}", view.offset));
-                    let key = decode(topic, consumed.key_serde(), view.key).map_err(|error| bad("key", error))?;
-                    let value = decode(topic, consumed.value_serde(), view.value).map_err(|error| bad("value", error))?;
+                    let bad = |what: &str, error: String| {
+                        StreamsError::Other(format!(
+                            "{topic}-{partition} at offset {}: {what}: {error}",
+                            view.offset
+                        ))
+                    };
+                    let key = decode(topic, consumed.key_serde(), view.key)
+                        .map_err(|error| bad("key", error))?;
+                    let value = decode(topic, consumed.value_serde(), view.value)
+                        .map_err(|error| bad("value", error))?;
                     let headers = view.headers.to_headers().map_err(ClientError::from)?;
-                    record(*partition, view.offset, Record { key, value, timestamp: view.timestamp, headers });
+                    record(
+                        *partition,
+                        view.offset,
+                        Record {
+                            key,
+                            value,
+                            timestamp: view.timestamp,
+                            headers,
+                        },
+                    );
                 }
             }
             *position = fetched.next_offset;
@@ -304,9 +435,17 @@ pub fn read<K: 'static, V: 'static>(
     Ok(())
 }
 
-fn decode<T: 'static>(topic: &str, serde: &SharedSerde<T>, bytes: Option<Payload<'_>>) -> Result<T, String> {
+fn decode<T: 'static>(
+    topic: &str,
+    serde: &SharedSerde<T>,
+    bytes: Option<Payload<'_>>,
+) -> Result<T, String> {
     match bytes {
-        Some(bytes) => serde.deserialize(topic, bytes).map_err(|error| error.to_string()),
-        None => serde.null().ok_or_else(|| "null, which this type has not: read it as an Option".to_owned()),
+        Some(bytes) => serde
+            .deserialize(topic, bytes)
+            .map_err(|error| error.to_string()),
+        None => serde
+            .null()
+            .ok_or_else(|| "null, which this type has not: read it as an Option".to_owned()),
     }
 }

@@ -74,9 +74,16 @@ impl<T> Avro<T> {
     /// When the schema names a type that it does not define.
     pub fn of(schema: Schema) -> Result<Self, SerdeError> {
         let schema = interned(schema);
-        let writer = GenericDatumWriter::builder(schema).build().map_err(|error| invalid_schema::<T>(&error))?;
-        let reader = GenericDatumReader::builder(schema).build().map_err(|error| invalid_schema::<T>(&error))?;
-        Ok(Self { codec: Ok(Arc::new(Codec { writer, reader })), datum: PhantomData })
+        let writer = GenericDatumWriter::builder(schema)
+            .build()
+            .map_err(|error| invalid_schema::<T>(&error))?;
+        let reader = GenericDatumReader::builder(schema)
+            .build()
+            .map_err(|error| invalid_schema::<T>(&error))?;
+        Ok(Self {
+            codec: Ok(Arc::new(Codec { writer, reader })),
+            datum: PhantomData,
+        })
     }
 
     fn codec(&self) -> Result<&Codec, SerdeError> {
@@ -95,19 +102,28 @@ fn interned(schema: Schema) -> &'static Schema {
     // The text, not the canonical form: defaults and logical types must not be lost.
     let text = serde_json::to_string(&schema).unwrap_or_else(|_| format!("{schema:?}"));
     let mut schemas = SCHEMAS.lock().unwrap_or_else(PoisonError::into_inner);
-    schemas.get_or_insert_default().entry(text).or_insert_with(|| Box::leak(Box::new(schema)))
+    schemas
+        .get_or_insert_default()
+        .entry(text)
+        .or_insert_with(|| Box::leak(Box::new(schema)))
 }
 
 impl<T: AvroDatum> Default for Avro<T> {
     fn default() -> Self {
         let serde = T::avro_schema().and_then(Self::of);
-        serde.unwrap_or_else(|error| Self { codec: Err(error.to_string()), datum: PhantomData })
+        serde.unwrap_or_else(|error| Self {
+            codec: Err(error.to_string()),
+            datum: PhantomData,
+        })
     }
 }
 
 impl<T> Clone for Avro<T> {
     fn clone(&self) -> Self {
-        Self { codec: self.codec.clone(), datum: PhantomData }
+        Self {
+            codec: self.codec.clone(),
+            datum: PhantomData,
+        }
     }
 }
 
@@ -124,7 +140,10 @@ impl<T: Serialize + 'static> Serializer<T> for Avro<T> {
             Ok(_) => Ok(()),
             Err(error) => {
                 out.truncate(start);
-                Err(SerdeError::new(format_args!("{} as avro: {error}", type_name::<T>())))
+                Err(SerdeError::new(format_args!(
+                    "{} as avro: {error}",
+                    type_name::<T>()
+                )))
             }
         }
     }
@@ -133,10 +152,18 @@ impl<T: Serialize + 'static> Serializer<T> for Avro<T> {
 impl<T: DeserializeOwned + 'static> Deserializer<T> for Avro<T> {
     fn deserialize(&self, _topic: &str, data: Payload<'_>) -> Result<T, SerdeError> {
         let mut rest = data.as_slice();
-        let value = self.codec()?.reader.read_deser(&mut rest).map_err(|error| {
-            let at = data.len() - rest.len();
-            SerdeError::new(format_args!("{} from avro of {} bytes: at byte {at}: {error}", type_name::<T>(), data.len()))
-        })?;
+        let value = self
+            .codec()?
+            .reader
+            .read_deser(&mut rest)
+            .map_err(|error| {
+                let at = data.len() - rest.len();
+                SerdeError::new(format_args!(
+                    "{} from avro of {} bytes: at byte {at}: {error}",
+                    type_name::<T>(),
+                    data.len()
+                ))
+            })?;
         if !rest.is_empty() {
             return Err(SerdeError::new(format_args!(
                 "{} from avro of {} bytes: {} bytes are left over",
@@ -173,7 +200,8 @@ impl<T: DeserializeOwned + 'static> Deserializer<T> for Avro<T> {
 macro_rules! avro_serde {
     ($type:ty $(,)?) => {
         impl $crate::serde::AvroDatum for $type {
-            fn avro_schema() -> ::std::result::Result<$crate::serde::Schema, $crate::serde::SerdeError> {
+            fn avro_schema()
+            -> ::std::result::Result<$crate::serde::Schema, $crate::serde::SerdeError> {
                 ::std::result::Result::Ok(<$type as $crate::serde::AvroSchema>::get_schema())
             }
         }
@@ -184,7 +212,8 @@ macro_rules! avro_serde {
     };
     ($type:ty, $schema:expr $(,)?) => {
         impl $crate::serde::AvroDatum for $type {
-            fn avro_schema() -> ::std::result::Result<$crate::serde::Schema, $crate::serde::SerdeError> {
+            fn avro_schema()
+            -> ::std::result::Result<$crate::serde::Schema, $crate::serde::SerdeError> {
                 $crate::serde::Schema::parse_str($schema).map_err($crate::serde::SerdeError::new)
             }
         }
@@ -236,7 +265,15 @@ mod tests {
     crate::avro_serde!(Count);
 
     fn tree() -> Tree {
-        Tree { leaves: -1, note: Some("oak".to_owned()), branches: vec![Tree { leaves: 64, note: None, branches: vec![] }] }
+        Tree {
+            leaves: -1,
+            note: Some("oak".to_owned()),
+            branches: vec![Tree {
+                leaves: 64,
+                note: None,
+                branches: vec![],
+            }],
+        }
     }
 
     #[test]
@@ -246,38 +283,68 @@ mod tests {
         serde.serialize("topic", &tree(), &mut out).unwrap();
         // zigzag(-1), union branch 1, length 3, "oak", block of 1: zigzag(64), branch 0, empty array; end of blocks.
         assert_eq!(out, b"\x09\x01\x02\x06oak\x02\x80\x01\x00\x00\x00");
-        assert_eq!(serde.deserialize("topic", Payload::from(&out[1..])).unwrap(), tree());
+        assert_eq!(
+            serde
+                .deserialize("topic", Payload::from(&out[1..]))
+                .unwrap(),
+            tree()
+        );
     }
 
     #[test]
     fn a_schema_of_the_type_itself_is_used() {
         let mut out = Vec::new();
-        default_serde::<Count>().serialize("topic", &Count(1), &mut out).unwrap();
+        default_serde::<Count>()
+            .serialize("topic", &Count(1), &mut out)
+            .unwrap();
         assert_eq!(out, [2]);
     }
 
     #[test]
     fn errors_name_the_type_and_the_position() {
         let serde = default_serde::<Count>();
-        let error = serde.deserialize("topic", Payload::from(&[2, 2][..])).unwrap_err().to_string();
-        assert!(error.ends_with("Count from avro of 2 bytes: 1 bytes are left over"), "{error}");
-        let error = serde.deserialize("topic", Payload::from(&[0x80][..])).unwrap_err().to_string();
-        assert!(error.contains("Count from avro of 1 bytes: at byte 1: "), "{error}");
+        let error = serde
+            .deserialize("topic", Payload::from(&[2, 2][..]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.ends_with("Count from avro of 2 bytes: 1 bytes are left over"),
+            "{error}"
+        );
+        let error = serde
+            .deserialize("topic", Payload::from(&[0x80][..]))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("Count from avro of 1 bytes: at byte 1: "),
+            "{error}"
+        );
     }
 
     #[test]
     fn an_invalid_schema_is_an_error_at_construction_or_at_the_first_use() {
         let error = Avro::<Tree>::with_schema("{").unwrap_err().to_string();
-        assert!(error.starts_with("avro schema of ") && error.contains("Tree: "), "{error}");
+        assert!(
+            error.starts_with("avro schema of ") && error.contains("Tree: "),
+            "{error}"
+        );
         let mut out = Vec::new();
-        assert!(default_serde::<Broken>().serialize("topic", &Broken, &mut out).is_err());
+        assert!(
+            default_serde::<Broken>()
+                .serialize("topic", &Broken, &mut out)
+                .is_err()
+        );
     }
 
     #[test]
     fn a_value_that_does_not_fit_leaves_the_output_as_it_was() {
         let serde = Avro::<(i64, String)>::with_schema(r#""long""#).unwrap();
         let mut out = vec![1];
-        assert!(serde.serialize("topic", &(1, "x".to_owned()), &mut out).is_err());
+        assert!(
+            serde
+                .serialize("topic", &(1, "x".to_owned()), &mut out)
+                .is_err()
+        );
         assert_eq!(out, [1]);
     }
 
@@ -292,7 +359,12 @@ mod tests {
         let mut out = Vec::new();
         serde.serialize("topic", &tree(), &mut out).unwrap();
         for end in 0..out.len() {
-            assert!(serde.deserialize("topic", Payload::from(&out[..end])).is_err(), "{end} bytes");
+            assert!(
+                serde
+                    .deserialize("topic", Payload::from(&out[..end]))
+                    .is_err(),
+                "{end} bytes"
+            );
         }
     }
 }

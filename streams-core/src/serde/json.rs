@@ -58,7 +58,8 @@ impl<T> fmt::Debug for Json<T> {
 
 impl<T: Serialize + 'static> Serializer<T> for Json<T> {
     fn serialize(&self, _topic: &str, value: &T, out: &mut Vec<u8>) -> Result<(), SerdeError> {
-        serde_json::to_writer(out, value).map_err(|error| SerdeError::new(format_args!("{} as JSON: {error}", type_name::<T>())))
+        serde_json::to_writer(out, value)
+            .map_err(|error| SerdeError::new(format_args!("{} as JSON: {error}", type_name::<T>())))
     }
 
     /// What JSON writes as `null` is Kafka's null: `None`, so that a table's deleted row is a tombstone.
@@ -70,8 +71,13 @@ impl<T: Serialize + 'static> Serializer<T> for Json<T> {
 impl<T: DeserializeOwned + 'static> Deserializer<T> for Json<T> {
     fn deserialize(&self, _topic: &str, data: Payload<'_>) -> Result<T, SerdeError> {
         // serde_json's own text ends in the position: `at line 1 column 7`.
-        serde_json::from_slice(data.as_slice())
-            .map_err(|error| SerdeError::new(format_args!("{} from JSON of {} bytes: {error}", type_name::<T>(), data.len())))
+        serde_json::from_slice(data.as_slice()).map_err(|error| {
+            SerdeError::new(format_args!(
+                "{} from JSON of {} bytes: {error}",
+                type_name::<T>(),
+                data.len()
+            ))
+        })
     }
 
     fn null(&self) -> Option<T> {
@@ -137,11 +143,21 @@ impl serde::Serializer for IsNull {
         value.serialize(self)
     }
 
-    fn serialize_newtype_struct<S: Serialize + ?Sized>(self, _name: &'static str, value: &S) -> Result<(), NotNull> {
+    fn serialize_newtype_struct<S: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        value: &S,
+    ) -> Result<(), NotNull> {
         value.serialize(self)
     }
 
-    fn serialize_newtype_variant<S: Serialize + ?Sized>(self, _: &'static str, _: u32, _: &'static str, _: &S) -> Result<(), NotNull> {
+    fn serialize_newtype_variant<S: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &S,
+    ) -> Result<(), NotNull> {
         Err(NotNull)
     }
 
@@ -206,8 +222,13 @@ mod tests {
 
     #[test]
     fn an_error_names_the_type_and_the_position() {
-        let error = Json::<Vec<u8>>::new().deserialize("topic", Payload::from(&b"[1, x]"[..])).unwrap_err();
-        assert_eq!(error.to_string(), "alloc::vec::Vec<u8> from JSON of 6 bytes: expected value at line 1 column 5");
+        let error = Json::<Vec<u8>>::new()
+            .deserialize("topic", Payload::from(&b"[1, x]"[..]))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "alloc::vec::Vec<u8> from JSON of 6 bytes: expected value at line 1 column 5"
+        );
     }
 
     #[test]
@@ -225,7 +246,12 @@ mod tests {
 
     #[test]
     fn bytes_after_the_value_are_an_error() {
-        let error = Json::<i64>::new().deserialize("topic", Payload::from(&b"1 2"[..])).unwrap_err();
-        assert_eq!(error.to_string(), "i64 from JSON of 3 bytes: trailing characters at line 1 column 3");
+        let error = Json::<i64>::new()
+            .deserialize("topic", Payload::from(&b"1 2"[..]))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "i64 from JSON of 3 bytes: trailing characters at line 1 column 3"
+        );
     }
 }

@@ -45,7 +45,10 @@ impl<'a> Payload<'a> {
     /// # Panics
     /// [`Payload::to_bytes`] panics when `slice` does not lie in `owner`.
     pub fn shared(slice: &'a [u8], owner: &'a Bytes) -> Self {
-        Self { slice, owner: Some(owner) }
+        Self {
+            slice,
+            owner: Some(owner),
+        }
     }
 
     /// The bytes, living as long as the batch.
@@ -55,7 +58,10 @@ impl<'a> Payload<'a> {
 
     /// A part of these bytes, of the same buffer. `part` must lie in them.
     pub(crate) fn narrowed(&self, part: &'a [u8]) -> Self {
-        Self { slice: part, owner: self.owner }
+        Self {
+            slice: part,
+            owner: self.owner,
+        }
     }
 
     /// The bytes for keeps: shared with the fetched batch where possible, else copied.

@@ -9,8 +9,15 @@ use super::{Deserializer, HasSerde, Payload, SerdeError, Serializer};
 pub struct Nullable<S>(pub S);
 
 impl<T, S: Serializer<T>> Serializer<Option<T>> for Nullable<S> {
-    fn serialize(&self, topic: &str, value: &Option<T>, out: &mut Vec<u8>) -> Result<(), SerdeError> {
-        value.as_ref().map_or(Ok(()), |value| self.0.serialize(topic, value, out))
+    fn serialize(
+        &self,
+        topic: &str,
+        value: &Option<T>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SerdeError> {
+        value
+            .as_ref()
+            .map_or(Ok(()), |value| self.0.serialize(topic, value, out))
     }
 
     fn is_null(&self, value: &Option<T>) -> bool {
@@ -50,6 +57,11 @@ mod tests {
         let mut out = Vec::new();
         serde.serialize("topic", &Some(1), &mut out).unwrap();
         assert_eq!(out, [0, 1]);
-        assert_eq!(serde.deserialize("topic", Payload::from(&[0, 2][..])).unwrap(), Some(2));
+        assert_eq!(
+            serde
+                .deserialize("topic", Payload::from(&[0, 2][..]))
+                .unwrap(),
+            Some(2)
+        );
     }
 }

@@ -75,7 +75,9 @@ impl Deserializer<bool> for Boolean {
         match data.as_slice() {
             [0] => Ok(false),
             [1] => Ok(true),
-            [other] => Err(SerdeError::new(format_args!("bool is 0 or 1, found {other}"))),
+            [other] => Err(SerdeError::new(format_args!(
+                "bool is 0 or 1, found {other}"
+            ))),
             bytes => Err(wrong_length("bool", 1, bytes.len())),
         }
     }
@@ -113,7 +115,10 @@ fn text(data: &[u8]) -> Result<&str, SerdeError> {
         let at = error.valid_up_to();
         // `valid_up_to` is below the length whenever there is an error.
         let byte = data.get(at).copied().unwrap_or_default();
-        SerdeError::new(format_args!("string of {} bytes is not UTF-8: byte {byte:#04x} at {at}", data.len()))
+        SerdeError::new(format_args!(
+            "string of {} bytes is not UTF-8: byte {byte:#04x} at {at}",
+            data.len()
+        ))
     })
 }
 
@@ -141,7 +146,12 @@ impl HasSerde for Bytes {
 }
 
 impl Serializer<Vec<u8>> for RawBytes {
-    fn serialize(&self, _topic: &str, value: &Vec<u8>, out: &mut Vec<u8>) -> Result<(), SerdeError> {
+    fn serialize(
+        &self,
+        _topic: &str,
+        value: &Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SerdeError> {
         out.extend_from_slice(value);
         Ok(())
     }
@@ -172,10 +182,14 @@ impl Deserializer<Uuid> for UuidText {
     fn deserialize(&self, _topic: &str, data: Payload<'_>) -> Result<Uuid, SerdeError> {
         // Braces, `urn:uuid:` and 32 bare digits, which the parser takes too, are of other lengths.
         if data.len() != 36 {
-            return Err(SerdeError::new(format_args!("uuid has 36 characters, found {} bytes", data.len())));
+            return Err(SerdeError::new(format_args!(
+                "uuid has 36 characters, found {} bytes",
+                data.len()
+            )));
         }
         let text = text(&data)?;
-        Uuid::try_parse(text).map_err(|error| SerdeError::new(format_args!("uuid {text:?}: {error}")))
+        Uuid::try_parse(text)
+            .map_err(|error| SerdeError::new(format_args!("uuid {text:?}: {error}")))
     }
 }
 
@@ -199,7 +213,10 @@ impl Serializer<()> for Void {
 
 impl Deserializer<()> for Void {
     fn deserialize(&self, _topic: &str, data: Payload<'_>) -> Result<(), SerdeError> {
-        Err(SerdeError::new(format_args!("() is null, found {} bytes", data.len())))
+        Err(SerdeError::new(format_args!(
+            "() is null, found {} bytes",
+            data.len()
+        )))
     }
 
     fn null(&self) -> Option<()> {
@@ -223,12 +240,22 @@ mod tests {
         let serde = default_serde::<T>();
         let mut out = vec![7];
         serde.serialize("topic", &value, &mut out).unwrap();
-        assert_eq!(out.split_first().unwrap().1, bytes, "bytes of {value:?}, appended");
-        assert_eq!(serde.deserialize("topic", Payload::from(bytes)).unwrap(), value);
+        assert_eq!(
+            out.split_first().unwrap().1,
+            bytes,
+            "bytes of {value:?}, appended"
+        );
+        assert_eq!(
+            serde.deserialize("topic", Payload::from(bytes)).unwrap(),
+            value
+        );
     }
 
     fn error<T: HasSerde + Debug>(bytes: &[u8]) -> String {
-        default_serde::<T>().deserialize("topic", Payload::from(bytes)).unwrap_err().to_string()
+        default_serde::<T>()
+            .deserialize("topic", Payload::from(bytes))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -245,13 +272,18 @@ mod tests {
         check(String::new(), b"");
         check(vec![1_u8, 2], &[1, 2]);
         check(Bytes::from_static(b"ab"), b"ab");
-        check(Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0fff), b"01020304-0506-0708-090a-0b0c0d0e0fff");
+        check(
+            Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0fff),
+            b"01020304-0506-0708-090a-0b0c0d0e0fff",
+        );
     }
 
     #[test]
     fn every_double_nan_is_written_as_the_canonical_one() {
         let mut out = Vec::new();
-        BigEndian.serialize("topic", &f64::from_bits(0xfff8_0000_0000_0001), &mut out).unwrap();
+        BigEndian
+            .serialize("topic", &f64::from_bits(0xfff8_0000_0000_0001), &mut out)
+            .unwrap();
         assert_eq!(out, [0x7f, 0xf8, 0, 0, 0, 0, 0, 0]);
     }
 
@@ -263,8 +295,14 @@ mod tests {
         assert_eq!(error::<f64>(&[0; 9]), "f64 has 8 bytes, found 9");
         assert_eq!(error::<bool>(&[]), "bool has 1 byte, found 0");
         assert_eq!(error::<bool>(&[2]), "bool is 0 or 1, found 2");
-        assert_eq!(error::<String>(b"ab\xff"), "string of 3 bytes is not UTF-8: byte 0xff at 2");
-        assert_eq!(error::<Uuid>(b"0102"), "uuid has 36 characters, found 4 bytes");
+        assert_eq!(
+            error::<String>(b"ab\xff"),
+            "string of 3 bytes is not UTF-8: byte 0xff at 2"
+        );
+        assert_eq!(
+            error::<Uuid>(b"0102"),
+            "uuid has 36 characters, found 4 bytes"
+        );
         assert!(error::<Uuid>(&[b'-'; 36]).starts_with("uuid \"----"));
         assert_eq!(error::<()>(b"x"), "() is null, found 1 bytes");
     }
@@ -272,7 +310,9 @@ mod tests {
     #[test]
     fn bytes_share_the_fetched_batch() {
         let batch = Bytes::from_static(b"key and value");
-        let value: Bytes = RawBytes.deserialize("topic", Payload::shared(&batch[8..], &batch)).unwrap();
+        let value: Bytes = RawBytes
+            .deserialize("topic", Payload::shared(&batch[8..], &batch))
+            .unwrap();
         assert_eq!(value.as_ptr(), batch[8..].as_ptr());
     }
 

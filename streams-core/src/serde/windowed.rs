@@ -19,7 +19,10 @@ pub struct Window {
 impl Window {
     /// The window of `size_ms` that starts at `start`; its end stops at the end of time.
     pub fn starting_at(start: i64, size_ms: i64) -> Self {
-        Self { start, end: start.saturating_add(size_ms) }
+        Self {
+            start,
+            end: start.saturating_add(size_ms),
+        }
     }
 }
 
@@ -77,7 +80,12 @@ impl<K: HasSerde> HasSerde for Windowed<K> {
 }
 
 impl<K: 'static> Serializer<Windowed<K>> for TimeWindowed<K> {
-    fn serialize(&self, topic: &str, value: &Windowed<K>, out: &mut Vec<u8>) -> Result<(), SerdeError> {
+    fn serialize(
+        &self,
+        topic: &str,
+        value: &Windowed<K>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SerdeError> {
         self.key.serialize(topic, &value.key, out)?;
         out.extend_from_slice(&value.window.start.to_be_bytes());
         Ok(())
@@ -95,14 +103,22 @@ impl<K: 'static> Serializer<Windowed<K>> for TimeWindowed<K> {
 impl<K: 'static> Deserializer<Windowed<K>> for TimeWindowed<K> {
     fn deserialize(&self, topic: &str, data: Payload<'_>) -> Result<Windowed<K>, SerdeError> {
         let Some((key, start)) = data.as_slice().split_last_chunk::<START_BYTES>() else {
-            return Err(SerdeError::new(format_args!("windowed key ends in {START_BYTES} bytes of window start, found {} bytes", data.len())));
+            return Err(SerdeError::new(format_args!(
+                "windowed key ends in {START_BYTES} bytes of window start, found {} bytes",
+                data.len()
+            )));
         };
         let start = i64::from_be_bytes(*start);
         if start < 0 {
-            return Err(SerdeError::new(format_args!("windowed key has a window start of {start} ms, want 0 or more")));
+            return Err(SerdeError::new(format_args!(
+                "windowed key has a window start of {start} ms, want 0 or more"
+            )));
         }
         let key = self.key.deserialize(topic, data.narrowed(key))?;
-        Ok(Windowed { key, window: Window::starting_at(start, self.size_ms) })
+        Ok(Windowed {
+            key,
+            window: Window::starting_at(start, self.size_ms),
+        })
     }
 }
 
@@ -117,11 +133,20 @@ mod tests {
     #[test]
     fn the_key_comes_first_then_the_start_of_the_window() {
         let serde = TimeWindowed::new(default_serde::<String>(), 100);
-        let key = Windowed::new("k".to_owned(), Window { start: 258, end: 358 });
+        let key = Windowed::new(
+            "k".to_owned(),
+            Window {
+                start: 258,
+                end: 358,
+            },
+        );
         let mut out = Vec::new();
         serde.serialize("topic", &key, &mut out).unwrap();
         assert_eq!(out, [b'k', 0, 0, 0, 0, 0, 0, 1, 2]);
-        assert_eq!(serde.deserialize("topic", Payload::from(&out[..])).unwrap(), key);
+        assert_eq!(
+            serde.deserialize("topic", Payload::from(&out[..])).unwrap(),
+            key
+        );
         assert_eq!(key.to_string(), "[k@258/358]");
     }
 
@@ -129,18 +154,49 @@ mod tests {
     fn the_default_serde_reads_windows_without_end() {
         let serde = default_serde::<Windowed<String>>();
         let mut out = Vec::new();
-        serde.serialize("topic", &Windowed::new("k".to_owned(), Window { start: 258, end: 358 }), &mut out).unwrap();
+        serde
+            .serialize(
+                "topic",
+                &Windowed::new(
+                    "k".to_owned(),
+                    Window {
+                        start: 258,
+                        end: 358,
+                    },
+                ),
+                &mut out,
+            )
+            .unwrap();
         let read = serde.deserialize("topic", Payload::from(&out[..])).unwrap();
-        assert_eq!(read, Windowed::new("k".to_owned(), Window { start: 258, end: i64::MAX }));
+        assert_eq!(
+            read,
+            Windowed::new(
+                "k".to_owned(),
+                Window {
+                    start: 258,
+                    end: i64::MAX
+                }
+            )
+        );
     }
 
     #[test]
     fn a_short_or_negative_start_is_an_error() {
         let serde = TimeWindowed::new(default_serde::<String>(), 100);
-        let error = serde.deserialize("topic", Payload::from(&[0; 7][..])).unwrap_err();
-        assert_eq!(error.to_string(), "windowed key ends in 8 bytes of window start, found 7 bytes");
-        let error = serde.deserialize("topic", Payload::from(&[0xff; 8][..])).unwrap_err();
-        assert_eq!(error.to_string(), "windowed key has a window start of -1 ms, want 0 or more");
+        let error = serde
+            .deserialize("topic", Payload::from(&[0; 7][..]))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "windowed key ends in 8 bytes of window start, found 7 bytes"
+        );
+        let error = serde
+            .deserialize("topic", Payload::from(&[0xff; 8][..]))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "windowed key has a window start of -1 ms, want 0 or more"
+        );
     }
 
     #[test]
@@ -152,7 +208,9 @@ mod tests {
     fn a_bytes_key_shares_the_fetched_batch() {
         let batch = Bytes::from_static(b"key\0\0\0\0\0\0\0\x01");
         let serde = TimeWindowed::new(default_serde::<Bytes>(), 1);
-        let read = serde.deserialize("topic", Payload::shared(&batch, &batch)).unwrap();
+        let read = serde
+            .deserialize("topic", Payload::shared(&batch, &batch))
+            .unwrap();
         assert_eq!(read.key.as_ptr(), batch.as_ptr());
     }
 }

@@ -37,7 +37,14 @@ struct Sticky {
 impl RecordCollector {
     /// A collector over a thread's producer.
     pub fn new(producer: Box<dyn Producer>) -> SharedCollector {
-        Rc::new(RefCell::new(Self { producer, key: Vec::new(), value: Vec::new(), sticky: Vec::new(), epoch: 0, headers: Headers::default() }))
+        Rc::new(RefCell::new(Self {
+            producer,
+            key: Vec::new(),
+            value: Vec::new(),
+            sticky: Vec::new(),
+            epoch: 0,
+            headers: Headers::default(),
+        }))
     }
 
     /// The producer, to be polled and flushed by the runtime.
@@ -62,12 +69,27 @@ impl RecordCollector {
     ) -> Result<(), ClientError> {
         let key = has_key.then_some(self.key.as_slice());
         let value = has_value.then_some(self.value.as_slice());
-        self.producer.append(topic, partition, RecordRef { key, value, timestamp, headers })
+        self.producer.append(
+            topic,
+            partition,
+            RecordRef {
+                key,
+                value,
+                timestamp,
+                headers,
+            },
+        )
     }
 
     /// Kafka's default partitioner: murmur2 of the key's bytes; without a key one partition for about a batch, then the next.
     #[inline]
-    pub(crate) fn default_partition(&mut self, topic: TopicHandle, has_key: bool, unpartitioned_bytes: usize, partitions: i32) -> i32 {
+    pub(crate) fn default_partition(
+        &mut self,
+        topic: TopicHandle,
+        has_key: bool,
+        unpartitioned_bytes: usize,
+        partitions: i32,
+    ) -> i32 {
         if has_key {
             return partition_of_key(&self.key, unpartitioned_bytes, partitions);
         }
@@ -75,9 +97,14 @@ impl RecordCollector {
         if self.sticky.len() <= place {
             self.sticky.resize(place + 1, Sticky::default());
         }
-        let Some(sticky) = self.sticky.get_mut(place) else { return 0 };
+        let Some(sticky) = self.sticky.get_mut(place) else {
+            return 0;
+        };
         if sticky.bytes >= STICKY_BYTES || sticky.partition >= partitions {
-            *sticky = Sticky { partition: (sticky.partition + 1) % partitions.max(1), bytes: 0 };
+            *sticky = Sticky {
+                partition: (sticky.partition + 1) % partitions.max(1),
+                bytes: 0,
+            };
         }
         sticky.bytes += self.value.len();
         sticky.partition
@@ -96,7 +123,15 @@ impl ChangelogSink for CollectorChangelog {
         let collector = &mut *self.collector.borrow_mut();
         // Typed stores say the time of every change; a store without times has none to give, and the producer's rule holds.
         let timestamp = record.timestamp_ms.unwrap_or(-1);
-        let record = RecordRef { key: Some(record.key), value: record.value, timestamp, headers: &collector.headers };
-        collector.producer.append(self.topic, self.partition, record).map_err(|error| StoreError::Changelog(Box::new(error)))
+        let record = RecordRef {
+            key: Some(record.key),
+            value: record.value,
+            timestamp,
+            headers: &collector.headers,
+        };
+        collector
+            .producer
+            .append(self.topic, self.partition, record)
+            .map_err(|error| StoreError::Changelog(Box::new(error)))
     }
 }

@@ -38,7 +38,11 @@ pub(crate) trait InputQueue {
     /// Event time of the next record, which is decoded if it was not yet; `None` when nothing is there.
     fn head_timestamp(&mut self, task: &mut TaskContext) -> Result<Option<i64>, StreamsError>;
     /// Takes records through the topology, at least one; says how many.
-    fn run(&mut self, limits: &RunLimits<'_>, task: &mut TaskContext) -> Result<usize, StreamsError>;
+    fn run(
+        &mut self,
+        limits: &RunLimits<'_>,
+        task: &mut TaskContext,
+    ) -> Result<usize, StreamsError>;
     /// Records that came through this queue.
     fn processed(&self) -> u64;
     /// The node's place in the topology.
@@ -87,16 +91,26 @@ impl RawQueue {
 
     /// Where to go on from after a restart.
     pub(crate) fn position(&self) -> i64 {
-        self.head_offset.unwrap_or(if self.batches.is_empty() { self.fetch_position } else { self.next })
+        self.head_offset.unwrap_or(if self.batches.is_empty() {
+            self.fetch_position
+        } else {
+            self.next
+        })
     }
 
     /// Whether everything that the cluster has of this partition is here already.
     pub(crate) fn is_caught_up(&self) -> bool {
-        self.end_offset.is_some_and(|end_offset| self.fetch_position >= end_offset)
+        self.end_offset
+            .is_some_and(|end_offset| self.fetch_position >= end_offset)
     }
 
     /// Adds what was fetched.
-    pub(crate) fn push(&mut self, batches: Vec<Bytes>, next_offset: i64, end_offset: i64) -> Result<(), BatchError> {
+    pub(crate) fn push(
+        &mut self,
+        batches: Vec<Bytes>,
+        next_offset: i64,
+        end_offset: i64,
+    ) -> Result<(), BatchError> {
         for bytes in batches {
             let mut records = records_of(&bytes)?;
             let mut cursor = BatchCursor::new(bytes)?;
@@ -152,7 +166,11 @@ struct Head<K, V> {
 }
 
 enum Content<K, V> {
-    Record { key: K, value: V, headers: Headers },
+    Record {
+        key: K,
+        value: V,
+        headers: Headers,
+    },
     /// A null where the type has none.
     Dropped(DropReason),
     /// The serde could not read it: the deserialization handler decides.
@@ -162,8 +180,22 @@ enum Content<K, V> {
 }
 
 impl<K: Datum, V: Datum> TypedQueue<K, V> {
-    pub(crate) fn new(source: Arc<str>, node: usize, partition: TopicPartition, consumed: Consumed<K, V>, children: Children<K, V>) -> Self {
-        Self { raw: RawQueue::new(partition), source, node, consumed, children, head: None, processed: 0 }
+    pub(crate) fn new(
+        source: Arc<str>,
+        node: usize,
+        partition: TopicPartition,
+        consumed: Consumed<K, V>,
+        children: Children<K, V>,
+    ) -> Self {
+        Self {
+            raw: RawQueue::new(partition),
+            source,
+            node,
+            consumed,
+            children,
+            head: None,
+            processed: 0,
+        }
     }
 
     /// Makes the next record the head; skips those that the extractor refuses.
@@ -174,7 +206,13 @@ impl<K: Datum, V: Datum> TypedQueue<K, V> {
                 self.raw.batches.pop_front();
                 continue;
             };
-            let head = decode(&self.consumed, &self.raw.partition, self.raw.partition_time, task.now_ms, view);
+            let head = decode(
+                &self.consumed,
+                &self.raw.partition,
+                self.raw.partition_time,
+                task.now_ms,
+                view,
+            );
             if head.timestamp < 0 && !matches!(head.content, Content::Failed(_)) {
                 task.drop_record(DropReason::InvalidTimestamp);
                 self.raw.buffered = self.raw.buffered.saturating_sub(1);
@@ -205,30 +243,62 @@ impl<K: Datum, V: Datum> TypedQueue<K, V> {
 
     /// Takes one record; `Err` stops the task.
     #[inline]
-    fn take(&mut self, content: Content<K, V>, timestamp: i64, settings: &StreamSettings, task: &mut TaskContext) -> Result<(), ProcessError> {
+    fn take(
+        &mut self,
+        content: Content<K, V>,
+        timestamp: i64,
+        settings: &StreamSettings,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError> {
         match content {
-            Content::Record { key, value, headers } => {
+            Content::Record {
+                key,
+                value,
+                headers,
+            } => {
                 self.processed += 1;
                 if !(headers.is_empty() && task.headers.is_empty()) {
                     task.headers.clone_from(&headers);
                 }
-                self.children.forward(Record { key, value, timestamp, headers }, task)
+                self.children.forward(
+                    Record {
+                        key,
+                        value,
+                        timestamp,
+                        headers,
+                    },
+                    task,
+                )
             }
             Content::Dropped(reason) => {
                 task.drop_record(reason);
                 Ok(())
             }
-            Content::Unreadable(error) => task.handle(settings.deserialization_error, DropReason::Deserialization, error.at(&self.source)),
+            Content::Unreadable(error) => task.handle(
+                settings.deserialization_error,
+                DropReason::Deserialization,
+                error.at(&self.source),
+            ),
             Content::Failed(error) => Err(error),
         }
     }
 }
 
 #[inline]
-fn decode<K: Datum, V: Datum>(consumed: &Consumed<K, V>, partition: &TopicPartition, partition_time: i64, now_ms: i64, view: RecordView<'_>) -> Head<K, V> {
+fn decode<K: Datum, V: Datum>(
+    consumed: &Consumed<K, V>,
+    partition: &TopicPartition,
+    partition_time: i64,
+    now_ms: i64,
+    view: RecordView<'_>,
+) -> Head<K, V> {
     let offset = view.offset;
     let topic = &*partition.topic;
-    let at = |content| Head { timestamp: view.timestamp.max(0), offset, content };
+    let at = |content| Head {
+        timestamp: view.timestamp.max(0),
+        offset,
+        content,
+    };
 
     let key = match view.key {
         Some(bytes) => consumed.key.deserialize(topic, bytes).map(Some),
@@ -237,7 +307,11 @@ fn decode<K: Datum, V: Datum>(consumed: &Consumed<K, V>, partition: &TopicPartit
     let key = match key {
         Ok(Some(key)) => key,
         Ok(None) => return at(Content::Dropped(DropReason::NullKey)),
-        Err(error) => return at(Content::Unreadable(ProcessError::new(format!("key: {error}")))),
+        Err(error) => {
+            return at(Content::Unreadable(ProcessError::new(format!(
+                "key: {error}"
+            ))));
+        }
     };
     let value = match view.value {
         Some(bytes) => consumed.value.deserialize(topic, bytes).map(Some),
@@ -246,7 +320,11 @@ fn decode<K: Datum, V: Datum>(consumed: &Consumed<K, V>, partition: &TopicPartit
     let value = match value {
         Ok(Some(value)) => value,
         Ok(None) => return at(Content::Dropped(DropReason::NullValue)),
-        Err(error) => return at(Content::Unreadable(ProcessError::new(format!("value: {error}")))),
+        Err(error) => {
+            return at(Content::Unreadable(ProcessError::new(format!(
+                "value: {error}"
+            ))));
+        }
     };
     let headers = match view.headers.is_empty() {
         true => Headers::default(),
@@ -259,13 +337,28 @@ fn decode<K: Datum, V: Datum>(consumed: &Consumed<K, V>, partition: &TopicPartit
     let timestamp = match &consumed.extractor {
         None => crate::topology::valid_timestamp(view.timestamp),
         Some(extractor) => {
-            let input =
-                ExtractorInput { key: &key, value: &value, timestamp: view.timestamp, topic, partition: partition.partition, offset, now_ms };
+            let input = ExtractorInput {
+                key: &key,
+                value: &value,
+                timestamp: view.timestamp,
+                topic,
+                partition: partition.partition,
+                offset,
+                now_ms,
+            };
             extractor.extract(&input, partition_time)
         }
     };
     match timestamp {
-        Ok(timestamp) => Head { timestamp, offset, content: Content::Record { key, value, headers } },
+        Ok(timestamp) => Head {
+            timestamp,
+            offset,
+            content: Content::Record {
+                key,
+                value,
+                headers,
+            },
+        },
         Err(error) => at(Content::Failed(error)),
     }
 }
@@ -281,17 +374,35 @@ impl<K: Datum, V: Datum> InputQueue for TypedQueue<K, V> {
 
     fn head_timestamp(&mut self, task: &mut TaskContext) -> Result<Option<i64>, StreamsError> {
         if self.head.is_none() {
-            self.decode_head(task).map_err(|error| self.malformed(task, error))?;
+            self.decode_head(task)
+                .map_err(|error| self.malformed(task, error))?;
         }
         Ok(self.head.as_ref().map(|head| head.timestamp))
     }
 
-    fn run(&mut self, limits: &RunLimits<'_>, task: &mut TaskContext) -> Result<usize, StreamsError> {
-        let RunLimits { timestamp_max, records_max, settings, caches } = *limits;
+    fn run(
+        &mut self,
+        limits: &RunLimits<'_>,
+        task: &mut TaskContext,
+    ) -> Result<usize, StreamsError> {
+        let RunLimits {
+            timestamp_max,
+            records_max,
+            settings,
+            caches,
+        } = *limits;
         let mut taken = 0;
-        task.metadata =
-            Some(RecordMetadata { topic: Arc::clone(&self.raw.partition.topic), partition: self.raw.partition.partition, offset: self.raw.next });
-        while let Some(Head { timestamp, offset, content }) = self.head.take_if(|head| head.timestamp <= timestamp_max) {
+        task.metadata = Some(RecordMetadata {
+            topic: Arc::clone(&self.raw.partition.topic),
+            partition: self.raw.partition.partition,
+            offset: self.raw.next,
+        });
+        while let Some(Head {
+            timestamp,
+            offset,
+            content,
+        }) = self.head.take_if(|head| head.timestamp <= timestamp_max)
+        {
             taken += 1;
             task.stream_time = task.stream_time.max(timestamp);
             task.record_timestamp = timestamp;
@@ -299,15 +410,19 @@ impl<K: Datum, V: Datum> InputQueue for TypedQueue<K, V> {
                 metadata.offset = offset;
             }
             // A record that stops the task stays the head, so that it is met again after a restart.
-            self.take(content, timestamp, settings, task).map_err(|error| self.failure(task, offset, error))?;
+            self.take(content, timestamp, settings, task)
+                .map_err(|error| self.failure(task, offset, error))?;
 
             self.raw.partition_time = self.raw.partition_time.max(timestamp);
             self.raw.buffered = self.raw.buffered.saturating_sub(1);
             self.raw.next = offset + 1;
             self.raw.head_offset = None;
-            self.decode_head(task).map_err(|error| self.malformed(task, error))?;
+            self.decode_head(task)
+                .map_err(|error| self.malformed(task, error))?;
 
-            let interrupted = task.stream_time >= task.punctuations.stream_due_ms || task.commit_requested || task.held_records > 0;
+            let interrupted = task.stream_time >= task.punctuations.stream_due_ms
+                || task.commit_requested
+                || task.held_records > 0;
             if taken == records_max || interrupted || caches.wants_eviction() {
                 break;
             }

@@ -119,12 +119,18 @@ impl TaskSetup {
         Err(ProcessError::new(if self.globals.contains_key(store) {
             format!("store {store} is global: look it up with global_store({store:?})")
         } else {
-            format!("store {store} is not connected to {node}: declare it with add_state_store and call connect({node}, &[{store:?}])")
+            format!(
+                "store {store} is not connected to {node}: declare it with add_state_store and call connect({node}, &[{store:?}])"
+            )
         }))
     }
 
     pub(crate) fn global(&self, store: &str) -> Result<&BuiltStore, ProcessError> {
-        self.globals.get(store).ok_or_else(|| ProcessError::new(format!("there is no global store {store}: declare it with add_global_store")))
+        self.globals.get(store).ok_or_else(|| {
+            ProcessError::new(format!(
+                "there is no global store {store}: declare it with add_global_store"
+            ))
+        })
     }
 }
 
@@ -180,10 +186,16 @@ impl Task {
         environment: &TaskEnvironment,
         now_ms: i64,
     ) -> Result<Self, StreamsError> {
-        let failed = |error: ProcessError| StreamsError::Task { task: id.to_string(), error };
+        let failed = |error: ProcessError| StreamsError::Task {
+            task: id.to_string(),
+            error,
+        };
         let graph = &topology.graph;
         let Some(subtopology) = graph.subtopology(id.subtopology) else {
-            return Err(StreamsError::Other(format!("task {id}: the topology has no sub-topology {}", id.subtopology)));
+            return Err(StreamsError::Other(format!(
+                "task {id}: the topology has no sub-topology {}",
+                id.subtopology
+            )));
         };
         let application_id = &environment.application_id;
 
@@ -195,42 +207,86 @@ impl Task {
             let topic = changelog_topic(application_id, declared.name());
             let mut changelog = None;
             if declared.is_logged() {
-                let handle = environment.collector.borrow_mut().producer_mut().topic(&topic)?;
-                let sink = CollectorChangelog { collector: Rc::clone(&environment.collector), topic: handle, partition: id.partition };
+                let handle = environment
+                    .collector
+                    .borrow_mut()
+                    .producer_mut()
+                    .topic(&topic)?;
+                let sink = CollectorChangelog {
+                    collector: Rc::clone(&environment.collector),
+                    topic: handle,
+                    partition: id.partition,
+                };
                 changelog = Some(Box::new(sink) as Box<dyn ChangelogSink>);
                 let partition = TopicPartition::new(topic.as_str(), id.partition);
-                changelogs.push(TaskChangelog { store: declared.name().to_owned(), partition, handle });
+                changelogs.push(TaskChangelog {
+                    store: declared.name().to_owned(),
+                    partition,
+                    handle,
+                });
             }
-            let site = StoreSite { stores: &stores, changelog_topic: topic.into(), changelog, caches: &mut caches };
-            built_stores.insert(declared.name().to_owned(), declared.builder.build(site).map_err(failed)?);
+            let site = StoreSite {
+                stores: &stores,
+                changelog_topic: topic.into(),
+                changelog,
+                caches: &mut caches,
+            };
+            built_stores.insert(
+                declared.name().to_owned(),
+                declared.builder.build(site).map_err(failed)?,
+            );
         }
 
         // Nodes, children first: a child that two parents share is one.
         let source_by_topic = graph.source_by_topic(application_id);
         let mut links: Vec<Option<Box<dyn Any>>> = graph.nodes.iter().map(|_| None).collect();
-        let mut nodes: Vec<Option<Rc<RefCell<dyn NodeCell>>>> = graph.nodes.iter().map(|_| None).collect();
+        let mut nodes: Vec<Option<Rc<RefCell<dyn NodeCell>>>> =
+            graph.nodes.iter().map(|_| None).collect();
         let mut queues: Vec<(TopicPartition, Box<dyn InputQueue>)> = Vec::new();
         let mut output_topics = Vec::new();
         for index in subtopology.nodes.iter().rev() {
             let node = graph.node(*index);
-            let children = node.children.iter().filter_map(|child| links.get(*child)?.as_deref()).collect();
+            let children = node
+                .children
+                .iter()
+                .filter_map(|child| links.get(*child)?.as_deref())
+                .collect();
             let topic = match &node.kind {
-                NodeKind::Sink { topic: Some(topic), .. } => Some(graph.cluster_topic(application_id, topic)),
+                NodeKind::Sink {
+                    topic: Some(topic), ..
+                } => Some(graph.cluster_topic(application_id, topic)),
                 _ => None,
             };
             if let Some(topic) = &topic {
-                output_topics.push(environment.collector.borrow_mut().producer_mut().topic(topic)?);
+                output_topics.push(
+                    environment
+                        .collector
+                        .borrow_mut()
+                        .producer_mut()
+                        .topic(topic)?,
+                );
             }
-            let site = NodeSite { name: &node.name, index: *index, children, collector: &environment.collector, topic };
+            let site = NodeSite {
+                name: &node.name,
+                index: *index,
+                children,
+                collector: &environment.collector,
+                topic,
+            };
             match &node.kind {
                 NodeKind::Source { build, .. } => {
-                    let partitions: Vec<TopicPartition> = inputs.iter().filter(|input| source_by_topic.get(&input.topic) == Some(index)).cloned().collect();
+                    let partitions: Vec<TopicPartition> = inputs
+                        .iter()
+                        .filter(|input| source_by_topic.get(&input.topic) == Some(index))
+                        .cloned()
+                        .collect();
                     let built = build.build(site, &partitions).map_err(failed)?;
                     queues.extend(partitions.into_iter().zip(built.queues));
                 }
                 NodeKind::Processor { build } | NodeKind::Sink { build, .. } => {
                     let built = build.build(site).map_err(failed)?;
-                    if let (Some(link), Some(cell)) = (links.get_mut(*index), nodes.get_mut(*index)) {
+                    if let (Some(link), Some(cell)) = (links.get_mut(*index), nodes.get_mut(*index))
+                    {
                         *link = Some(built.link);
                         *cell = Some(built.cell);
                     }
@@ -242,14 +298,28 @@ impl Task {
         let mut ordered = Vec::with_capacity(inputs.len());
         for partition in inputs {
             let Some(place) = queues.iter().position(|(of, _)| *of == partition) else {
-                return Err(StreamsError::Other(format!("task {id}: {partition} is no input of sub-topology {}", id.subtopology)));
+                return Err(StreamsError::Other(format!(
+                    "task {id}: {partition} is no input of sub-topology {}",
+                    id.subtopology
+                )));
             };
             let (_, queue) = queues.swap_remove(place);
-            ordered.push(Input { partition, queue, head: None, idle_until_ms: None, committed: None });
+            ordered.push(Input {
+                partition,
+                queue,
+                head: None,
+                idle_until_ms: None,
+                committed: None,
+            });
         }
 
         let context = TaskContext::new(id, environment.settings.processing_error, now_ms);
-        let mut setup = TaskSetup { context, stores: built_stores, globals: environment.globals.clone(), connected: Vec::new() };
+        let mut setup = TaskSetup {
+            context,
+            stores: built_stores,
+            globals: environment.globals.clone(),
+            connected: Vec::new(),
+        };
         for (index, node) in nodes.iter().enumerate() {
             if let Some(node) = node {
                 setup.connected.clone_from(&graph.node(index).stores);
@@ -262,7 +332,11 @@ impl Task {
             context: setup.context,
             inputs: ordered,
             nodes,
-            names: graph.nodes.iter().map(|node| Arc::clone(&node.name)).collect(),
+            names: graph
+                .nodes
+                .iter()
+                .map(|node| Arc::clone(&node.name))
+                .collect(),
             caches,
             stores,
             built_stores: setup.stores,
@@ -287,17 +361,31 @@ impl Task {
     /// # Errors
     /// When the batches are malformed.
     pub fn add_fetched(&mut self, input: usize, fetched: Fetched) -> Result<(), StreamsError> {
-        let Some(Input { queue, partition, .. }) = self.inputs.get_mut(input) else {
-            return Err(StreamsError::Other(format!("task {} has no input {input}", self.id)));
+        let Some(Input {
+            queue, partition, ..
+        }) = self.inputs.get_mut(input)
+        else {
+            return Err(StreamsError::Other(format!(
+                "task {} has no input {input}",
+                self.id
+            )));
         };
-        let Fetched { batches, next_offset, end_offset, .. } = fetched;
-        queue.raw_mut().push(batches, next_offset, end_offset).map_err(|error| StreamsError::Process {
-            task: self.id.to_string(),
-            topic: partition.topic.to_string(),
-            partition: partition.partition,
-            offset: next_offset,
-            error: error.into(),
-        })
+        let Fetched {
+            batches,
+            next_offset,
+            end_offset,
+            ..
+        } = fetched;
+        queue
+            .raw_mut()
+            .push(batches, next_offset, end_offset)
+            .map_err(|error| StreamsError::Process {
+                task: self.id.to_string(),
+                topic: partition.topic.to_string(),
+                partition: partition.partition,
+                offset: next_offset,
+                error: error.into(),
+            })
     }
 
     /// Takes at most `records_max` records, and stops earlier when none may be taken yet or someone asked for a commit. Says how many.
@@ -308,10 +396,22 @@ impl Task {
         self.context.now_ms = now_ms;
         let mut taken = 0;
         self.between_records()?;
-        while taken < records_max && !self.context.commit_requested && self.context.held_records == 0 {
-            let Some((chosen, timestamp_max)) = self.choose(now_ms)? else { break };
-            let Some(input) = self.inputs.get_mut(chosen) else { break };
-            let limits = RunLimits { timestamp_max, records_max: records_max - taken, settings: &self.settings, caches: &self.caches };
+        while taken < records_max
+            && !self.context.commit_requested
+            && self.context.held_records == 0
+        {
+            let Some((chosen, timestamp_max)) = self.choose(now_ms)? else {
+                break;
+            };
+            let Some(input) = self.inputs.get_mut(chosen) else {
+                break;
+            };
+            let limits = RunLimits {
+                timestamp_max,
+                records_max: records_max - taken,
+                settings: &self.settings,
+                caches: &self.caches,
+            };
             taken += input.queue.run(&limits, &mut self.context)?;
             input.head = input.queue.head_timestamp(&mut self.context)?;
             self.between_records()?;
@@ -345,8 +445,13 @@ impl Task {
 
     /// Offsets that changed since the last commit, to be committed once all output is acknowledged.
     pub fn offsets_to_commit(&self) -> Vec<(TopicPartition, CommittedOffset)> {
-        let changed = |input: &Input| Some(input.to_commit()).filter(|offset| input.committed.as_ref() != Some(offset));
-        self.inputs.iter().filter_map(|input| Some((input.partition.clone(), changed(input)?))).collect()
+        let changed = |input: &Input| {
+            Some(input.to_commit()).filter(|offset| input.committed.as_ref() != Some(offset))
+        };
+        self.inputs
+            .iter()
+            .filter_map(|input| Some((input.partition.clone(), changed(input)?)))
+            .collect()
     }
 
     /// Last step of a commit, once the offsets are committed: makes the stores' changes durable, with the changelog offsets they stand for.
@@ -354,7 +459,12 @@ impl Task {
     /// # Errors
     /// When a store cannot be written.
     pub fn commit_stores(&mut self, positions: &Positions) -> Result<(), StreamsError> {
-        self.stores.commit(positions).map_err(|error| StreamsError::Task { task: self.id.to_string(), error: error.into() })?;
+        self.stores
+            .commit(positions)
+            .map_err(|error| StreamsError::Task {
+                task: self.id.to_string(),
+                error: error.into(),
+            })?;
         for input in &mut self.inputs {
             input.committed = Some(input.to_commit());
         }
@@ -387,17 +497,22 @@ impl Task {
 
     /// Records of an input that wait here. The runtime stops to fetch above `buffered.records.per.partition`.
     pub fn input_buffered(&self, input: usize) -> usize {
-        self.inputs.get(input).map_or(0, |input| input.queue.raw().buffered)
+        self.inputs
+            .get(input)
+            .map_or(0, |input| input.queue.raw().buffered)
     }
 
     /// The offset to go on from: everything below is processed.
     pub fn position(&self, input: usize) -> Option<i64> {
-        self.inputs.get(input).map(|input| input.queue.raw().position())
+        self.inputs
+            .get(input)
+            .map(|input| input.queue.raw().position())
     }
 
     /// Whether a processor asked for a commit, or the stores hold too much that is not committed.
     pub fn wants_commit(&self) -> bool {
-        self.context.commit_requested || self.uncommitted_bytes() >= self.settings.uncommitted_bytes_max
+        self.context.commit_requested
+            || self.uncommitted_bytes() >= self.settings.uncommitted_bytes_max
     }
 
     /// Bytes that the next commit writes.
@@ -408,17 +523,25 @@ impl Task {
     /// The topic of a sink that records are held back for, because the cluster does not know it (yet). Until it does the task takes no
     /// records, and must not be committed.
     pub fn is_blocked(&self) -> Option<Arc<str>> {
-        self.nodes.iter().flatten().find_map(|node| node.borrow().held_for())
+        self.nodes
+            .iter()
+            .flatten()
+            .find_map(|node| node.borrow().held_for())
     }
 
     /// When the next wall-clock punctuation is due, in milliseconds since the epoch.
     pub fn next_wall_clock_punctuation(&self) -> Option<i64> {
-        self.context.punctuations.next_due(PunctuationType::WallClockTime)
+        self.context
+            .punctuations
+            .next_due(PunctuationType::WallClockTime)
     }
 
     /// When an input that is waited for (`max.task.idle.ms` above zero) is waited for no longer.
     pub fn idle_until_ms(&self) -> Option<i64> {
-        self.inputs.iter().filter_map(|input| input.idle_until_ms).min()
+        self.inputs
+            .iter()
+            .filter_map(|input| input.idle_until_ms)
+            .min()
     }
 
     /// Topics with fixed names that the task writes, changelogs included: processing begins once the producer knows their partitions.
@@ -443,7 +566,12 @@ impl Task {
 
     /// How many records each node has taken (`process-total`), sources first, by name.
     pub fn processed(&self) -> Vec<(Arc<str>, u64)> {
-        let name = |index: usize| self.names.get(index).cloned().unwrap_or_else(|| Arc::from(""));
+        let name = |index: usize| {
+            self.names
+                .get(index)
+                .cloned()
+                .unwrap_or_else(|| Arc::from(""))
+        };
         let mut counts: BTreeMap<usize, u64> = BTreeMap::new();
         for input in &self.inputs {
             *counts.entry(input.queue.node()).or_default() += input.queue.processed();
@@ -451,7 +579,10 @@ impl Task {
         for (index, node) in self.nodes.iter().enumerate() {
             counts.extend(node.as_ref().map(|node| (index, node.borrow().processed())));
         }
-        counts.into_iter().map(|(index, count)| (name(index), count)).collect()
+        counts
+            .into_iter()
+            .map(|(index, count)| (name(index), count))
+            .collect()
     }
 
     /// The stores' bytes: positions, snapshots, restoration.
@@ -485,10 +616,14 @@ impl Task {
             }
             match input.head {
                 None => missing = true,
-                Some(head) => chosen = Some(chosen.map_or((head, place), |least| least.min((head, place)))),
+                Some(head) => {
+                    chosen = Some(chosen.map_or((head, place), |least| least.min((head, place))))
+                }
             }
         }
-        let Some((_, chosen)) = chosen else { return Ok(None) };
+        let Some((_, chosen)) = chosen else {
+            return Ok(None);
+        };
         if missing && self.waits_for_input(now_ms) {
             return Ok(None);
         }
@@ -516,7 +651,9 @@ impl Task {
                 waits |= input.head.is_none();
                 continue;
             }
-            let until = *input.idle_until_ms.get_or_insert(now_ms.saturating_add(idle_max_ms));
+            let until = *input
+                .idle_until_ms
+                .get_or_insert(now_ms.saturating_add(idle_max_ms));
             waits |= now_ms < until;
         }
         waits
@@ -532,7 +669,10 @@ impl Task {
         if self.context.held_records > 0 {
             for node in self.nodes.iter().flatten() {
                 let result = node.borrow_mut().retry_held(&mut self.context);
-                result.map_err(|error| StreamsError::Task { task: self.id.to_string(), error })?;
+                result.map_err(|error| StreamsError::Task {
+                    task: self.id.to_string(),
+                    error,
+                })?;
             }
         }
         Ok(())
@@ -553,10 +693,18 @@ impl Task {
             called = true;
             self.context.metadata = None;
             self.context.record_timestamp = time_ms;
-            let Some(node) = self.nodes.get(node).cloned().flatten() else { continue };
-            let result = node.borrow_mut().punctuate(punctuation, time_ms, &mut self.context);
+            let Some(node) = self.nodes.get(node).cloned().flatten() else {
+                continue;
+            };
+            let result = node
+                .borrow_mut()
+                .punctuate(punctuation, time_ms, &mut self.context);
             if let Err(error) = result {
-                let handled = self.context.handle(self.settings.processing_error, DropReason::Processing, error);
+                let handled = self.context.handle(
+                    self.settings.processing_error,
+                    DropReason::Processing,
+                    error,
+                );
                 handled.map_err(|error| self.failed(error))?;
             }
         }
@@ -564,7 +712,10 @@ impl Task {
     }
 
     fn failed(&self, error: ProcessError) -> StreamsError {
-        StreamsError::Task { task: self.id.to_string(), error }
+        StreamsError::Task {
+            task: self.id.to_string(),
+            error,
+        }
     }
 }
 
@@ -577,6 +728,9 @@ impl Drop for Task {
 impl Input {
     fn to_commit(&self) -> CommittedOffset {
         let raw = self.queue.raw();
-        CommittedOffset { offset: raw.position(), metadata: offset_metadata::encode(raw.partition_time) }
+        CommittedOffset {
+            offset: raw.position(),
+            metadata: offset_metadata::encode(raw.partition_time),
+        }
     }
 }

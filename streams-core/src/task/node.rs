@@ -12,19 +12,27 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::TaskSetup;
 use super::collector::SharedCollector;
 use super::input_queue::{InputQueue, TypedQueue};
-use super::TaskSetup;
 use crate::client::{TopicHandle, TopicPartition};
 use crate::error::ProcessError;
-use crate::processor::{Children, DropReason, InitContext, Link, Processor, ProcessorContext, ProcessorSupplier, Punctuation, Receive, TaskContext};
+use crate::processor::{
+    Children, DropReason, InitContext, Link, Processor, ProcessorContext, ProcessorSupplier,
+    Punctuation, Receive, TaskContext,
+};
 use crate::record::{Datum, Record};
 use crate::topology::{Consumed, Partitions, Produced, TopicChoice};
 
 /// What the task itself asks of a node, whatever its types.
 pub(crate) trait NodeCell {
     fn init(&mut self, setup: &mut TaskSetup) -> Result<(), ProcessError>;
-    fn punctuate(&mut self, punctuation: Punctuation, timestamp: i64, task: &mut TaskContext) -> Result<(), ProcessError>;
+    fn punctuate(
+        &mut self,
+        punctuation: Punctuation,
+        timestamp: i64,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError>;
     /// Sends what was held back, if it can be sent by now.
     fn retry_held(&mut self, task: &mut TaskContext) -> Result<(), ProcessError>;
     /// The topic that records are held back for.
@@ -52,7 +60,11 @@ pub(crate) struct NodeSite<'a> {
 
 impl NodeSite<'_> {
     fn children<K: 'static, V: 'static>(&self) -> Result<Children<K, V>, ProcessError> {
-        let links: Option<Vec<Link<K, V>>> = self.children.iter().map(|link| link.downcast_ref::<Link<K, V>>().cloned()).collect();
+        let links: Option<Vec<Link<K, V>>> = self
+            .children
+            .iter()
+            .map(|link| link.downcast_ref::<Link<K, V>>().cloned())
+            .collect();
         // The builder's handles are typed, so only a handle of another builder can lead here.
         let links = links.ok_or_else(|| ProcessError::new("a child takes records of other types: was a node's handle of another topology used?").at(self.name))?;
         Ok(Children::new(links))
@@ -67,7 +79,11 @@ pub(crate) trait BuildNode: Send + Sync {
 /// Makes the input queues of a source for each task.
 pub(crate) trait BuildSource: Send + Sync {
     /// One queue for each of the partitions, which share the source's children.
-    fn build(&self, site: NodeSite<'_>, partitions: &[TopicPartition]) -> Result<BuiltSource, ProcessError>;
+    fn build(
+        &self,
+        site: NodeSite<'_>,
+        partitions: &[TopicPartition],
+    ) -> Result<BuiltSource, ProcessError>;
 }
 
 pub(crate) struct BuiltSource {
@@ -77,17 +93,25 @@ pub(crate) struct BuiltSource {
 /// Declared processor.
 pub(crate) struct ProcessorFactory<KIn, VIn, KOut, VOut, S> {
     supplier: S,
-    #[allow(clippy::type_complexity, reason = "a marker of all four types, without owning one")]
+    #[allow(
+        clippy::type_complexity,
+        reason = "a marker of all four types, without owning one"
+    )]
     typed: PhantomData<fn(KIn, VIn) -> (KOut, VOut)>,
 }
 
 impl<KIn, VIn, KOut, VOut, S> ProcessorFactory<KIn, VIn, KOut, VOut, S> {
     pub(crate) fn new(supplier: S) -> Self {
-        Self { supplier, typed: PhantomData }
+        Self {
+            supplier,
+            typed: PhantomData,
+        }
     }
 }
 
-impl<KIn: Datum, VIn: Datum, KOut: Datum, VOut: Datum, S: ProcessorSupplier<KIn, VIn, KOut, VOut>> BuildNode for ProcessorFactory<KIn, VIn, KOut, VOut, S> {
+impl<KIn: Datum, VIn: Datum, KOut: Datum, VOut: Datum, S: ProcessorSupplier<KIn, VIn, KOut, VOut>>
+    BuildNode for ProcessorFactory<KIn, VIn, KOut, VOut, S>
+{
     fn build(&self, site: NodeSite<'_>) -> Result<BuiltNode, ProcessError> {
         let node = Rc::new(RefCell::new(ProcessorNode {
             name: Arc::clone(site.name),
@@ -98,7 +122,10 @@ impl<KIn: Datum, VIn: Datum, KOut: Datum, VOut: Datum, S: ProcessorSupplier<KIn,
             typed: PhantomData::<fn(KIn, VIn)>,
         }));
         let link: Link<KIn, VIn> = Rc::clone(&node) as Link<KIn, VIn>;
-        Ok(BuiltNode { link: Box::new(link), cell: node })
+        Ok(BuiltNode {
+            link: Box::new(link),
+            cell: node,
+        })
     }
 }
 
@@ -111,28 +138,62 @@ struct ProcessorNode<KIn, VIn, KOut, VOut, P> {
     typed: PhantomData<fn(KIn, VIn)>,
 }
 
-impl<KIn, VIn, KOut: Datum, VOut: Datum, P: Processor<KIn, VIn, KOut, VOut>> Receive<KIn, VIn> for ProcessorNode<KIn, VIn, KOut, VOut, P> {
+impl<KIn, VIn, KOut: Datum, VOut: Datum, P: Processor<KIn, VIn, KOut, VOut>> Receive<KIn, VIn>
+    for ProcessorNode<KIn, VIn, KOut, VOut, P>
+{
     #[inline]
-    fn receive(&mut self, record: Record<KIn, VIn>, task: &mut TaskContext) -> Result<(), ProcessError> {
+    fn receive(
+        &mut self,
+        record: Record<KIn, VIn>,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError> {
         self.processed += 1;
-        let mut context = ProcessorContext { node: self.index, children: &self.children, task };
+        let mut context = ProcessorContext {
+            node: self.index,
+            children: &self.children,
+            task,
+        };
         match self.processor.process(record, &mut context) {
             Ok(()) => Ok(()),
             // Here, where it happened, as Kafka Streams does: what hangs below other children of its parents goes on.
-            Err(error) => task.handle(task.processing_error, DropReason::Processing, error.at(&self.name)),
+            Err(error) => task.handle(
+                task.processing_error,
+                DropReason::Processing,
+                error.at(&self.name),
+            ),
         }
     }
 }
 
-impl<KIn, VIn, KOut: Datum, VOut: Datum, P: Processor<KIn, VIn, KOut, VOut>> NodeCell for ProcessorNode<KIn, VIn, KOut, VOut, P> {
+impl<KIn, VIn, KOut: Datum, VOut: Datum, P: Processor<KIn, VIn, KOut, VOut>> NodeCell
+    for ProcessorNode<KIn, VIn, KOut, VOut, P>
+{
     fn init(&mut self, setup: &mut TaskSetup) -> Result<(), ProcessError> {
-        let mut context = InitContext { name: &self.name, node: self.index, children: &self.children, setup };
-        self.processor.init(&mut context).map_err(|error| error.at(&self.name))
+        let mut context = InitContext {
+            name: &self.name,
+            node: self.index,
+            children: &self.children,
+            setup,
+        };
+        self.processor
+            .init(&mut context)
+            .map_err(|error| error.at(&self.name))
     }
 
-    fn punctuate(&mut self, punctuation: Punctuation, timestamp: i64, task: &mut TaskContext) -> Result<(), ProcessError> {
-        let mut context = ProcessorContext { node: self.index, children: &self.children, task };
-        self.processor.punctuate(punctuation, timestamp, &mut context).map_err(|error| error.at(&self.name))
+    fn punctuate(
+        &mut self,
+        punctuation: Punctuation,
+        timestamp: i64,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError> {
+        let mut context = ProcessorContext {
+            node: self.index,
+            children: &self.children,
+            task,
+        };
+        self.processor
+            .punctuate(punctuation, timestamp, &mut context)
+            .map_err(|error| error.at(&self.name))
     }
 
     fn retry_held(&mut self, _task: &mut TaskContext) -> Result<(), ProcessError> {
@@ -166,12 +227,24 @@ impl<K, V> SourceFactory<K, V> {
 }
 
 impl<K: Datum, V: Datum> BuildSource for SourceFactory<K, V> {
-    fn build(&self, site: NodeSite<'_>, partitions: &[TopicPartition]) -> Result<BuiltSource, ProcessError> {
+    fn build(
+        &self,
+        site: NodeSite<'_>,
+        partitions: &[TopicPartition],
+    ) -> Result<BuiltSource, ProcessError> {
         let children = site.children::<K, V>()?;
         let queue = |partition: &TopicPartition| {
-            Box::new(TypedQueue::new(Arc::clone(site.name), site.index, partition.clone(), self.consumed.clone(), children.clone())) as Box<dyn InputQueue>
+            Box::new(TypedQueue::new(
+                Arc::clone(site.name),
+                site.index,
+                partition.clone(),
+                self.consumed.clone(),
+                children.clone(),
+            )) as Box<dyn InputQueue>
         };
-        Ok(BuiltSource { queues: partitions.iter().map(queue).collect() })
+        Ok(BuiltSource {
+            queues: partitions.iter().map(queue).collect(),
+        })
     }
 }
 
@@ -208,7 +281,10 @@ impl<K: Datum, V: Datum> BuildNode for SinkFactory<K, V> {
         }
         let node = Rc::new(RefCell::new(node));
         let link: Link<K, V> = Rc::clone(&node) as Link<K, V>;
-        Ok(BuiltNode { link: Box::new(link), cell: node })
+        Ok(BuiltNode {
+            link: Box::new(link),
+            cell: node,
+        })
     }
 }
 
@@ -243,46 +319,77 @@ impl<K: Datum, V: Datum> SinkNode<K, V> {
             return Ok(*place);
         }
         let handle = self.collector.borrow_mut().producer_mut().topic(name)?;
-        self.topics.push(OpenTopic { name: name.into(), handle, partitions: 0, epoch: None });
+        self.topics.push(OpenTopic {
+            name: name.into(),
+            handle,
+            partitions: 0,
+            epoch: None,
+        });
         self.by_name.insert(name.to_owned(), self.topics.len() - 1);
         Ok(self.topics.len() - 1)
     }
 
     /// Sends a record; gives it back when the topic's partitions are not known yet.
     #[inline]
-    fn send(&mut self, place: usize, record: Record<K, V>, task: &mut TaskContext) -> Result<Option<Record<K, V>>, ProcessError> {
+    fn send(
+        &mut self,
+        place: usize,
+        record: Record<K, V>,
+        task: &mut TaskContext,
+    ) -> Result<Option<Record<K, V>>, ProcessError> {
         let collector = &mut *self.collector.borrow_mut();
-        let topic = self.topics.get_mut(place).ok_or_else(|| ProcessError::new("the sink has no topic"))?;
+        let topic = self
+            .topics
+            .get_mut(place)
+            .ok_or_else(|| ProcessError::new("the sink has no topic"))?;
         if topic.epoch != Some(collector.epoch) {
-            let Some(partitions) = collector.producer_mut().partitions(topic.handle).filter(|partitions| *partitions > 0) else {
+            let Some(partitions) = collector
+                .producer_mut()
+                .partitions(topic.handle)
+                .filter(|partitions| *partitions > 0)
+            else {
                 return Ok(Some(record));
             };
             topic.partitions = partitions;
             topic.epoch = Some(collector.epoch);
         }
         if record.timestamp < 0 {
-            return Err(ProcessError::new(format!("a record for topic {} has the negative timestamp {}", topic.name, record.timestamp)));
+            return Err(ProcessError::new(format!(
+                "a record for topic {} has the negative timestamp {}",
+                topic.name, record.timestamp
+            )));
         }
 
         let has_key = !self.produced.key.is_null(&record.key);
         collector.key.clear();
         if has_key {
-            self.produced.key.serialize(&topic.name, &record.key, &mut collector.key)?;
+            self.produced
+                .key
+                .serialize(&topic.name, &record.key, &mut collector.key)?;
         }
         let has_value = !self.produced.value.is_null(&record.value);
         collector.value.clear();
         if has_value {
-            self.produced.value.serialize(&topic.name, &record.value, &mut collector.value)?;
+            self.produced
+                .value
+                .serialize(&topic.name, &record.value, &mut collector.value)?;
         }
 
         let chosen = match &self.produced.partitioner {
             None => Partitions::Default,
-            Some(partitioner) => partitioner(&topic.name, &record.key, &record.value, topic.partitions),
+            Some(partitioner) => {
+                partitioner(&topic.name, &record.key, &record.value, topic.partitions)
+            }
         };
         let one;
         let partitions: &[i32] = match &chosen {
             Partitions::Default => {
-                one = [collector.default_partition(topic.handle, has_key, self.unpartitioned_bytes, topic.partitions)];
+                one = [collector.default_partition(
+                    topic.handle,
+                    has_key,
+                    self.unpartitioned_bytes,
+                    topic.partitions,
+                )];
                 &one
             }
             Partitions::One(partition) => {
@@ -296,9 +403,18 @@ impl<K: Datum, V: Datum> SinkNode<K, V> {
         }
         for partition in partitions {
             if !(0..topic.partitions).contains(partition) {
-                return Err(ProcessError::new(format!("the partitioner chose partition {partition} of topic {}, which has {}", topic.name, topic.partitions)));
+                return Err(ProcessError::new(format!(
+                    "the partitioner chose partition {partition} of topic {}, which has {}",
+                    topic.name, topic.partitions
+                )));
             }
-            collector.append(topic.handle, *partition, (has_key, has_value), record.timestamp, &record.headers)?;
+            collector.append(
+                topic.handle,
+                *partition,
+                (has_key, has_value),
+                record.timestamp,
+                &record.headers,
+            )?;
         }
         Ok(None)
     }
@@ -306,7 +422,11 @@ impl<K: Datum, V: Datum> SinkNode<K, V> {
 
 impl<K: Datum, V: Datum> Receive<K, V> for SinkNode<K, V> {
     #[inline]
-    fn receive(&mut self, record: Record<K, V>, task: &mut TaskContext) -> Result<(), ProcessError> {
+    fn receive(
+        &mut self,
+        record: Record<K, V>,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError> {
         self.processed += 1;
         let place = match &self.extractor {
             None => 0,
@@ -315,7 +435,11 @@ impl<K: Datum, V: Datum> Receive<K, V> for SinkNode<K, V> {
                 self.open(&topic).map_err(|error| error.at(&self.name))?
             }
         };
-        let unsent = if self.held.is_empty() { self.send(place, record, task) } else { Ok(Some(record)) };
+        let unsent = if self.held.is_empty() {
+            self.send(place, record, task)
+        } else {
+            Ok(Some(record))
+        };
         match unsent {
             Ok(None) => Ok(()),
             Ok(Some(record)) => {
@@ -323,7 +447,11 @@ impl<K: Datum, V: Datum> Receive<K, V> for SinkNode<K, V> {
                 task.held_records += 1;
                 Ok(())
             }
-            Err(error) => task.handle(task.processing_error, DropReason::Processing, error.at(&self.name)),
+            Err(error) => task.handle(
+                task.processing_error,
+                DropReason::Processing,
+                error.at(&self.name),
+            ),
         }
     }
 }
@@ -333,13 +461,21 @@ impl<K: Datum, V: Datum> NodeCell for SinkNode<K, V> {
         Ok(())
     }
 
-    fn punctuate(&mut self, _punctuation: Punctuation, _timestamp: i64, _task: &mut TaskContext) -> Result<(), ProcessError> {
+    fn punctuate(
+        &mut self,
+        _punctuation: Punctuation,
+        _timestamp: i64,
+        _task: &mut TaskContext,
+    ) -> Result<(), ProcessError> {
         Ok(())
     }
 
     fn retry_held(&mut self, task: &mut TaskContext) -> Result<(), ProcessError> {
         while let Some((place, record)) = self.held.pop_front() {
-            if let Some(record) = self.send(place, record, task).map_err(|error| error.at(&self.name))? {
+            if let Some(record) = self
+                .send(place, record, task)
+                .map_err(|error| error.at(&self.name))?
+            {
                 self.held.push_front((place, record));
                 return Ok(());
             }

@@ -14,9 +14,15 @@ pub(crate) fn encode(partition_time: i64) -> String {
     let mut text = String::with_capacity(12);
     // Nine bytes are three groups of three, so nothing is padded.
     for group in bytes.chunks_exact(3) {
-        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        let bits = group
+            .iter()
+            .fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
         for shift in [18, 12, 6, 0] {
-            text.extend(ALPHABET.get((bits >> shift & 0x3f) as usize).map(|letter| char::from(*letter)));
+            text.extend(
+                ALPHABET
+                    .get((bits >> shift & 0x3f) as usize)
+                    .map(|letter| char::from(*letter)),
+            );
         }
     }
     text
@@ -33,7 +39,11 @@ pub(crate) fn decode(text: &str) -> Option<i64> {
         }
         bits <<= 6 * (4 - group.len());
         let [_, first, second, third] = bits.to_be_bytes();
-        bytes.extend([first, second, third].into_iter().take(group.len().saturating_sub(1)));
+        bytes.extend(
+            [first, second, third]
+                .into_iter()
+                .take(group.len().saturating_sub(1)),
+        );
     }
     let (version, rest) = bytes.split_first()?;
     if !(1..=VERSION).contains(version) {

@@ -21,7 +21,11 @@ struct Schedule {
 
 impl Default for Punctuations {
     fn default() -> Self {
-        Self { scheduled: Vec::new(), next_id: 0, stream_due_ms: i64::MAX }
+        Self {
+            scheduled: Vec::new(),
+            next_id: 0,
+            stream_due_ms: i64::MAX,
+        }
     }
 }
 
@@ -36,10 +40,14 @@ impl Punctuations {
         now_ms: i64,
     ) -> Result<Punctuation, ProcessError> {
         if interval_ms < 1 {
-            return Err(ProcessError::new(format!("a punctuation's interval must be at least one millisecond, is {interval_ms}")));
+            return Err(ProcessError::new(format!(
+                "a punctuation's interval must be at least one millisecond, is {interval_ms}"
+            )));
         }
         if let Some(start_ms) = start_ms.filter(|start_ms| *start_ms < 0) {
-            return Err(ProcessError::new(format!("a punctuation's start must not be negative, is {start_ms}")));
+            return Err(ProcessError::new(format!(
+                "a punctuation's start must not be negative, is {start_ms}"
+            )));
         }
         let due_ms = start_ms.unwrap_or(match kind {
             // With the first record, whatever its time: punctuations are aligned to zero.
@@ -48,7 +56,13 @@ impl Punctuations {
         });
         let id = Punctuation(self.next_id);
         self.next_id += 1;
-        self.scheduled.push(Schedule { id, node, kind, interval_ms, due_ms });
+        self.scheduled.push(Schedule {
+            id,
+            node,
+            kind,
+            interval_ms,
+            due_ms,
+        });
         self.note_stream_due();
         Ok(id)
     }
@@ -60,11 +74,23 @@ impl Punctuations {
 
     /// Takes the punctuation that has been due longest at `time_ms`, and moves it to its next time after that: missed intervals are
     /// one call, and the grid stays where it was.
-    pub(crate) fn take_due(&mut self, kind: PunctuationType, time_ms: i64) -> Option<(Punctuation, usize)> {
+    pub(crate) fn take_due(
+        &mut self,
+        kind: PunctuationType,
+        time_ms: i64,
+    ) -> Option<(Punctuation, usize)> {
         let due = |schedule: &&mut Schedule| schedule.kind == kind && schedule.due_ms <= time_ms;
-        let schedule = self.scheduled.iter_mut().filter(due).min_by_key(|schedule| (schedule.due_ms, schedule.id))?;
+        let schedule = self
+            .scheduled
+            .iter_mut()
+            .filter(due)
+            .min_by_key(|schedule| (schedule.due_ms, schedule.id))?;
         let missed = (time_ms - schedule.due_ms) / schedule.interval_ms;
-        schedule.due_ms = schedule.due_ms.saturating_add(schedule.interval_ms.saturating_mul(missed.saturating_add(1)));
+        schedule.due_ms = schedule.due_ms.saturating_add(
+            schedule
+                .interval_ms
+                .saturating_mul(missed.saturating_add(1)),
+        );
         let taken = (schedule.id, schedule.node);
         self.note_stream_due();
         Some(taken)
@@ -72,11 +98,17 @@ impl Punctuations {
 
     /// When the first of this kind is due.
     pub(crate) fn next_due(&self, kind: PunctuationType) -> Option<i64> {
-        self.scheduled.iter().filter(|schedule| schedule.kind == kind).map(|schedule| schedule.due_ms).min()
+        self.scheduled
+            .iter()
+            .filter(|schedule| schedule.kind == kind)
+            .map(|schedule| schedule.due_ms)
+            .min()
     }
 
     fn note_stream_due(&mut self) {
-        self.stream_due_ms = self.next_due(PunctuationType::StreamTime).unwrap_or(i64::MAX);
+        self.stream_due_ms = self
+            .next_due(PunctuationType::StreamTime)
+            .unwrap_or(i64::MAX);
     }
 }
 
@@ -89,18 +121,32 @@ mod tests {
     #[test]
     fn a_stream_time_punctuation_is_due_with_the_first_record() {
         let mut punctuations = Punctuations::default();
-        let id = punctuations.schedule(3, None, 10, PunctuationType::StreamTime, 1_000).unwrap();
+        let id = punctuations
+            .schedule(3, None, 10, PunctuationType::StreamTime, 1_000)
+            .unwrap();
         assert_eq!(punctuations.take_due(PunctuationType::StreamTime, -1), None);
-        assert_eq!(punctuations.take_due(PunctuationType::StreamTime, 0), Some((id, 3)));
+        assert_eq!(
+            punctuations.take_due(PunctuationType::StreamTime, 0),
+            Some((id, 3))
+        );
         assert_eq!(punctuations.take_due(PunctuationType::StreamTime, 9), None);
-        assert_eq!(punctuations.take_due(PunctuationType::StreamTime, 10), Some((id, 3)));
+        assert_eq!(
+            punctuations.take_due(PunctuationType::StreamTime, 10),
+            Some((id, 3))
+        );
     }
 
     #[test]
     fn missed_intervals_are_one_call_on_the_same_grid() {
         let mut punctuations = Punctuations::default();
-        punctuations.schedule(0, None, 10, PunctuationType::StreamTime, 0).unwrap();
-        assert!(punctuations.take_due(PunctuationType::StreamTime, 47).is_some());
+        punctuations
+            .schedule(0, None, 10, PunctuationType::StreamTime, 0)
+            .unwrap();
+        assert!(
+            punctuations
+                .take_due(PunctuationType::StreamTime, 47)
+                .is_some()
+        );
         assert_eq!(punctuations.take_due(PunctuationType::StreamTime, 47), None);
         assert_eq!(punctuations.next_due(PunctuationType::StreamTime), Some(50));
     }
@@ -108,17 +154,27 @@ mod tests {
     #[test]
     fn a_wall_clock_punctuation_is_first_due_after_one_interval() {
         let mut punctuations = Punctuations::default();
-        punctuations.schedule(0, None, 10, PunctuationType::WallClockTime, 100).unwrap();
-        assert_eq!(punctuations.next_due(PunctuationType::WallClockTime), Some(110));
+        punctuations
+            .schedule(0, None, 10, PunctuationType::WallClockTime, 100)
+            .unwrap();
+        assert_eq!(
+            punctuations.next_due(PunctuationType::WallClockTime),
+            Some(110)
+        );
         assert_eq!(punctuations.stream_due_ms, i64::MAX);
     }
 
     #[test]
     fn a_cancelled_punctuation_is_never_due() {
         let mut punctuations = Punctuations::default();
-        let id = punctuations.schedule(0, Some(5), 10, PunctuationType::StreamTime, 0).unwrap();
+        let id = punctuations
+            .schedule(0, Some(5), 10, PunctuationType::StreamTime, 0)
+            .unwrap();
         punctuations.cancel(id);
-        assert_eq!(punctuations.take_due(PunctuationType::StreamTime, 100), None);
+        assert_eq!(
+            punctuations.take_due(PunctuationType::StreamTime, 100),
+            None
+        );
         assert_eq!(punctuations.stream_due_ms, i64::MAX);
     }
 }

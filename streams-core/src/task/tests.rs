@@ -12,7 +12,9 @@ use crate::client::{Producer, Slot};
 use crate::processor::{InitContext, Processor, ProcessorContext, Punctuation};
 use crate::record::Record;
 use crate::test_driver::{SharedWritten, TestProducer, lock};
-use crate::topology::{Consumed, LogAndSkip, Node, Partitions, Produced, TopicChoice, TopologyBuilder};
+use crate::topology::{
+    Consumed, LogAndSkip, Node, Partitions, Produced, TopicChoice, TopologyBuilder,
+};
 use crate::typed_store::KeyValueStoreBuilder;
 
 /// A record of an input: key, value, timestamp.
@@ -35,7 +37,13 @@ impl Bench {
         Self::over(builder, inputs, settings, written, Box::new(producer)).unwrap()
     }
 
-    fn over(builder: TopologyBuilder, inputs: &[&str], settings: StreamSettings, written: SharedWritten, producer: Box<dyn Producer>) -> Result<Self, StreamsError> {
+    fn over(
+        builder: TopologyBuilder,
+        inputs: &[&str],
+        settings: StreamSettings,
+        written: SharedWritten,
+        producer: Box<dyn Producer>,
+    ) -> Result<Self, StreamsError> {
         let topology = builder.build()?;
         let environment = TaskEnvironment {
             application_id: "app".into(),
@@ -46,14 +54,25 @@ impl Bench {
         };
         let memory = brooklet_state_stores::Memory::new(1 << 20);
         let stores = Stores::open(None, &topology.store_specs(0), &memory).unwrap();
-        let inputs = inputs.iter().map(|topic| TopicPartition::new(*topic, 0)).collect();
-        let id = TaskId { subtopology: 0, partition: 0 };
-        Ok(Self { task: Task::new(&topology, id, inputs, stores, &environment, 0)?, written })
+        let inputs = inputs
+            .iter()
+            .map(|topic| TopicPartition::new(*topic, 0))
+            .collect();
+        let id = TaskId {
+            subtopology: 0,
+            partition: 0,
+        };
+        Ok(Self {
+            task: Task::new(&topology, id, inputs, stores, &environment, 0)?,
+            written,
+        })
     }
 
     /// Hands in records from `offset` on, as one batch; the partition ends at `end_offset`.
     fn fetched(&mut self, input: usize, offset: i64, records: &[In<'_>], end_offset: i64) {
-        self.task.add_fetched(input, fetched(offset, records, end_offset)).unwrap();
+        self.task
+            .add_fetched(input, fetched(offset, records, end_offset))
+            .unwrap();
     }
 
     fn process(&mut self) -> usize {
@@ -63,12 +82,23 @@ impl Bench {
     /// Values written since last asked, as `topic:value@timestamp`.
     fn output(&self) -> Vec<String> {
         let records = std::mem::take(&mut lock(&self.written).records);
-        let text = |bytes: &Option<Bytes>| bytes.as_ref().map_or("null".to_owned(), |bytes| bytes.escape_ascii().to_string());
-        records.iter().map(|(topic, _, record)| format!("{topic}:{}@{}", text(&record.value), record.timestamp)).collect()
+        let text = |bytes: &Option<Bytes>| {
+            bytes
+                .as_ref()
+                .map_or("null".to_owned(), |bytes| bytes.escape_ascii().to_string())
+        };
+        records
+            .iter()
+            .map(|(topic, _, record)| {
+                format!("{topic}:{}@{}", text(&record.value), record.timestamp)
+            })
+            .collect()
     }
 
     fn positions(&self) -> Vec<i64> {
-        (0..self.task.inputs().len()).map(|input| self.task.position(input).unwrap()).collect()
+        (0..self.task.inputs().len())
+            .map(|input| self.task.position(input).unwrap())
+            .collect()
     }
 }
 
@@ -76,16 +106,37 @@ fn fetched(offset: i64, records: &[In<'_>], end_offset: i64) -> Fetched {
     let mut batch = BatchBuilder::new(64);
     for (place, (key, value, timestamp)) in records.iter().enumerate() {
         let at = offset + i64::try_from(place).unwrap();
-        batch.append_at(at, *timestamp, key.map(str::as_bytes), value.map(str::as_bytes), std::iter::empty()).unwrap();
+        batch
+            .append_at(
+                at,
+                *timestamp,
+                key.map(str::as_bytes),
+                value.map(str::as_bytes),
+                std::iter::empty(),
+            )
+            .unwrap();
     }
-    let batches = if records.is_empty() { Vec::new() } else { vec![batch.finish().freeze()] };
+    let batches = if records.is_empty() {
+        Vec::new()
+    } else {
+        vec![batch.finish().freeze()]
+    };
     let next_offset = offset + i64::try_from(records.len()).unwrap();
-    Fetched { slot: Slot(0), batches, next_offset, end_offset, error: None }
+    Fetched {
+        slot: Slot(0),
+        batches,
+        next_offset,
+        end_offset,
+        error: None,
+    }
 }
 
 /// Values with timestamps, all of key "k".
 fn values<'a>(values: &[(&'a str, i64)]) -> Vec<In<'a>> {
-    values.iter().map(|(value, timestamp)| (Some("k"), Some(*value), *timestamp)).collect()
+    values
+        .iter()
+        .map(|(value, timestamp)| (Some("k"), Some(*value), *timestamp))
+        .collect()
 }
 
 fn strings() -> Consumed<String, String> {
@@ -95,8 +146,17 @@ fn strings() -> Consumed<String, String> {
 /// Copies the topics to `out`.
 fn copy(topics: &[&str]) -> TopologyBuilder {
     let mut builder = Topology::builder();
-    let sources: Vec<Node<String, String>> = topics.iter().map(|topic| builder.add_source(format!("read-{topic}"), [*topic], strings()).unwrap()).collect();
-    builder.add_sink("write", "out", Produced::default(), &sources).unwrap();
+    let sources: Vec<Node<String, String>> = topics
+        .iter()
+        .map(|topic| {
+            builder
+                .add_source(format!("read-{topic}"), [*topic], strings())
+                .unwrap()
+        })
+        .collect();
+    builder
+        .add_sink("write", "out", Produced::default(), &sources)
+        .unwrap();
     builder
 }
 
@@ -105,9 +165,17 @@ struct Closure<F>(F);
 
 impl<F> Processor<String, String, String, String> for Closure<F>
 where
-    F: FnMut(Record<String, String>, &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> + 'static,
+    F: FnMut(
+            Record<String, String>,
+            &mut ProcessorContext<'_, String, String>,
+        ) -> Result<(), ProcessError>
+        + 'static,
 {
-    fn process(&mut self, record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        context: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessError> {
         self.0(record, context)
     }
 }
@@ -115,12 +183,23 @@ where
 /// `in` through a closure to `out`.
 fn through<F>(process: F) -> TopologyBuilder
 where
-    F: Fn(Record<String, String>, &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> + Clone + Send + Sync + 'static,
+    F: Fn(
+            Record<String, String>,
+            &mut ProcessorContext<'_, String, String>,
+        ) -> Result<(), ProcessError>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
     let mut builder = Topology::builder();
     let source = builder.add_source("read", ["in"], strings()).unwrap();
-    let processor = builder.add_processor("step", move || Closure(process.clone()), &[source]).unwrap();
-    builder.add_sink("write", "out", Produced::default(), &[processor]).unwrap();
+    let processor = builder
+        .add_processor("step", move || Closure(process.clone()), &[source])
+        .unwrap();
+    builder
+        .add_sink("write", "out", Produced::default(), &[processor])
+        .unwrap();
     builder
 }
 
@@ -130,7 +209,12 @@ fn records_of_several_inputs_are_taken_in_order_of_event_time() {
     bench.fetched(0, 0, &values(&[("a1", 1), ("a5", 5), ("a6", 6)]), 3);
     bench.fetched(1, 0, &values(&[("b2", 2), ("b5", 5), ("b9", 9)]), 3);
     assert_eq!(bench.process(), 6);
-    assert_eq!(bench.output(), ["out:a1@1", "out:b2@2", "out:a5@5", "out:b5@5", "out:a6@6", "out:b9@9"]);
+    assert_eq!(
+        bench.output(),
+        [
+            "out:a1@1", "out:b2@2", "out:a5@5", "out:b5@5", "out:a6@6", "out:b9@9"
+        ]
+    );
 }
 
 #[test]
@@ -149,7 +233,10 @@ fn an_empty_input_is_waited_for_while_its_lag_is_unknown_or_above_zero() {
 
 #[test]
 fn an_idle_time_above_zero_waits_that_long_for_an_input_without_lag() {
-    let settings = StreamSettings { task_idle_max_ms: 10, ..StreamSettings::default() };
+    let settings = StreamSettings {
+        task_idle_max_ms: 10,
+        ..StreamSettings::default()
+    };
     let mut bench = Bench::with(copy(&["a", "b"]), &["a", "b"], settings);
     bench.fetched(0, 0, &values(&[("a1", 1)]), 1);
     bench.fetched(1, 0, &[], 0);
@@ -161,7 +248,10 @@ fn an_idle_time_above_zero_waits_that_long_for_an_input_without_lag() {
 
 #[test]
 fn an_idle_time_of_minus_one_never_waits() {
-    let settings = StreamSettings { task_idle_max_ms: -1, ..StreamSettings::default() };
+    let settings = StreamSettings {
+        task_idle_max_ms: -1,
+        ..StreamSettings::default()
+    };
     let mut bench = Bench::with(copy(&["a", "b"]), &["a", "b"], settings);
     bench.fetched(0, 0, &values(&[("a1", 1)]), 1);
     assert_eq!(bench.process(), 1);
@@ -174,15 +264,26 @@ fn nulls_without_a_type_are_dropped_counted_and_committed() {
     assert_eq!(bench.process(), 2);
     assert_eq!(bench.output(), Vec::<String>::new());
     let dropped = bench.task.dropped();
-    assert_eq!((dropped.of(DropReason::NullKey), dropped.of(DropReason::NullValue), dropped.total()), (1, 1, 2));
+    assert_eq!(
+        (
+            dropped.of(DropReason::NullKey),
+            dropped.of(DropReason::NullValue),
+            dropped.total()
+        ),
+        (1, 1, 2)
+    );
     assert_eq!((bench.positions(), bench.task.stream_time()), (vec![2], 8));
 }
 
 #[test]
 fn a_null_is_a_value_of_an_option() {
     let mut builder = Topology::builder();
-    let source = builder.add_source::<String, Option<String>>("read", ["in"], Consumed::default()).unwrap();
-    builder.add_sink("write", "out", Produced::default(), &[source]).unwrap();
+    let source = builder
+        .add_source::<String, Option<String>>("read", ["in"], Consumed::default())
+        .unwrap();
+    builder
+        .add_sink("write", "out", Produced::default(), &[source])
+        .unwrap();
     let mut bench = Bench::new(builder, &["in"]);
     bench.fetched(0, 0, &[(Some("k"), None, 8)], 1);
     bench.process();
@@ -198,36 +299,68 @@ fn a_negative_timestamp_stops_the_task_unless_the_extractor_skips_it() {
     assert_eq!(bench.positions(), [1]);
 
     let mut builder = Topology::builder();
-    let source = builder.add_source("read", ["in"], strings().timestamp_extractor(LogAndSkip)).unwrap();
-    builder.add_sink("write", "out", Produced::default(), &[source]).unwrap();
+    let source = builder
+        .add_source("read", ["in"], strings().timestamp_extractor(LogAndSkip))
+        .unwrap();
+    builder
+        .add_sink("write", "out", Produced::default(), &[source])
+        .unwrap();
     let mut bench = Bench::new(builder, &["in"]);
-    bench.fetched(0, 0, &values(&[("a", 1), ("b", -1), ("c", 3), ("d", -1)]), 4);
+    bench.fetched(
+        0,
+        0,
+        &values(&[("a", 1), ("b", -1), ("c", 3), ("d", -1)]),
+        4,
+    );
     assert_eq!(bench.process(), 2);
     assert_eq!(bench.output(), ["out:a@1", "out:c@3"]);
-    assert_eq!((bench.task.dropped().of(DropReason::InvalidTimestamp), bench.positions()), (2, vec![4]));
+    assert_eq!(
+        (
+            bench.task.dropped().of(DropReason::InvalidTimestamp),
+            bench.positions()
+        ),
+        (2, vec![4])
+    );
 }
 
 /// Case TS-1: the extractor gets the partition's time, which later records do not lower.
 #[test]
 fn an_extractor_gets_the_highest_time_taken_from_the_partition() {
-    let extractor = |input: &crate::topology::ExtractorInput<'_, String, String>, partition_time: i64| match input.value.as_str() {
+    let extractor = |input: &crate::topology::ExtractorInput<'_, String, String>,
+                     partition_time: i64| match input.value.as_str() {
         "neg" => -1,
         "prev" => partition_time,
         _ => input.timestamp,
     };
     let mut builder = Topology::builder();
-    let source = builder.add_source("read", ["in"], strings().timestamp_extractor(extractor)).unwrap();
-    builder.add_sink("write", "out", Produced::default(), &[source]).unwrap();
+    let source = builder
+        .add_source("read", ["in"], strings().timestamp_extractor(extractor))
+        .unwrap();
+    builder
+        .add_sink("write", "out", Produced::default(), &[source])
+        .unwrap();
     let mut bench = Bench::new(builder, &["in"]);
-    bench.fetched(0, 0, &values(&[("1", 5), ("neg", 6), ("prev", 100), ("2", 3), ("prev", 0)]), 5);
+    bench.fetched(
+        0,
+        0,
+        &values(&[("1", 5), ("neg", 6), ("prev", 100), ("2", 3), ("prev", 0)]),
+        5,
+    );
     bench.process();
-    assert_eq!(bench.output(), ["out:1@5", "out:prev@5", "out:2@3", "out:prev@5"]);
+    assert_eq!(
+        bench.output(),
+        ["out:1@5", "out:prev@5", "out:2@3", "out:prev@5"]
+    );
 }
 
 fn numbers() -> TopologyBuilder {
     let mut builder = Topology::builder();
-    let source = builder.add_source::<String, i64>("read", ["in"], Consumed::default()).unwrap();
-    builder.add_sink("write", "out", Produced::default(), &[source]).unwrap();
+    let source = builder
+        .add_source::<String, i64>("read", ["in"], Consumed::default())
+        .unwrap();
+    builder
+        .add_sink("write", "out", Produced::default(), &[source])
+        .unwrap();
     builder
 }
 
@@ -236,24 +369,45 @@ fn bytes_that_cannot_be_read_stop_the_task_at_their_offset() {
     let mut bench = Bench::new(numbers(), &["in"]);
     bench.fetched(0, 40, &values(&[("12345678", 1), ("bad", 2)]), 42);
     let error = bench.task.process(0, 9).unwrap_err().to_string();
-    assert!(error.starts_with("task 0_0, in-0 at offset 41: read: value: "), "{error}");
+    assert!(
+        error.starts_with("task 0_0, in-0 at offset 41: read: value: "),
+        "{error}"
+    );
     assert_eq!(bench.output().len(), 1);
     assert_eq!(bench.positions(), [41]);
 }
 
 #[test]
 fn a_handler_that_continues_counts_what_cannot_be_read() {
-    let settings = StreamSettings { deserialization_error: ErrorResponse::Continue, ..StreamSettings::default() };
+    let settings = StreamSettings {
+        deserialization_error: ErrorResponse::Continue,
+        ..StreamSettings::default()
+    };
     let mut bench = Bench::with(numbers(), &["in"], settings);
-    bench.fetched(0, 0, &values(&[("12345678", 1), ("bad", 2), ("12345678", 3)]), 3);
+    bench.fetched(
+        0,
+        0,
+        &values(&[("12345678", 1), ("bad", 2), ("12345678", 3)]),
+        3,
+    );
     assert_eq!(bench.process(), 3);
-    assert_eq!((bench.output().len(), bench.task.dropped().of(DropReason::Deserialization)), (2, 1));
+    assert_eq!(
+        (
+            bench.output().len(),
+            bench.task.dropped().of(DropReason::Deserialization)
+        ),
+        (2, 1)
+    );
 }
 
 fn fails_on_bad() -> TopologyBuilder {
     through(|record, context| {
         context.forward(record.clone())?;
-        if record.value == "bad" { Err(ProcessError::new("no good")) } else { Ok(()) }
+        if record.value == "bad" {
+            Err(ProcessError::new("no good"))
+        } else {
+            Ok(())
+        }
     })
 }
 
@@ -261,13 +415,19 @@ fn fails_on_bad() -> TopologyBuilder {
 fn a_failing_processor_stops_the_task_and_is_named_with_its_record() {
     let mut bench = Bench::new(fails_on_bad(), &["in"]);
     bench.fetched(0, 5, &values(&[("a", 1), ("bad", 2), ("c", 3)]), 8);
-    assert_eq!(bench.task.process(0, 9).unwrap_err().to_string(), "task 0_0, in-0 at offset 6: step: no good");
+    assert_eq!(
+        bench.task.process(0, 9).unwrap_err().to_string(),
+        "task 0_0, in-0 at offset 6: step: no good"
+    );
     assert_eq!(bench.positions(), [6]);
 }
 
 #[test]
 fn a_handler_that_continues_keeps_what_was_forwarded_before_the_error() {
-    let settings = StreamSettings { processing_error: ErrorResponse::Continue, ..StreamSettings::default() };
+    let settings = StreamSettings {
+        processing_error: ErrorResponse::Continue,
+        ..StreamSettings::default()
+    };
     let mut bench = Bench::with(fails_on_bad(), &["in"], settings);
     bench.fetched(0, 0, &values(&[("a", 1), ("bad", 2), ("c", 3)]), 3);
     assert_eq!(bench.process(), 3);
@@ -279,12 +439,29 @@ fn a_handler_that_continues_keeps_what_was_forwarded_before_the_error() {
 fn a_handler_that_continues_gives_up_only_what_is_below_the_failing_node() {
     let mut builder = Topology::builder();
     let source = builder.add_source("read", ["in"], strings()).unwrap();
-    let fails = || Closure(|_: Record<String, String>, _: &mut ProcessorContext<'_, String, String>| Err(ProcessError::new("no good")));
+    let fails = || {
+        Closure(
+            |_: Record<String, String>, _: &mut ProcessorContext<'_, String, String>| {
+                Err(ProcessError::new("no good"))
+            },
+        )
+    };
     builder.add_processor("fails", fails, &[source]).unwrap();
-    let passes = || Closure(|record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>| context.forward(record));
+    let passes = || {
+        Closure(
+            |record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>| {
+                context.forward(record)
+            },
+        )
+    };
     let passes = builder.add_processor("passes", passes, &[source]).unwrap();
-    builder.add_sink("write", "out", Produced::default(), &[passes]).unwrap();
-    let settings = StreamSettings { processing_error: ErrorResponse::Continue, ..StreamSettings::default() };
+    builder
+        .add_sink("write", "out", Produced::default(), &[passes])
+        .unwrap();
+    let settings = StreamSettings {
+        processing_error: ErrorResponse::Continue,
+        ..StreamSettings::default()
+    };
     let mut bench = Bench::with(builder, &["in"], settings);
     bench.fetched(0, 0, &values(&[("a", 1), ("b", 2)]), 2);
     assert_eq!(bench.process(), 2);
@@ -304,13 +481,26 @@ fn a_failing_producer_stops_the_task_whatever_the_handler_says() {
             self.0.partitions(topic)
         }
 
-        fn append(&mut self, _: TopicHandle, _: i32, _: crate::client::RecordRef<'_>) -> Result<(), crate::client::ClientError> {
-            Err(crate::client::ClientError::new(crate::client::ClientErrorKind::Fenced, "a newer producer has taken over"))
+        fn append(
+            &mut self,
+            _: TopicHandle,
+            _: i32,
+            _: crate::client::RecordRef<'_>,
+        ) -> Result<(), crate::client::ClientError> {
+            Err(crate::client::ClientError::new(
+                crate::client::ClientErrorKind::Fenced,
+                "a newer producer has taken over",
+            ))
         }
 
         fn flush(&mut self, _: i64) {}
 
-        fn poll(&mut self, now_ms: i64, waker: &std::task::Waker, completions: &mut Vec<crate::client::Completion>) -> Result<(), crate::client::ClientError> {
+        fn poll(
+            &mut self,
+            now_ms: i64,
+            waker: &std::task::Waker,
+            completions: &mut Vec<crate::client::Completion>,
+        ) -> Result<(), crate::client::ClientError> {
             self.0.poll(now_ms, waker, completions)
         }
 
@@ -323,13 +513,23 @@ fn a_failing_producer_stops_the_task_whatever_the_handler_says() {
         }
     }
     let written = SharedWritten::default();
-    let late = LateProducer { inner: TestProducer::new(&written, 1), partitions: Arc::new(AtomicI64::new(1)) };
-    let settings = StreamSettings { processing_error: ErrorResponse::Continue, ..StreamSettings::default() };
+    let late = LateProducer {
+        inner: TestProducer::new(&written, 1),
+        partitions: Arc::new(AtomicI64::new(1)),
+    };
+    let settings = StreamSettings {
+        processing_error: ErrorResponse::Continue,
+        ..StreamSettings::default()
+    };
     let through = through(|record, context| context.forward(record));
-    let mut bench = Bench::over(through, &["in"], settings, written, Box::new(Failing(late))).unwrap();
+    let mut bench =
+        Bench::over(through, &["in"], settings, written, Box::new(Failing(late))).unwrap();
     bench.fetched(0, 3, &values(&[("a", 1)]), 4);
     let error = bench.task.process(0, 9).unwrap_err().to_string();
-    assert_eq!(error, "task 0_0, in-0 at offset 3: write: a newer producer has taken over");
+    assert_eq!(
+        error,
+        "task 0_0, in-0 at offset 3: write: a newer producer has taken over"
+    );
 }
 
 #[test]
@@ -338,7 +538,10 @@ fn metadata_is_that_of_the_record_read() {
         through(|record, context| {
             let at = context.record_metadata().cloned().unwrap();
             let stream_time = context.stream_time();
-            context.forward(record.with_value(format!("{}-{}:{} {stream_time}", at.topic, at.partition, at.offset)))
+            context.forward(record.with_value(format!(
+                "{}-{}:{} {stream_time}",
+                at.topic, at.partition, at.offset
+            )))
         }),
         &["in"],
     );
@@ -364,9 +567,18 @@ fn a_commit_request_ends_the_run_until_the_commit() {
     assert_eq!(bench.process(), 0);
     let offsets = bench.task.offsets_to_commit();
     assert_eq!(offsets.len(), 1);
-    assert_eq!((offsets[0].1.offset, offset_metadata::decode(&offsets[0].1.metadata)), (2, Some(2)));
+    assert_eq!(
+        (
+            offsets[0].1.offset,
+            offset_metadata::decode(&offsets[0].1.metadata)
+        ),
+        (2, Some(2))
+    );
     bench.task.commit_stores(&Positions::default()).unwrap();
-    assert!(bench.task.offsets_to_commit().is_empty(), "nothing changed since");
+    assert!(
+        bench.task.offsets_to_commit().is_empty(),
+        "nothing changed since"
+    );
     assert_eq!(bench.process(), 1);
 }
 
@@ -374,11 +586,19 @@ fn a_commit_request_ends_the_run_until_the_commit() {
 fn a_batch_that_begins_below_the_position_is_read_from_there() {
     let mut bench = Bench::new(copy(&["in"]), &["in"]);
     bench.task.set_position(0, 12, &offset_metadata::encode(99));
-    bench.fetched(0, 10, &values(&[("a", 1), ("b", 2), ("c", 3), ("d", 4)]), 14);
+    bench.fetched(
+        0,
+        10,
+        &values(&[("a", 1), ("b", 2), ("c", 3), ("d", 4)]),
+        14,
+    );
     assert_eq!(bench.task.input_buffered(0), 2);
     assert_eq!(bench.process(), 2);
     assert_eq!(bench.output(), ["out:c@3", "out:d@4"]);
-    assert_eq!((bench.positions(), bench.task.stream_time()), (vec![14], 99));
+    assert_eq!(
+        (bench.positions(), bench.task.stream_time()),
+        (vec![14], 99)
+    );
 }
 
 #[test]
@@ -394,8 +614,21 @@ fn the_position_passes_what_was_compacted_away_or_is_no_record() {
 #[test]
 fn bytes_that_are_no_batch_are_refused() {
     let mut bench = Bench::new(copy(&["in"]), &["in"]);
-    let rubbish = Fetched { slot: Slot(0), batches: vec![Bytes::from_static(b"rubbish")], next_offset: 1, end_offset: 1, error: None };
-    assert!(bench.task.add_fetched(0, rubbish).unwrap_err().to_string().contains("in-0"));
+    let rubbish = Fetched {
+        slot: Slot(0),
+        batches: vec![Bytes::from_static(b"rubbish")],
+        next_offset: 1,
+        end_offset: 1,
+        error: None,
+    };
+    assert!(
+        bench
+            .task
+            .add_fetched(0, rubbish)
+            .unwrap_err()
+            .to_string()
+            .contains("in-0")
+    );
 }
 
 /// Forwards what it gets; punctuates every ten milliseconds with its time.
@@ -406,24 +639,41 @@ impl Processor<String, String, String, String> for Ticks {
         context.schedule(10, self.0).map(|_| ())
     }
 
-    fn process(&mut self, record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        context: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessError> {
         context.forward(record)
     }
 
-    fn punctuate(&mut self, punctuation: Punctuation, timestamp: i64, context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+    fn punctuate(
+        &mut self,
+        punctuation: Punctuation,
+        timestamp: i64,
+        context: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessError> {
         assert_eq!(context.record_metadata(), None);
         if timestamp >= 1_000 {
             context.cancel(punctuation);
         }
-        context.forward(Record::new("p".to_owned(), format!("tick{timestamp}"), timestamp))
+        context.forward(Record::new(
+            "p".to_owned(),
+            format!("tick{timestamp}"),
+            timestamp,
+        ))
     }
 }
 
 fn ticks(kind: PunctuationType) -> TopologyBuilder {
     let mut builder = Topology::builder();
     let source = builder.add_source("read", ["in"], strings()).unwrap();
-    let ticks = builder.add_processor("ticks", move || Ticks(kind), &[source]).unwrap();
-    builder.add_sink("write", "out", Produced::default(), &[ticks]).unwrap();
+    let ticks = builder
+        .add_processor("ticks", move || Ticks(kind), &[source])
+        .unwrap();
+    builder
+        .add_sink("write", "out", Produced::default(), &[ticks])
+        .unwrap();
     builder
 }
 
@@ -431,10 +681,36 @@ fn ticks(kind: PunctuationType) -> TopologyBuilder {
 #[test]
 fn stream_time_punctuations_come_after_the_record_that_makes_them_due() {
     let mut bench = Bench::new(ticks(PunctuationType::StreamTime), &["in"]);
-    bench.fetched(0, 0, &values(&[("1", 3), ("2", 9), ("3", 10), ("4", 25), ("5", 60), ("6", 50), ("7", 69), ("8", 70)]), 8);
+    bench.fetched(
+        0,
+        0,
+        &values(&[
+            ("1", 3),
+            ("2", 9),
+            ("3", 10),
+            ("4", 25),
+            ("5", 60),
+            ("6", 50),
+            ("7", 69),
+            ("8", 70),
+        ]),
+        8,
+    );
     bench.process();
     let expected = [
-        "1@3", "tick3@3", "2@9", "3@10", "tick10@10", "4@25", "tick25@25", "5@60", "tick60@60", "6@50", "7@69", "8@70", "tick70@70",
+        "1@3",
+        "tick3@3",
+        "2@9",
+        "3@10",
+        "tick10@10",
+        "4@25",
+        "tick25@25",
+        "5@60",
+        "tick60@60",
+        "6@50",
+        "7@69",
+        "8@70",
+        "tick70@70",
     ];
     assert_eq!(bench.output(), expected.map(|value| format!("out:{value}")));
 }
@@ -449,18 +725,30 @@ fn wall_clock_punctuations_follow_the_clock_and_may_cancel_themselves() {
     assert!(!bench.task.punctuate(49).unwrap());
     assert!(bench.task.punctuate(1_000).unwrap());
     assert_eq!(bench.task.next_wall_clock_punctuation(), None);
-    assert_eq!(bench.output(), ["out:tick10@10", "out:tick47@47", "out:tick1000@1000"]);
+    assert_eq!(
+        bench.output(),
+        ["out:tick10@10", "out:tick47@47", "out:tick1000@1000"]
+    );
 }
 
 #[test]
 fn a_store_that_is_not_connected_is_refused_with_the_way_out() {
     struct Reads;
     impl Processor<String, String, String, String> for Reads {
-        fn init(&mut self, context: &mut InitContext<'_, String, String>) -> Result<(), ProcessError> {
-            context.key_value_store::<String, String>("counts").map(|_| ())
+        fn init(
+            &mut self,
+            context: &mut InitContext<'_, String, String>,
+        ) -> Result<(), ProcessError> {
+            context
+                .key_value_store::<String, String>("counts")
+                .map(|_| ())
         }
 
-        fn process(&mut self, _record: Record<String, String>, _context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+        fn process(
+            &mut self,
+            _record: Record<String, String>,
+            _context: &mut ProcessorContext<'_, String, String>,
+        ) -> Result<(), ProcessError> {
             Ok(())
         }
     }
@@ -468,15 +756,32 @@ fn a_store_that_is_not_connected_is_refused_with_the_way_out() {
         let mut builder = Topology::builder();
         let source = builder.add_source("read", ["in"], strings()).unwrap();
         let reads = builder.add_processor("reads", || Reads, &[source]).unwrap();
-        let other = builder.add_processor("other", || Closure(|_, _: &mut ProcessorContext<'_, String, String>| Ok(())), &[source]).unwrap();
-        builder.add_state_store(KeyValueStoreBuilder::<String, String>::new("counts").in_memory()).unwrap();
-        builder.connect(if connected { reads } else { other }, &["counts"]).unwrap();
+        let other = builder
+            .add_processor(
+                "other",
+                || Closure(|_, _: &mut ProcessorContext<'_, String, String>| Ok(())),
+                &[source],
+            )
+            .unwrap();
+        builder
+            .add_state_store(KeyValueStoreBuilder::<String, String>::new("counts").in_memory())
+            .unwrap();
+        builder
+            .connect(if connected { reads } else { other }, &["counts"])
+            .unwrap();
         builder
     };
     let start = |builder| {
         let written = SharedWritten::default();
         let producer = TestProducer::new(&written, 1);
-        Bench::over(builder, &["in"], StreamSettings::default(), written, Box::new(producer)).map(|_| ())
+        Bench::over(
+            builder,
+            &["in"],
+            StreamSettings::default(),
+            written,
+            Box::new(producer),
+        )
+        .map(|_| ())
     };
     let error = start(declare(false)).unwrap_err().to_string();
     assert_eq!(
@@ -498,10 +803,17 @@ impl Producer for LateProducer {
     }
 
     fn partitions(&mut self, _topic: TopicHandle) -> Option<i32> {
-        i32::try_from(self.partitions.load(Ordering::SeqCst)).ok().filter(|partitions| *partitions > 0)
+        i32::try_from(self.partitions.load(Ordering::SeqCst))
+            .ok()
+            .filter(|partitions| *partitions > 0)
     }
 
-    fn append(&mut self, topic: TopicHandle, partition: i32, record: crate::client::RecordRef<'_>) -> Result<(), crate::client::ClientError> {
+    fn append(
+        &mut self,
+        topic: TopicHandle,
+        partition: i32,
+        record: crate::client::RecordRef<'_>,
+    ) -> Result<(), crate::client::ClientError> {
         self.inner.append(topic, partition, record)
     }
 
@@ -509,7 +821,12 @@ impl Producer for LateProducer {
         self.inner.flush(now_ms);
     }
 
-    fn poll(&mut self, now_ms: i64, waker: &std::task::Waker, completions: &mut Vec<crate::client::Completion>) -> Result<(), crate::client::ClientError> {
+    fn poll(
+        &mut self,
+        now_ms: i64,
+        waker: &std::task::Waker,
+        completions: &mut Vec<crate::client::Completion>,
+    ) -> Result<(), crate::client::ClientError> {
         self.inner.poll(now_ms, waker, completions)
     }
 
@@ -526,12 +843,26 @@ impl Producer for LateProducer {
 fn records_for_a_topic_that_the_cluster_does_not_know_yet_are_held_and_the_task_waits() {
     let written = SharedWritten::default();
     let partitions = Arc::new(AtomicI64::new(0));
-    let producer = LateProducer { inner: TestProducer::new(&written, 1), partitions: Arc::clone(&partitions) };
+    let producer = LateProducer {
+        inner: TestProducer::new(&written, 1),
+        partitions: Arc::clone(&partitions),
+    };
     let mut builder = Topology::builder();
     let source = builder.add_source("read", ["in"], strings()).unwrap();
-    let topic = TopicChoice::dynamic(|record: &Record<String, String>, _: &TaskContext| format!("to-{}", record.value));
-    builder.add_sink("write", topic, Produced::default(), &[source]).unwrap();
-    let mut bench = Bench::over(builder, &["in"], StreamSettings::default(), written, Box::new(producer)).unwrap();
+    let topic = TopicChoice::dynamic(|record: &Record<String, String>, _: &TaskContext| {
+        format!("to-{}", record.value)
+    });
+    builder
+        .add_sink("write", topic, Produced::default(), &[source])
+        .unwrap();
+    let mut bench = Bench::over(
+        builder,
+        &["in"],
+        StreamSettings::default(),
+        written,
+        Box::new(producer),
+    )
+    .unwrap();
 
     bench.fetched(0, 0, &values(&[("x", 1), ("y", 2)]), 2);
     assert_eq!(bench.process(), 1);
@@ -549,36 +880,62 @@ fn records_for_a_topic_that_the_cluster_does_not_know_yet_are_held_and_the_task_
 fn a_partitioner_chooses_several_partitions_or_none_and_never_one_that_is_not_there() {
     let mut builder = Topology::builder();
     let source = builder.add_source("read", ["in"], strings()).unwrap();
-    let produced = Produced::default().partitioner(|topic, _key: &String, value: &String, partitions| {
-        assert_eq!((topic, partitions), ("out", 4));
-        match value.as_str() {
-            "all" => Partitions::Many((0..partitions).collect()),
-            "none" => Partitions::Many([].into_iter().collect()),
-            "wrong" => Partitions::One(4),
-            _ => Partitions::Default,
-        }
-    });
-    builder.add_sink("write", "out", produced, &[source]).unwrap();
+    let produced =
+        Produced::default().partitioner(|topic, _key: &String, value: &String, partitions| {
+            assert_eq!((topic, partitions), ("out", 4));
+            match value.as_str() {
+                "all" => Partitions::Many((0..partitions).collect()),
+                "none" => Partitions::Many([].into_iter().collect()),
+                "wrong" => Partitions::One(4),
+                _ => Partitions::Default,
+            }
+        });
+    builder
+        .add_sink("write", "out", produced, &[source])
+        .unwrap();
     let mut bench = Bench::new(builder, &["in"]);
-    bench.fetched(0, 0, &values(&[("all", 1), ("none", 2), ("hash", 3), ("wrong", 4)]), 4);
+    bench.fetched(
+        0,
+        0,
+        &values(&[("all", 1), ("none", 2), ("hash", 3), ("wrong", 4)]),
+        4,
+    );
     let error = bench.task.process(0, 9).unwrap_err().to_string();
-    assert_eq!(error, "task 0_0, in-0 at offset 3: write: the partitioner chose partition 4 of topic out, which has 4");
-    let partitions: Vec<i32> = lock(&bench.written).records.iter().map(|(_, partition, _)| *partition).collect();
-    assert_eq!(partitions, [0, 1, 2, 3, crate::partitioner::partition_of(b"k", 4)]);
+    assert_eq!(
+        error,
+        "task 0_0, in-0 at offset 3: write: the partitioner chose partition 4 of topic out, which has 4"
+    );
+    let partitions: Vec<i32> = lock(&bench.written)
+        .records
+        .iter()
+        .map(|(_, partition, _)| *partition)
+        .collect();
+    assert_eq!(
+        partitions,
+        [0, 1, 2, 3, crate::partitioner::partition_of(b"k", 4)]
+    );
     assert_eq!(bench.task.dropped().of(DropReason::NoPartition), 1);
 }
 
 #[test]
 fn records_without_key_stay_on_a_partition_for_about_a_batch() {
     let mut builder = Topology::builder();
-    let source = builder.add_source::<Option<String>, String>("read", ["in"], Consumed::default()).unwrap();
-    builder.add_sink("write", "out", Produced::default(), &[source]).unwrap();
+    let source = builder
+        .add_source::<Option<String>, String>("read", ["in"], Consumed::default())
+        .unwrap();
+    builder
+        .add_sink("write", "out", Produced::default(), &[source])
+        .unwrap();
     let mut bench = Bench::new(builder, &["in"]);
     let long = "x".repeat(6_000);
     let records: Vec<In<'_>> = (0..7).map(|_| (None, Some(long.as_str()), 0)).collect();
     bench.fetched(0, 0, &records, 7);
     bench.process();
-    let partitions: Vec<i32> = lock(&bench.written).records.iter().map(|(_, partition, _)| *partition).collect();
+    let partitions: Vec<i32> = lock(&bench.written)
+        .records
+        .iter()
+        .map(|(_, partition, _)| *partition)
+        .collect();
     assert_eq!(partitions, [0, 0, 0, 1, 1, 1, 2]);
 }
 
@@ -586,26 +943,56 @@ fn records_without_key_stay_on_a_partition_for_about_a_batch() {
 fn a_diamonds_lower_node_is_one_and_sees_both_ways_in_order() {
     let mut builder = Topology::builder();
     let source = builder.add_source("read", ["in"], strings()).unwrap();
-    let mark = |mark: &'static str| move || Closure(move |record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>| {
-        let value = format!("{}{mark}", record.value);
-        context.forward(record.with_value(value))
-    });
+    let mark = |mark: &'static str| {
+        move || {
+            Closure(
+                move |record: Record<String, String>,
+                      context: &mut ProcessorContext<'_, String, String>| {
+                    let value = format!("{}{mark}", record.value);
+                    context.forward(record.with_value(value))
+                },
+            )
+        }
+    };
     let left = builder.add_processor("left", mark("l"), &[source]).unwrap();
-    let right = builder.add_processor("right", mark("r"), &[source]).unwrap();
+    let right = builder
+        .add_processor("right", mark("r"), &[source])
+        .unwrap();
     let numbered = || {
         let mut count = 0;
-        Closure(move |record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>| {
-            count += 1;
-            let value = format!("{}{count}", record.value);
-            context.forward(record.with_value(value))
-        })
+        Closure(
+            move |record: Record<String, String>,
+                  context: &mut ProcessorContext<'_, String, String>| {
+                count += 1;
+                let value = format!("{}{count}", record.value);
+                context.forward(record.with_value(value))
+            },
+        )
     };
-    let bottom = builder.add_processor("bottom", numbered, &[left, right]).unwrap();
-    builder.add_sink("write", "out", Produced::default(), &[bottom]).unwrap();
+    let bottom = builder
+        .add_processor("bottom", numbered, &[left, right])
+        .unwrap();
+    builder
+        .add_sink("write", "out", Produced::default(), &[bottom])
+        .unwrap();
     let mut bench = Bench::new(builder, &["in"]);
     bench.fetched(0, 0, &values(&[("a", 1), ("b", 2)]), 2);
     bench.process();
-    assert_eq!(bench.output(), ["out:al1@1", "out:ar2@1", "out:bl3@2", "out:br4@2"]);
-    let processed: Vec<(String, u64)> = bench.task.processed().into_iter().map(|(name, count)| (name.to_string(), count)).collect();
-    assert_eq!(processed.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>(), ["read 2", "left 2", "right 2", "bottom 4", "write 4"]);
+    assert_eq!(
+        bench.output(),
+        ["out:al1@1", "out:ar2@1", "out:bl3@2", "out:br4@2"]
+    );
+    let processed: Vec<(String, u64)> = bench
+        .task
+        .processed()
+        .into_iter()
+        .map(|(name, count)| (name.to_string(), count))
+        .collect();
+    assert_eq!(
+        processed
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect::<Vec<_>>(),
+        ["read 2", "left 2", "right 2", "bottom 4", "write 4"]
+    );
 }

@@ -23,7 +23,10 @@ pub struct Node<K, V> {
 
 impl<K, V> Node<K, V> {
     fn at(index: usize) -> Self {
-        Self { index, typed: PhantomData }
+        Self {
+            index,
+            typed: PhantomData,
+        }
     }
 
     /// Its place in the topology.
@@ -77,7 +80,9 @@ pub type TopicExtractor<K, V> = dyn Fn(&Record<K, V>, &TaskContext) -> String + 
 
 impl<K, V> TopicChoice<K, V> {
     /// The topic that the closure names for each record.
-    pub fn dynamic(extractor: impl Fn(&Record<K, V>, &TaskContext) -> String + Send + Sync + 'static) -> Self {
+    pub fn dynamic(
+        extractor: impl Fn(&Record<K, V>, &TaskContext) -> String + Send + Sync + 'static,
+    ) -> Self {
         Self::Dynamic(Arc::new(extractor))
     }
 }
@@ -101,7 +106,10 @@ pub struct InternalTopic(InternalTopicSpec);
 impl InternalTopic {
     /// A repartition topic. Without a number of partitions it gets as many as the widest topic that is written into it.
     pub fn repartition(name: impl Into<String>, partitions: Option<i32>) -> Self {
-        Self(InternalTopicSpec { name: name.into(), partitions })
+        Self(InternalTopicSpec {
+            name: name.into(),
+            partitions,
+        })
     }
 }
 
@@ -151,19 +159,32 @@ impl TopologyBuilder {
         let name = self.new_node_name(name.into())?;
         let topics: Vec<String> = topics.into_iter().map(Into::into).collect();
         if topics.is_empty() {
-            return Err(TopologyError::Invalid(format!("source {name} has no topic")));
+            return Err(TopologyError::Invalid(format!(
+                "source {name} has no topic"
+            )));
         }
         for (position, topic) in topics.iter().enumerate() {
             check_name(topic)?;
             let within = topics.iter().take(position).any(|other| other == topic);
             if within || self.source_of(topic).is_some() {
                 let other = self.source_of(topic).unwrap_or_else(|| name.clone());
-                return Err(TopologyError::Invalid(format!("source {name}: topic {topic} is already read by source {other}")));
+                return Err(TopologyError::Invalid(format!(
+                    "source {name}: topic {topic} is already read by source {other}"
+                )));
             }
         }
         let offset_reset = consumed.offset_reset;
         let build = Arc::new(SourceFactory::new(consumed));
-        Ok(self.push(name, &[], NodeKind::Source { topics, offset_reset, global: false, build }))
+        Ok(self.push(
+            name,
+            &[],
+            NodeKind::Source {
+                topics,
+                offset_reset,
+                global: false,
+                build,
+            },
+        ))
     }
 
     /// Declares a processor below `parents`.
@@ -204,7 +225,14 @@ impl TopologyBuilder {
         };
         let parents = self.parents(&name, parents)?;
         let build = Arc::new(SinkFactory::new(topic, produced));
-        Ok(self.push(name, &parents, NodeKind::Sink { topic: fixed, build }))
+        Ok(self.push(
+            name,
+            &parents,
+            NodeKind::Sink {
+                topic: fixed,
+                build,
+            },
+        ))
     }
 
     /// Declares a store. No node may use it before it is connected.
@@ -219,21 +247,38 @@ impl TopologyBuilder {
     ///
     /// # Errors
     /// When the name is taken or malformed.
-    pub fn add_shared_state_store(&mut self, builder: Arc<dyn StoreBuilder>) -> Result<(), TopologyError> {
-        self.push_store(DeclaredStore { builder, global_topic: None })
+    pub fn add_shared_state_store(
+        &mut self,
+        builder: Arc<dyn StoreBuilder>,
+    ) -> Result<(), TopologyError> {
+        self.push_store(DeclaredStore {
+            builder,
+            global_topic: None,
+        })
     }
 
     /// Lets a processor use stores. Processors that share a store run in the same sub-topology.
     ///
     /// # Errors
     /// When the node is not a processor, or a store is not declared, or is global (those need no connection).
-    pub fn connect(&mut self, node: impl NodeIndexOf, stores: &[&str]) -> Result<(), TopologyError> {
+    pub fn connect(
+        &mut self,
+        node: impl NodeIndexOf,
+        stores: &[&str],
+    ) -> Result<(), TopologyError> {
         let index = node.node_index().0;
         for store in stores {
             match self.graph.store(store) {
-                None => return Err(TopologyError::Unknown { what: "store", name: (*store).to_owned() }),
+                None => {
+                    return Err(TopologyError::Unknown {
+                        what: "store",
+                        name: (*store).to_owned(),
+                    });
+                }
                 Some(declared) if declared.global_topic.is_some() => {
-                    return Err(TopologyError::Invalid(format!("global store {store} can be read by every processor without being connected")));
+                    return Err(TopologyError::Invalid(format!(
+                        "global store {store} can be read by every processor without being connected"
+                    )));
                 }
                 Some(_) => {}
             }
@@ -247,8 +292,14 @@ impl TopologyBuilder {
                 }
                 Ok(())
             }
-            Some(node) => Err(TopologyError::Invalid(format!("{} is a source or a sink: stores connect to processors only", node.name))),
-            None => Err(TopologyError::Unknown { what: "node", name: index.to_string() }),
+            Some(node) => Err(TopologyError::Invalid(format!(
+                "{} is a source or a sink: stores connect to processors only",
+                node.name
+            ))),
+            None => Err(TopologyError::Unknown {
+                what: "node",
+                name: index.to_string(),
+            }),
         }
     }
 
@@ -268,20 +319,39 @@ impl TopologyBuilder {
         let source_name = self.new_node_name(source_name.into())?;
         let processor_name = self.new_node_name(processor_name.into())?;
         if source_name == processor_name {
-            return Err(TopologyError::Duplicate { what: "node", name: processor_name });
+            return Err(TopologyError::Duplicate {
+                what: "node",
+                name: processor_name,
+            });
         }
         let topic = topic.into();
         check_name(&topic)?;
         if let Some(other) = self.source_of(&topic) {
-            return Err(TopologyError::Invalid(format!("source {source_name}: topic {topic} is already read by source {other}")));
+            return Err(TopologyError::Invalid(format!(
+                "source {source_name}: topic {topic} is already read by source {other}"
+            )));
         }
         let store_name = store.name().to_owned();
-        self.push_store(DeclaredStore { builder: Arc::new(store), global_topic: Some(topic.clone()) })?;
+        self.push_store(DeclaredStore {
+            builder: Arc::new(store),
+            global_topic: Some(topic.clone()),
+        })?;
         let build = Arc::new(SourceFactory::new(consumed));
-        let source: Node<K, Option<V>> =
-            self.push(source_name, &[], NodeKind::Source { topics: vec![topic], offset_reset: None, global: true, build });
+        let source: Node<K, Option<V>> = self.push(
+            source_name,
+            &[],
+            NodeKind::Source {
+                topics: vec![topic],
+                offset_reset: None,
+                global: true,
+                build,
+            },
+        );
         let name = store_name.clone();
-        let supplier = move || GlobalUpdate::<K, V> { name: name.clone(), store: None };
+        let supplier = move || GlobalUpdate::<K, V> {
+            name: name.clone(),
+            store: None,
+        };
         let processor: Node<(), ()> = self.add_processor(processor_name, supplier, &[source])?;
         if let Some(node) = self.graph.nodes.get_mut(processor.index) {
             node.stores.push(store_name);
@@ -296,10 +366,16 @@ impl TopologyBuilder {
     pub fn add_internal_topic(&mut self, topic: InternalTopic) -> Result<(), TopologyError> {
         check_name(&topic.0.name)?;
         if self.graph.is_internal(&topic.0.name) {
-            return Err(TopologyError::Duplicate { what: "internal topic", name: topic.0.name });
+            return Err(TopologyError::Duplicate {
+                what: "internal topic",
+                name: topic.0.name,
+            });
         }
         if let Some(partitions) = topic.0.partitions.filter(|partitions| *partitions < 1) {
-            return Err(TopologyError::Invalid(format!("internal topic {}: {partitions} partitions; there must be at least one", topic.0.name)));
+            return Err(TopologyError::Invalid(format!(
+                "internal topic {}: {partitions} partitions; there must be at least one",
+                topic.0.name
+            )));
         }
         self.graph.internal_topics.push(topic.0);
         Ok(())
@@ -309,11 +385,17 @@ impl TopologyBuilder {
     ///
     /// # Errors
     /// When a node is not of this topology.
-    pub fn copartition(&mut self, nodes: impl IntoIterator<Item = NodeIndex>) -> Result<(), TopologyError> {
+    pub fn copartition(
+        &mut self,
+        nodes: impl IntoIterator<Item = NodeIndex>,
+    ) -> Result<(), TopologyError> {
         let mut sources = Vec::new();
         for NodeIndex(index) in nodes {
             if index >= self.graph.nodes.len() {
-                return Err(TopologyError::Unknown { what: "node", name: index.to_string() });
+                return Err(TopologyError::Unknown {
+                    what: "node",
+                    name: index.to_string(),
+                });
             }
             sources.extend(self.graph.sources_above(index));
         }
@@ -329,11 +411,21 @@ impl TopologyBuilder {
     /// When there is no source, or a store is connected to nothing.
     pub fn build(self) -> Result<Topology, TopologyError> {
         let graph = self.graph;
-        if !graph.nodes.iter().any(|node| matches!(node.kind, NodeKind::Source { .. })) {
-            return Err(TopologyError::Invalid("the topology has no source: there is nothing to read".to_owned()));
+        if !graph
+            .nodes
+            .iter()
+            .any(|node| matches!(node.kind, NodeKind::Source { .. }))
+        {
+            return Err(TopologyError::Invalid(
+                "the topology has no source: there is nothing to read".to_owned(),
+            ));
         }
         for store in &graph.stores {
-            if !graph.nodes.iter().any(|node| node.stores.iter().any(|name| name == store.name())) {
+            if !graph
+                .nodes
+                .iter()
+                .any(|node| node.stores.iter().any(|name| name == store.name()))
+            {
                 return Err(TopologyError::Invalid(format!(
                     "store {} is connected to no processor: call connect(processor, &[{:?}])",
                     store.name(),
@@ -346,7 +438,9 @@ impl TopologyBuilder {
                 return Err(TopologyError::Invalid(format!("nothing is written to internal topic {}", topic.name)));
             }
         }
-        Ok(Topology { graph: Arc::new(graph) })
+        Ok(Topology {
+            graph: Arc::new(graph),
+        })
     }
 
     fn push<K, V>(&mut self, name: String, parents: &[usize], kind: NodeKind) -> Node<K, V> {
@@ -356,14 +450,23 @@ impl TopologyBuilder {
                 parent.children.push(index);
             }
         }
-        self.graph.nodes.push(GraphNode { name: name.into(), parents: parents.to_vec(), children: Vec::new(), stores: Vec::new(), kind });
+        self.graph.nodes.push(GraphNode {
+            name: name.into(),
+            parents: parents.to_vec(),
+            children: Vec::new(),
+            stores: Vec::new(),
+            kind,
+        });
         Node::at(index)
     }
 
     fn push_store(&mut self, store: DeclaredStore) -> Result<(), TopologyError> {
         check_name(store.name())?;
         if self.graph.store(store.name()).is_some() {
-            return Err(TopologyError::Duplicate { what: "store", name: store.name().to_owned() });
+            return Err(TopologyError::Duplicate {
+                what: "store",
+                name: store.name().to_owned(),
+            });
         }
         self.graph.stores.push(store);
         Ok(())
@@ -377,19 +480,33 @@ impl TopologyBuilder {
         Ok(name)
     }
 
-    fn parents<K, V>(&self, name: &str, parents: &[Node<K, V>]) -> Result<Vec<usize>, TopologyError> {
+    fn parents<K, V>(
+        &self,
+        name: &str,
+        parents: &[Node<K, V>],
+    ) -> Result<Vec<usize>, TopologyError> {
         if parents.is_empty() {
             return Err(TopologyError::Invalid(format!("node {name} has no parent")));
         }
         let mut indexes = Vec::with_capacity(parents.len());
         for Node { index, .. } in parents {
             match self.graph.nodes.get(*index) {
-                None => return Err(TopologyError::Unknown { what: "node", name: index.to_string() }),
+                None => {
+                    return Err(TopologyError::Unknown {
+                        what: "node",
+                        name: index.to_string(),
+                    });
+                }
                 Some(parent) if matches!(parent.kind, NodeKind::Sink { .. }) => {
-                    return Err(TopologyError::Invalid(format!("node {name}: its parent {} is a sink, which sends nothing", parent.name)));
+                    return Err(TopologyError::Invalid(format!(
+                        "node {name}: its parent {} is a sink, which sends nothing",
+                        parent.name
+                    )));
                 }
                 Some(_) if indexes.contains(index) => {
-                    return Err(TopologyError::Invalid(format!("node {name} names the same parent twice")));
+                    return Err(TopologyError::Invalid(format!(
+                        "node {name} names the same parent twice"
+                    )));
                 }
                 Some(_) => indexes.push(*index),
             }
@@ -399,14 +516,27 @@ impl TopologyBuilder {
 
     fn source_of(&self, topic: &str) -> Option<String> {
         let reads = |node: &&GraphNode| matches!(&node.kind, NodeKind::Source { topics, .. } if topics.iter().any(|name| name == topic));
-        self.graph.nodes.iter().find(reads).map(|node| node.name.to_string())
+        self.graph
+            .nodes
+            .iter()
+            .find(reads)
+            .map(|node| node.name.to_string())
     }
 }
 
 /// Kafka's rule for topics (`Topic#validate`), which nodes and stores follow since topics are named after them.
 pub(crate) fn check_name(name: &str) -> Result<(), TopologyError> {
-    let fits = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if fits && name != "." && name != ".." { Ok(()) } else { Err(TopologyError::InvalidName { name: name.to_owned() }) }
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if fits && name != "." && name != ".." {
+        Ok(())
+    } else {
+        Err(TopologyError::InvalidName {
+            name: name.to_owned(),
+        })
+    }
 }
 
 /// Keeps a global store: the last offset of a key wins, a null deletes.
@@ -421,8 +551,15 @@ impl<K: StoreKey, V: Datum> Processor<K, Option<V>, (), ()> for GlobalUpdate<K, 
         Ok(())
     }
 
-    fn process(&mut self, record: Record<K, Option<V>>, context: &mut ProcessorContext<'_, (), ()>) -> Result<(), ProcessError> {
-        let store = self.store.as_ref().ok_or_else(|| ProcessError::new("processes before it is initialised"))?;
+    fn process(
+        &mut self,
+        record: Record<K, Option<V>>,
+        context: &mut ProcessorContext<'_, (), ()>,
+    ) -> Result<(), ProcessError> {
+        let store = self
+            .store
+            .as_ref()
+            .ok_or_else(|| ProcessError::new("processes before it is initialised"))?;
         // Nobody listens to a global store.
         let _ = store.put(&record.key, record.value, record.timestamp, context)?;
         Ok(())
@@ -439,7 +576,11 @@ mod tests {
     struct Ends;
 
     impl Processor<String, String, String, String> for Ends {
-        fn process(&mut self, _record: Record<String, String>, _context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+        fn process(
+            &mut self,
+            _record: Record<String, String>,
+            _context: &mut ProcessorContext<'_, String, String>,
+        ) -> Result<(), ProcessError> {
             Ok(())
         }
     }
@@ -451,12 +592,18 @@ mod tests {
     /// What the last step of a declaration answers.
     fn refused(declare: impl FnOnce(&mut TopologyBuilder) -> Result<(), TopologyError>) -> String {
         let mut builder = Topology::builder();
-        declare(&mut builder).and_then(|()| builder.build().map(|_| ())).unwrap_err().to_string()
+        declare(&mut builder)
+            .and_then(|()| builder.build().map(|_| ()))
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
     fn mistakes_are_reported_with_the_names_that_are_wrong() {
-        assert_eq!(refused(|_| Ok(())), "the topology has no source: there is nothing to read");
+        assert_eq!(
+            refused(|_| Ok(())),
+            "the topology has no source: there is nothing to read"
+        );
         assert_eq!(
             refused(|builder| {
                 builder.add_source("a", ["t"], strings())?;
@@ -471,13 +618,24 @@ mod tests {
             }),
             "source b: topic t is already read by source a"
         );
-        assert_eq!(refused(|builder| builder.add_source("a", ["t", "t"], strings()).map(|_| ())), "source a: topic t is already read by source a");
-        assert_eq!(refused(|builder| builder.add_source("a", Vec::<String>::new(), strings()).map(|_| ())), "source a has no topic");
+        assert_eq!(
+            refused(|builder| builder.add_source("a", ["t", "t"], strings()).map(|_| ())),
+            "source a: topic t is already read by source a"
+        );
+        assert_eq!(
+            refused(|builder| builder
+                .add_source("a", Vec::<String>::new(), strings())
+                .map(|_| ())),
+            "source a has no topic"
+        );
         assert_eq!(
             refused(|builder| builder.add_source("a b", ["t"], strings()).map(|_| ())),
             "\"a b\" is not a valid name: use 1 to 249 of the letters a-z, A-Z, digits, '.', '_' and '-'"
         );
-        assert_eq!(refused(|builder| builder.add_processor("p", || Ends, &[]).map(|_| ())), "node p has no parent");
+        assert_eq!(
+            refused(|builder| builder.add_processor("p", || Ends, &[]).map(|_| ())),
+            "node p has no parent"
+        );
         assert_eq!(
             refused(|builder| {
                 let source = builder.add_source("a", ["t"], strings())?;
@@ -533,7 +691,9 @@ mod tests {
             "nothing is written to internal topic moved"
         );
         assert_eq!(
-            refused(|builder| builder.add_internal_topic(InternalTopic::repartition("moved", Some(0)))),
+            refused(
+                |builder| builder.add_internal_topic(InternalTopic::repartition("moved", Some(0)))
+            ),
             "internal topic moved: 0 partitions; there must be at least one"
         );
     }

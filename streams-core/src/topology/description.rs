@@ -32,7 +32,11 @@ impl Topology {
         let mut text = String::from("Topologies:\n ");
         for subtopology in self.graph.subtopologies() {
             text.push_str("  ");
-            if subtopology.global { describe_global(&self.graph, &subtopology, &mut text) } else { describe(&self.graph, &subtopology, &mut text) }
+            if subtopology.global {
+                describe_global(&self.graph, &subtopology, &mut text)
+            } else {
+                describe(&self.graph, &subtopology, &mut text)
+            }
         }
         TopologyDescription { text }
     }
@@ -49,17 +53,30 @@ struct Described {
 }
 
 fn describe(graph: &Graph, subtopology: &Subtopology, text: &mut String) {
-    let names: Vec<&str> = subtopology.nodes.iter().map(|index| &*graph.node(*index).name).collect();
+    let names: Vec<&str> = subtopology
+        .nodes
+        .iter()
+        .map(|index| &*graph.node(*index).name)
+        .collect();
     let mut nodes: Vec<Described> = hash_order(&names)
         .into_iter()
         .filter_map(|place| subtopology.nodes.get(place))
-        .map(|index| Described { index: *index, size: 1, parents: TreeSet::default(), children: TreeSet::default() })
+        .map(|index| Described {
+            index: *index,
+            size: 1,
+            parents: TreeSet::default(),
+            children: TreeSet::default(),
+        })
         .collect();
 
     for place in 0..nodes.len() {
-        let Some(index) = nodes.get(place).map(|node| node.index) else { continue };
+        let Some(index) = nodes.get(place).map(|node| node.index) else {
+            continue;
+        };
         for parent in &graph.node(index).parents {
-            let Some(parent) = nodes.iter().position(|node| node.index == *parent) else { continue };
+            let Some(parent) = nodes.iter().position(|node| node.index == *parent) else {
+                continue;
+            };
             enter(graph, &mut nodes, place, parent, |node| &mut node.parents);
             enter(graph, &mut nodes, parent, place, |node| &mut node.children);
             let size = nodes.get(place).map_or(0, |node| node.size);
@@ -72,8 +89,17 @@ fn describe(graph: &Graph, subtopology: &Subtopology, text: &mut String) {
     text.push_str(&format!("Sub-topology: {}\n", subtopology.id));
     for node in order.iter().filter_map(|place| nodes.get(*place)) {
         let list = |places: &TreeSet| {
-            let names: Vec<&str> = places.in_order().into_iter().filter_map(|place| nodes.get(place)).map(|node| &*graph.node(node.index).name).collect();
-            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            let names: Vec<&str> = places
+                .in_order()
+                .into_iter()
+                .filter_map(|place| nodes.get(place))
+                .map(|node| &*graph.node(node.index).name)
+                .collect();
+            if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            }
         };
         text.push_str("    ");
         text.push_str(&head(graph, node.index));
@@ -89,15 +115,27 @@ fn describe(graph: &Graph, subtopology: &Subtopology, text: &mut String) {
 }
 
 fn describe_global(graph: &Graph, subtopology: &Subtopology, text: &mut String) {
-    text.push_str(&format!("Sub-topology: {} for global store (will not generate tasks)\n", subtopology.id));
+    text.push_str(&format!(
+        "Sub-topology: {} for global store (will not generate tasks)\n",
+        subtopology.id
+    ));
     for index in &subtopology.nodes {
         let node = graph.node(*index);
         text.push_str(&format!("    {}\n", head(graph, *index)));
-        let names = |indexes: &[usize]| indexes.iter().map(|index| graph.node(*index).name.to_string()).collect::<Vec<_>>().join(", ");
+        let names = |indexes: &[usize]| {
+            indexes
+                .iter()
+                .map(|index| graph.node(*index).name.to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         if matches!(node.kind, NodeKind::Source { .. }) {
             text.push_str(&format!("      --> {}\n", names(&node.children)));
         } else {
-            text.push_str(&format!("      --> none\n      <-- {}\n", names(&node.parents)));
+            text.push_str(&format!(
+                "      --> none\n      <-- {}\n",
+                names(&node.parents)
+            ));
         }
     }
 }
@@ -107,20 +145,39 @@ fn head(graph: &Graph, index: usize) -> String {
     let node = graph.node(index);
     let set = |names: &[String]| {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let ordered: Vec<&str> = hash_order(&names).into_iter().filter_map(|place| names.get(place).copied()).collect();
+        let ordered: Vec<&str> = hash_order(&names)
+            .into_iter()
+            .filter_map(|place| names.get(place).copied())
+            .collect();
         ordered.join(", ")
     };
     match &node.kind {
-        NodeKind::Source { topics, .. } => format!("Source: {} (topics: [{}])", node.name, set(topics)),
-        NodeKind::Processor { .. } => format!("Processor: {} (stores: [{}])", node.name, set(&node.stores)),
-        NodeKind::Sink { topic: Some(topic), .. } => format!("Sink: {} (topic: {topic})", node.name),
-        NodeKind::Sink { topic: None, .. } => format!("Sink: {} (extractor class: closure)", node.name),
+        NodeKind::Source { topics, .. } => {
+            format!("Source: {} (topics: [{}])", node.name, set(topics))
+        }
+        NodeKind::Processor { .. } => {
+            format!("Processor: {} (stores: [{}])", node.name, set(&node.stores))
+        }
+        NodeKind::Sink {
+            topic: Some(topic), ..
+        } => format!("Sink: {} (topic: {topic})", node.name),
+        NodeKind::Sink { topic: None, .. } => {
+            format!("Sink: {} (extractor class: closure)", node.name)
+        }
     }
 }
 
 /// Enters `member` into a set of `owner`, compared by the sizes of this moment.
-fn enter(graph: &Graph, nodes: &mut [Described], owner: usize, member: usize, set: fn(&mut Described) -> &mut TreeSet) {
-    let Some(node) = nodes.get_mut(owner) else { return };
+fn enter(
+    graph: &Graph,
+    nodes: &mut [Described],
+    owner: usize,
+    member: usize,
+    set: fn(&mut Described) -> &mut TreeSet,
+) {
+    let Some(node) = nodes.get_mut(owner) else {
+        return;
+    };
     let mut entered = std::mem::take(set(node));
     entered.insert(member, |one, other| compare(graph, nodes, one, other));
     if let Some(node) = nodes.get_mut(owner) {
@@ -130,7 +187,9 @@ fn enter(graph: &Graph, nodes: &mut [Described], owner: usize, member: usize, se
 
 /// Adds to the size of a node and of all that are known to be above it, once for each way.
 fn grow(nodes: &mut [Described], place: usize, by: i32) {
-    let Some(node) = nodes.get_mut(place) else { return };
+    let Some(node) = nodes.get_mut(place) else {
+        return;
+    };
     node.size = node.size.wrapping_add(by);
     for parent in node.parents.in_order() {
         grow(nodes, parent, by);
@@ -138,9 +197,15 @@ fn grow(nodes: &mut [Described], place: usize, by: i32) {
 }
 
 fn compare(graph: &Graph, nodes: &[Described], one: usize, other: usize) -> std::cmp::Ordering {
-    let key = |place: usize| nodes.get(place).map(|node| (node.size, &*graph.node(node.index).name));
+    let key = |place: usize| {
+        nodes
+            .get(place)
+            .map(|node| (node.size, &*graph.node(node.index).name))
+    };
     match (key(one), key(other)) {
-        (Some((one_size, one_name)), Some((other_size, other_name))) => other_size.cmp(&one_size).then_with(|| one_name.cmp(other_name)),
+        (Some((one_size, one_name)), Some((other_size, other_name))) => other_size
+            .cmp(&one_size)
+            .then_with(|| one_name.cmp(other_name)),
         _ => std::cmp::Ordering::Equal,
     }
 }
@@ -162,19 +227,36 @@ mod tests {
     struct Pass;
 
     impl Processor<String, String, String, String> for Pass {
-        fn process(&mut self, record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+        fn process(
+            &mut self,
+            record: Record<String, String>,
+            context: &mut ProcessorContext<'_, String, String>,
+        ) -> Result<(), ProcessError> {
             context.forward(record)
         }
     }
 
     /// One line of a case: `source NAME TOPICS`, `processor NAME PARENTS`, `sink NAME TOPIC PARENTS`, `store NAME USERS`,
     /// `global STORE SOURCE TOPIC PROCESSOR`.
-    fn declare(builder: &mut TopologyBuilder, nodes: &mut HashMap<String, Text>, line: &str) -> Result<(), TopologyError> {
+    fn declare(
+        builder: &mut TopologyBuilder,
+        nodes: &mut HashMap<String, Text>,
+        line: &str,
+    ) -> Result<(), TopologyError> {
         let words: Vec<&str> = line.split(' ').collect();
-        let named = |names: &str| -> Vec<Text> { names.split(',').map(|name| *nodes.get(name).unwrap()).collect() };
+        let named = |names: &str| -> Vec<Text> {
+            names
+                .split(',')
+                .map(|name| *nodes.get(name).unwrap())
+                .collect()
+        };
         match words.as_slice() {
             ["source", name, topics] => {
-                let node = builder.add_source(*name, topics.split(','), Consumed::<String, String>::default())?;
+                let node = builder.add_source(
+                    *name,
+                    topics.split(','),
+                    Consumed::<String, String>::default(),
+                )?;
                 nodes.insert((*name).to_owned(), node);
             }
             ["processor", name, parents] => {
@@ -192,7 +274,13 @@ mod tests {
             }
             ["global", store, source, topic, processor] => {
                 let store = KeyValueStoreBuilder::<String, String>::new(*store);
-                builder.add_global_store::<String, String>(store, *source, *topic, Consumed::default(), *processor)?;
+                builder.add_global_store::<String, String>(
+                    store,
+                    *source,
+                    *topic,
+                    Consumed::default(),
+                    *processor,
+                )?;
             }
             _ => panic!("not a line of a case: {line}"),
         }
@@ -210,7 +298,11 @@ mod tests {
             for line in declaration.lines().filter(|line| !line.starts_with('#')) {
                 declare(&mut builder, &mut nodes, line).unwrap();
             }
-            assert_eq!(builder.build().unwrap().describe().to_string(), expected, "{declaration}");
+            assert_eq!(
+                builder.build().unwrap().describe().to_string(),
+                expected,
+                "{declaration}"
+            );
             cases += 1;
         }
         assert_eq!(cases, 44);

@@ -73,7 +73,10 @@ pub(crate) struct InternalTopicSpec {
 
 impl Graph {
     pub(crate) fn node(&self, index: usize) -> &GraphNode {
-        #[allow(clippy::indexing_slicing, reason = "indexes are made by the builder only, and nodes are never removed")]
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "indexes are made by the builder only, and nodes are never removed"
+        )]
         &self.nodes[index]
     }
 
@@ -86,12 +89,18 @@ impl Graph {
     }
 
     pub(crate) fn is_internal(&self, topic: &str) -> bool {
-        self.internal_topics.iter().any(|internal| internal.name == topic)
+        self.internal_topics
+            .iter()
+            .any(|internal| internal.name == topic)
     }
 
     /// The topic's name on the cluster: internal ones carry the application's id.
     pub(crate) fn cluster_topic(&self, application_id: &str, topic: &str) -> String {
-        if self.is_internal(topic) { format!("{application_id}-{topic}") } else { topic.to_owned() }
+        if self.is_internal(topic) {
+            format!("{application_id}-{topic}")
+        } else {
+            topic.to_owned()
+        }
     }
 
     /// The sources that `index` gets its records from.

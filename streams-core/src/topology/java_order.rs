@@ -14,7 +14,9 @@ pub(crate) fn hash_order(names: &[&str]) -> Vec<usize> {
         capacity *= 2;
     }
     let bucket = |name: &str| {
-        let hash = name.encode_utf16().fold(0u32, |hash, unit| hash.wrapping_mul(31).wrapping_add(u32::from(unit)));
+        let hash = name.encode_utf16().fold(0u32, |hash, unit| {
+            hash.wrapping_mul(31).wrapping_add(u32::from(unit))
+        });
         (hash ^ (hash >> 16)) as usize & (capacity - 1)
     };
     let mut places: Vec<usize> = (0..names.len()).collect();
@@ -61,7 +63,9 @@ impl TreeSet {
         let mut side = Side::Left;
         let mut next = self.root;
         while let Some(at) = next {
-            let Some(entry) = self.entries.get(at) else { return };
+            let Some(entry) = self.entries.get(at) else {
+                return;
+            };
             side = match compare(value, entry.value) {
                 Ordering::Less => Side::Left,
                 Ordering::Greater => Side::Right,
@@ -71,7 +75,13 @@ impl TreeSet {
             next = self.child(at, side);
         }
         let new = self.entries.len();
-        self.entries.push(Entry { value, left: None, right: None, parent, red: true });
+        self.entries.push(Entry {
+            value,
+            left: None,
+            right: None,
+            parent,
+            red: true,
+        });
         match parent {
             None => self.root = Some(new),
             Some(parent) => self.set_child(parent, side, Some(new)),
@@ -89,7 +99,9 @@ impl TreeSet {
                 above.push(at);
                 next = self.child(at, Side::Left);
             }
-            let Some(entry) = above.pop().and_then(|at| self.entries.get(at)) else { return values };
+            let Some(entry) = above.pop().and_then(|at| self.entries.get(at)) else {
+                return values;
+            };
             values.push(entry.value);
             next = entry.right;
         }
@@ -98,8 +110,14 @@ impl TreeSet {
     /// Restores the rules of a red-black tree above the new entry `at`.
     fn balance(&mut self, mut at: usize) {
         while let Some(parent) = self.parent(at).filter(|parent| self.is_red(Some(*parent))) {
-            let Some(grandparent) = self.parent(parent) else { break };
-            let side = if self.child(grandparent, Side::Left) == Some(parent) { Side::Left } else { Side::Right };
+            let Some(grandparent) = self.parent(parent) else {
+                break;
+            };
+            let side = if self.child(grandparent, Side::Left) == Some(parent) {
+                Side::Left
+            } else {
+                Side::Right
+            };
             let uncle = self.child(grandparent, side.other());
             if self.is_red(uncle) {
                 self.paint(Some(parent), false);
@@ -125,7 +143,9 @@ impl TreeSet {
 
     /// Turns the subtree at `at` towards `side`: its child on the other side takes its place.
     fn rotate(&mut self, at: usize, side: Side) {
-        let Some(up) = self.child(at, side.other()) else { return };
+        let Some(up) = self.child(at, side.other()) else {
+            return;
+        };
         let inner = self.child(up, side);
         self.set_child(at, side.other(), inner);
         if let Some(inner) = inner.and_then(|inner| self.entries.get_mut(inner)) {
@@ -134,7 +154,9 @@ impl TreeSet {
         let parent = self.parent(at);
         match parent {
             None => self.root = Some(up),
-            Some(parent) if self.child(parent, Side::Left) == Some(at) => self.set_child(parent, Side::Left, Some(up)),
+            Some(parent) if self.child(parent, Side::Left) == Some(at) => {
+                self.set_child(parent, Side::Left, Some(up))
+            }
             Some(parent) => self.set_child(parent, Side::Right, Some(up)),
         }
         self.set_child(up, side, Some(at));
@@ -155,7 +177,9 @@ impl TreeSet {
     }
 
     fn set_child(&mut self, at: usize, side: Side, child: Option<usize>) {
-        let Some(entry) = self.entries.get_mut(at) else { return };
+        let Some(entry) = self.entries.get_mut(at) else {
+            return;
+        };
         match side {
             Side::Left => entry.left = child,
             Side::Right => entry.right = child,
@@ -167,7 +191,8 @@ impl TreeSet {
     }
 
     fn is_red(&self, at: Option<usize>) -> bool {
-        at.and_then(|at| self.entries.get(at)).is_some_and(|entry| entry.red)
+        at.and_then(|at| self.entries.get(at))
+            .is_some_and(|entry| entry.red)
     }
 
     fn paint(&mut self, at: Option<usize>, red: bool) {

@@ -24,10 +24,12 @@ use std::sync::Arc;
 pub use builder::{InternalTopic, Node, NodeIndexOf, TopicChoice, TopicExtractor, TopologyBuilder};
 pub use description::TopologyDescription;
 pub use graph::NodeIndex;
-pub use internal_topics::{ChangelogTopic, GlobalStore, TaskInputs, WINDOW_STORE_ADDITIONAL_RETENTION_MS};
+pub use internal_topics::{
+    ChangelogTopic, GlobalStore, TaskInputs, WINDOW_STORE_ADDITIONAL_RETENTION_MS,
+};
 pub use options::{
-    AutoOffsetReset, Consumed, ExtractorInput, FailOnInvalid, LogAndSkip, Partitioner, Partitions, Produced, TimestampExtractor,
-    UsePartitionTime, WallClock,
+    AutoOffsetReset, Consumed, ExtractorInput, FailOnInvalid, LogAndSkip, Partitioner, Partitions,
+    Produced, TimestampExtractor, UsePartitionTime, WallClock,
 };
 pub use subtopology::Subtopology;
 

@@ -63,7 +63,13 @@ impl<K, V> Consumed<K, V> {
 
     /// With serdes that are shared already.
     pub fn shared(key: SharedSerde<K>, value: SharedSerde<V>) -> Self {
-        Self { key, value, name: None, extractor: None, offset_reset: None }
+        Self {
+            key,
+            value,
+            name: None,
+            extractor: None,
+            offset_reset: None,
+        }
     }
 
     /// Names the source node.
@@ -110,13 +116,25 @@ impl<K, V> Consumed<K, V> {
     /// The same options with another value's serde, for a topic whose values are wrapped (a table's `Option<V>`). An extractor of `V` is
     /// adapted by `adapt`; `None` from it means that there is no `V` to ask about, and the record's own timestamp holds.
     #[must_use]
-    pub fn map_value<W: 'static>(self, value: SharedSerde<W>, adapt: fn(&W) -> Option<&V>) -> Consumed<K, W>
+    pub fn map_value<W: 'static>(
+        self,
+        value: SharedSerde<W>,
+        adapt: fn(&W) -> Option<&V>,
+    ) -> Consumed<K, W>
     where
         K: 'static,
         V: 'static,
     {
-        let extractor = self.extractor.map(|inner| Arc::new(Adapted { inner, adapt }) as Arc<dyn TimestampExtractor<K, W>>);
-        Consumed { key: self.key, value, name: self.name, extractor, offset_reset: self.offset_reset }
+        let extractor = self
+            .extractor
+            .map(|inner| Arc::new(Adapted { inner, adapt }) as Arc<dyn TimestampExtractor<K, W>>);
+        Consumed {
+            key: self.key,
+            value,
+            name: self.name,
+            extractor,
+            offset_reset: self.offset_reset,
+        }
     }
 }
 
@@ -126,10 +144,35 @@ struct Adapted<K, V, W> {
 }
 
 impl<K: 'static, V: 'static, W: 'static> TimestampExtractor<K, W> for Adapted<K, V, W> {
-    fn extract(&self, record: &ExtractorInput<'_, K, W>, partition_time: i64) -> Result<i64, ProcessError> {
-        let Some(value) = (self.adapt)(record.value) else { return Ok(record.timestamp) };
-        let ExtractorInput { key, timestamp, topic, partition, offset, now_ms, .. } = *record;
-        self.inner.extract(&ExtractorInput { key, value, timestamp, topic, partition, offset, now_ms }, partition_time)
+    fn extract(
+        &self,
+        record: &ExtractorInput<'_, K, W>,
+        partition_time: i64,
+    ) -> Result<i64, ProcessError> {
+        let Some(value) = (self.adapt)(record.value) else {
+            return Ok(record.timestamp);
+        };
+        let ExtractorInput {
+            key,
+            timestamp,
+            topic,
+            partition,
+            offset,
+            now_ms,
+            ..
+        } = *record;
+        self.inner.extract(
+            &ExtractorInput {
+                key,
+                value,
+                timestamp,
+                topic,
+                partition,
+                offset,
+                now_ms,
+            },
+            partition_time,
+        )
     }
 }
 
@@ -174,14 +217,22 @@ pub trait TimestampExtractor<K, V>: Send + Sync + 'static {
     ///
     /// # Errors
     /// Stops the task, whatever the handlers say.
-    fn extract(&self, record: &ExtractorInput<'_, K, V>, partition_time: i64) -> Result<i64, ProcessError>;
+    fn extract(
+        &self,
+        record: &ExtractorInput<'_, K, V>,
+        partition_time: i64,
+    ) -> Result<i64, ProcessError>;
 }
 
 impl<K, V, F> TimestampExtractor<K, V> for F
 where
     F: Fn(&ExtractorInput<'_, K, V>, i64) -> i64 + Send + Sync + 'static,
 {
-    fn extract(&self, record: &ExtractorInput<'_, K, V>, partition_time: i64) -> Result<i64, ProcessError> {
+    fn extract(
+        &self,
+        record: &ExtractorInput<'_, K, V>,
+        partition_time: i64,
+    ) -> Result<i64, ProcessError> {
         Ok(self(record, partition_time))
     }
 }
@@ -191,7 +242,11 @@ where
 pub struct FailOnInvalid;
 
 impl<K, V> TimestampExtractor<K, V> for FailOnInvalid {
-    fn extract(&self, record: &ExtractorInput<'_, K, V>, _partition_time: i64) -> Result<i64, ProcessError> {
+    fn extract(
+        &self,
+        record: &ExtractorInput<'_, K, V>,
+        _partition_time: i64,
+    ) -> Result<i64, ProcessError> {
         valid_timestamp(record.timestamp)
     }
 }
@@ -212,9 +267,18 @@ pub(crate) fn valid_timestamp(timestamp: i64) -> Result<i64, ProcessError> {
 pub struct LogAndSkip;
 
 impl<K, V> TimestampExtractor<K, V> for LogAndSkip {
-    fn extract(&self, record: &ExtractorInput<'_, K, V>, _partition_time: i64) -> Result<i64, ProcessError> {
+    fn extract(
+        &self,
+        record: &ExtractorInput<'_, K, V>,
+        _partition_time: i64,
+    ) -> Result<i64, ProcessError> {
         if record.timestamp < 0 {
-            tracing::warn!(topic = record.topic, partition = record.partition, offset = record.offset, "record skipped: negative timestamp");
+            tracing::warn!(
+                topic = record.topic,
+                partition = record.partition,
+                offset = record.offset,
+                "record skipped: negative timestamp"
+            );
         }
         Ok(record.timestamp)
     }
@@ -225,14 +289,21 @@ impl<K, V> TimestampExtractor<K, V> for LogAndSkip {
 pub struct UsePartitionTime;
 
 impl<K, V> TimestampExtractor<K, V> for UsePartitionTime {
-    fn extract(&self, record: &ExtractorInput<'_, K, V>, partition_time: i64) -> Result<i64, ProcessError> {
+    fn extract(
+        &self,
+        record: &ExtractorInput<'_, K, V>,
+        partition_time: i64,
+    ) -> Result<i64, ProcessError> {
         if record.timestamp >= 0 {
             return Ok(record.timestamp);
         }
         if partition_time >= 0 {
             return Ok(partition_time);
         }
-        Err(ProcessError::new(format!("no timestamp is known yet for partition {} of {}", record.partition, record.topic)))
+        Err(ProcessError::new(format!(
+            "no timestamp is known yet for partition {} of {}",
+            record.partition, record.topic
+        )))
     }
 }
 
@@ -241,7 +312,11 @@ impl<K, V> TimestampExtractor<K, V> for UsePartitionTime {
 pub struct WallClock;
 
 impl<K, V> TimestampExtractor<K, V> for WallClock {
-    fn extract(&self, record: &ExtractorInput<'_, K, V>, _partition_time: i64) -> Result<i64, ProcessError> {
+    fn extract(
+        &self,
+        record: &ExtractorInput<'_, K, V>,
+        _partition_time: i64,
+    ) -> Result<i64, ProcessError> {
         Ok(record.now_ms)
     }
 }
@@ -270,7 +345,12 @@ pub enum Partitions {
 
 impl<K, V> Clone for Produced<K, V> {
     fn clone(&self) -> Self {
-        Self { key: Arc::clone(&self.key), value: Arc::clone(&self.value), name: self.name.clone(), partitioner: self.partitioner.clone() }
+        Self {
+            key: Arc::clone(&self.key),
+            value: Arc::clone(&self.value),
+            name: self.name.clone(),
+            partitioner: self.partitioner.clone(),
+        }
     }
 }
 
@@ -288,7 +368,12 @@ impl<K, V> Produced<K, V> {
 
     /// With serdes that are shared already.
     pub fn shared(key: SharedSerde<K>, value: SharedSerde<V>) -> Self {
-        Self { key, value, name: None, partitioner: None }
+        Self {
+            key,
+            value,
+            name: None,
+            partitioner: None,
+        }
     }
 
     /// Names the sink node.
@@ -300,7 +385,10 @@ impl<K, V> Produced<K, V> {
 
     /// Chooses partitions. A closure `|topic, key, value, partitions| Partitions::One(0)`.
     #[must_use]
-    pub fn partitioner(mut self, partitioner: impl Fn(&str, &K, &V, i32) -> Partitions + Send + Sync + 'static) -> Self {
+    pub fn partitioner(
+        mut self,
+        partitioner: impl Fn(&str, &K, &V, i32) -> Partitions + Send + Sync + 'static,
+    ) -> Self {
         self.partitioner = Some(Arc::new(partitioner));
         self
     }
@@ -323,13 +411,18 @@ impl<K, V> Produced<K, V> {
 
 impl<K, V> fmt::Debug for Consumed<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumed").field("name", &self.name).field("offset_reset", &self.offset_reset).finish_non_exhaustive()
+        f.debug_struct("Consumed")
+            .field("name", &self.name)
+            .field("offset_reset", &self.offset_reset)
+            .finish_non_exhaustive()
     }
 }
 
 impl<K, V> fmt::Debug for Produced<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Produced").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Produced")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -27,7 +27,11 @@ impl Graph {
             }
         }
         for store in &self.stores {
-            let mut users = self.nodes.iter().enumerate().filter(|(_, node)| node.stores.iter().any(|name| name == store.name()));
+            let mut users = self
+                .nodes
+                .iter()
+                .enumerate()
+                .filter(|(_, node)| node.stores.iter().any(|name| name == store.name()));
             if let Some((first, _)) = users.next() {
                 users.for_each(|(user, _)| groups.unite(first, user));
             }
@@ -40,7 +44,14 @@ impl Graph {
                 Some(position) => position,
                 None => {
                     let id = u32::try_from(found.len()).unwrap_or(u32::MAX);
-                    found.push((root, Subtopology { id, global: false, nodes: Vec::new() }));
+                    found.push((
+                        root,
+                        Subtopology {
+                            id,
+                            global: false,
+                            nodes: Vec::new(),
+                        },
+                    ));
                     found.len() - 1
                 }
             };
@@ -49,7 +60,10 @@ impl Graph {
                 subtopology.global |= matches!(node.kind, NodeKind::Source { global: true, .. });
             }
         }
-        found.into_iter().map(|(_, subtopology)| subtopology).collect()
+        found
+            .into_iter()
+            .map(|(_, subtopology)| subtopology)
+            .collect()
     }
 }
 

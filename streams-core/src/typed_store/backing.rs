@@ -15,7 +15,12 @@ pub(super) trait Backing<K>: 'static {
 
     fn read(&self, key: &[u8], window_start: i64, out: &mut Vec<u8>) -> Result<bool, StoreError>;
 
-    fn put(&mut self, key: &[u8], window_start: i64, value: Option<&[u8]>) -> Result<PutOutcome, StoreError>;
+    fn put(
+        &mut self,
+        key: &[u8],
+        window_start: i64,
+        value: Option<&[u8]>,
+    ) -> Result<PutOutcome, StoreError>;
 
     /// A put is to come: observes its window and says whether the store still keeps it.
     fn observe(&mut self, window_start: i64) -> Result<PutOutcome, StoreError>;
@@ -37,7 +42,12 @@ impl<K: Clone + 'static> Backing<K> for KeyValueBacking {
         self.0.read(key, out)
     }
 
-    fn put(&mut self, key: &[u8], _window_start: i64, value: Option<&[u8]>) -> Result<PutOutcome, StoreError> {
+    fn put(
+        &mut self,
+        key: &[u8],
+        _window_start: i64,
+        value: Option<&[u8]>,
+    ) -> Result<PutOutcome, StoreError> {
         self.0.put(key, value).map(|()| PutOutcome::Stored)
     }
 
@@ -71,7 +81,10 @@ impl WindowBacking {
 
     /// The lowest window start that reads see.
     pub(super) fn visible_start_min(&self) -> i64 {
-        self.stream_time_ms().saturating_sub(self.retention_ms).saturating_add(1).max(0)
+        self.stream_time_ms()
+            .saturating_sub(self.retention_ms)
+            .saturating_add(1)
+            .max(0)
     }
 
     /// The segment of a window, which comes before the key in the store's order.
@@ -84,24 +97,39 @@ impl<K: Clone + 'static> Backing<K> for WindowBacking {
     type FlushKey = Windowed<K>;
 
     fn flush_key(&self, key: &K, window_start: i64) -> Windowed<K> {
-        Windowed::new(key.clone(), Window::starting_at(window_start, self.window_size_ms))
+        Windowed::new(
+            key.clone(),
+            Window::starting_at(window_start, self.window_size_ms),
+        )
     }
 
     fn read(&self, key: &[u8], window_start: i64, out: &mut Vec<u8>) -> Result<bool, StoreError> {
         self.store.read(key, window_start, out)
     }
 
-    fn put(&mut self, key: &[u8], window_start: i64, value: Option<&[u8]>) -> Result<PutOutcome, StoreError> {
+    fn put(
+        &mut self,
+        key: &[u8],
+        window_start: i64,
+        value: Option<&[u8]>,
+    ) -> Result<PutOutcome, StoreError> {
         self.store.put(key, window_start, value)
     }
 
     fn observe(&mut self, window_start: i64) -> Result<PutOutcome, StoreError> {
         if window_start < 0 {
-            return Err(StoreError::NegativeWindowStart { store: self.name.to_string(), window_start_ms: window_start });
+            return Err(StoreError::NegativeWindowStart {
+                store: self.name.to_string(),
+                window_start_ms: window_start,
+            });
         }
         self.observed_ms = self.stream_time_ms().max(window_start);
         let live_segment_min = self.segment_of(self.observed_ms.saturating_sub(self.retention_ms));
-        Ok(if self.segment_of(window_start) < live_segment_min { PutOutcome::Expired } else { PutOutcome::Stored })
+        Ok(if self.segment_of(window_start) < live_segment_min {
+            PutOutcome::Expired
+        } else {
+            PutOutcome::Stored
+        })
     }
 
     fn is_visible(&self, window_start: i64) -> bool {

@@ -5,7 +5,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use brooklet_state_stores::{Backend, ChangeLogging, ChangelogSink, KeyValueStore, StoreKind, StoreSpec, Stores, ValueFormat, WindowStore};
+use brooklet_state_stores::{
+    Backend, ChangeLogging, ChangelogSink, KeyValueStore, StoreKind, StoreSpec, Stores,
+    ValueFormat, WindowStore,
+};
 
 use super::backing::{KeyValueBacking, WindowBacking};
 use super::store::{Parts, Stamped, Store};
@@ -56,14 +59,20 @@ pub struct BuiltStore {
 
 impl BuiltStore {
     fn new<H: Any>(name: &Arc<str>, what: String, handle: H) -> Self {
-        Self { name: Arc::clone(name), what: what.into(), handle: Rc::new(handle) }
+        Self {
+            name: Arc::clone(name),
+            what: what.into(),
+            handle: Rc::new(handle),
+        }
     }
 
     /// The store as a key-value store.
     ///
     /// # Errors
     /// When it is another kind of store, or one of other types.
-    pub fn key_value<K: StoreKey, V: Datum>(&self) -> Result<TimestampedKeyValueStore<K, V>, ProcessError> {
+    pub fn key_value<K: StoreKey, V: Datum>(
+        &self,
+    ) -> Result<TimestampedKeyValueStore<K, V>, ProcessError> {
         self.downcast(describe::<K, V>("key-value"))
     }
 
@@ -71,18 +80,29 @@ impl BuiltStore {
     ///
     /// # Errors
     /// When it is another kind of store, or one of other types.
-    pub fn window<K: StoreKey, V: Datum>(&self) -> Result<TimestampedWindowStore<K, V>, ProcessError> {
+    pub fn window<K: StoreKey, V: Datum>(
+        &self,
+    ) -> Result<TimestampedWindowStore<K, V>, ProcessError> {
         self.downcast(describe::<K, V>("window"))
     }
 
     fn downcast<H: Any + Clone>(&self, wanted: String) -> Result<H, ProcessError> {
         let handle = self.handle.downcast_ref::<H>().cloned();
-        handle.ok_or_else(|| ProcessError::new(format!("store {} is a {}, not a {wanted}", self.name, self.what)))
+        handle.ok_or_else(|| {
+            ProcessError::new(format!(
+                "store {} is a {}, not a {wanted}",
+                self.name, self.what
+            ))
+        })
     }
 }
 
 fn describe<K, V>(kind: &str) -> String {
-    format!("{kind} store of {} and {}", type_name::<K>(), type_name::<V>())
+    format!(
+        "{kind} store of {} and {}",
+        type_name::<K>(),
+        type_name::<V>()
+    )
 }
 
 /// What both builders have in common.
@@ -110,10 +130,22 @@ impl<K, V> Clone for Declared<K, V> {
 
 impl<K: StoreKey, V: Datum> Declared<K, V> {
     fn new(name: String, keys: SharedSerde<K>, values: SharedSerde<V>) -> Self {
-        Self { name, keys, values, backend: Backend::RocksDb, is_cached: false, changelog_configs: Some(Vec::new()) }
+        Self {
+            name,
+            keys,
+            values,
+            backend: Backend::RocksDb,
+            is_cached: false,
+            changelog_configs: Some(Vec::new()),
+        }
     }
 
-    fn parts<B>(&self, site: &StoreSite<'_>, delete_timestamp: Rc<Cell<i64>>, backing: B) -> Parts<K, V, B> {
+    fn parts<B>(
+        &self,
+        site: &StoreSite<'_>,
+        delete_timestamp: Rc<Cell<i64>>,
+        backing: B,
+    ) -> Parts<K, V, B> {
         let thread = site.caches.thread();
         Parts {
             name: self.name.as_str().into(),
@@ -153,7 +185,10 @@ impl<K, V> Clone for KeyValueStoreBuilder<K, V> {
 
 impl<K, V> Clone for WindowStoreBuilder<K, V> {
     fn clone(&self) -> Self {
-        Self { declared: self.declared.clone(), ..*self }
+        Self {
+            declared: self.declared.clone(),
+            ..*self
+        }
     }
 }
 
@@ -168,7 +203,13 @@ impl<K: StoreKey + HasSerde, V: Datum + HasSerde> WindowStoreBuilder<K, V> {
     /// A store with the default serdes of its types, which keeps windows for `retention_ms` behind the highest window start it is given.
     /// `window_size_ms` is only told to flush listeners and iterations, in the windows' ends.
     pub fn new(name: impl Into<String>, retention_ms: i64, window_size_ms: i64) -> Self {
-        Self::shared(name, retention_ms, window_size_ms, default_serde(), default_serde())
+        Self::shared(
+            name,
+            retention_ms,
+            window_size_ms,
+            default_serde(),
+            default_serde(),
+        )
     }
 }
 
@@ -186,8 +227,20 @@ impl<K: StoreKey, V: Datum> KeyValueStoreBuilder<K, V> {
 
 impl<K: StoreKey, V: Datum> WindowStoreBuilder<K, V> {
     /// A store with these serdes; else as [`WindowStoreBuilder::new`].
-    pub fn with(name: impl Into<String>, retention_ms: i64, window_size_ms: i64, keys: impl Serde<K>, values: impl Serde<V>) -> Self {
-        Self::shared(name, retention_ms, window_size_ms, Arc::new(keys), Arc::new(values))
+    pub fn with(
+        name: impl Into<String>,
+        retention_ms: i64,
+        window_size_ms: i64,
+        keys: impl Serde<K>,
+        values: impl Serde<V>,
+    ) -> Self {
+        Self::shared(
+            name,
+            retention_ms,
+            window_size_ms,
+            Arc::new(keys),
+            Arc::new(values),
+        )
     }
 
     /// A store with these serdes, already shared; else as [`WindowStoreBuilder::new`].
@@ -198,7 +251,11 @@ impl<K: StoreKey, V: Datum> WindowStoreBuilder<K, V> {
         keys: SharedSerde<K>,
         values: SharedSerde<V>,
     ) -> Self {
-        Self { declared: Declared::new(name.into(), keys, values), retention_ms, window_size_ms }
+        Self {
+            declared: Declared::new(name.into(), keys, values),
+            retention_ms,
+            window_size_ms,
+        }
     }
 }
 
@@ -230,14 +287,22 @@ macro_rules! options {
             /// Whether there is a changelog topic. Without one the store's content is lost with its directory.
             #[must_use]
             pub fn logging(mut self, is_logged: bool) -> Self {
-                self.$declared.changelog_configs = is_logged.then(|| self.$declared.changelog_configs.unwrap_or_default());
+                self.$declared.changelog_configs =
+                    is_logged.then(|| self.$declared.changelog_configs.unwrap_or_default());
                 self
             }
 
             /// A setting of the changelog topic, under Kafka's name. There is a changelog then.
             #[must_use]
-            pub fn changelog_config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-                self.$declared.changelog_configs.get_or_insert_default().push((name.into(), value.into()));
+            pub fn changelog_config(
+                mut self,
+                name: impl Into<String>,
+                value: impl Into<String>,
+            ) -> Self {
+                self.$declared
+                    .changelog_configs
+                    .get_or_insert_default()
+                    .push((name.into(), value.into()));
                 self
             }
         }
@@ -264,15 +329,30 @@ impl<K: StoreKey, V: Datum> StoreBuilder for KeyValueStoreBuilder<K, V> {
         let bytes = site.stores.key_value(&self.0.name)?;
         let timestamp = Rc::new(Cell::new(-1));
         let bytes: Box<dyn KeyValueStore> = match site.changelog.take() {
-            Some(sink) => Box::new(ChangeLogging::new(bytes, Stamped { sink, timestamp: Rc::clone(&timestamp) }, ValueFormat::Timestamped)),
+            Some(sink) => Box::new(ChangeLogging::new(
+                bytes,
+                Stamped {
+                    sink,
+                    timestamp: Rc::clone(&timestamp),
+                },
+                ValueFormat::Timestamped,
+            )),
             None => bytes,
         };
-        let store = Rc::new(Store::new(self.0.parts(&site, timestamp, KeyValueBacking(bytes))));
+        let store = Rc::new(Store::new(self.0.parts(
+            &site,
+            timestamp,
+            KeyValueBacking(bytes),
+        )));
         if store.is_cached() {
             site.caches.add(Rc::clone(&store) as _);
         }
         let what = describe::<K, V>("key-value");
-        Ok(BuiltStore::new(&Arc::clone(store.name()), what, TimestampedKeyValueStore::<K, V>(store)))
+        Ok(BuiltStore::new(
+            &Arc::clone(store.name()),
+            what,
+            TimestampedKeyValueStore::<K, V>(store),
+        ))
     }
 }
 
@@ -282,7 +362,11 @@ impl<K: StoreKey, V: Datum> StoreBuilder for WindowStoreBuilder<K, V> {
     }
 
     fn spec(&self) -> StoreSpec {
-        StoreSpec::window(&self.declared.name, self.retention_ms, self.declared.backend)
+        StoreSpec::window(
+            &self.declared.name,
+            self.retention_ms,
+            self.declared.backend,
+        )
     }
 
     fn changelog_configs(&self) -> Option<Vec<(String, String)>> {
@@ -293,10 +377,21 @@ impl<K: StoreKey, V: Datum> StoreBuilder for WindowStoreBuilder<K, V> {
         let bytes = site.stores.window(&self.declared.name)?;
         let timestamp = Rc::new(Cell::new(-1));
         let bytes: Box<dyn WindowStore> = match site.changelog.take() {
-            Some(sink) => Box::new(ChangeLogging::new(bytes, Stamped { sink, timestamp: Rc::clone(&timestamp) }, ValueFormat::Timestamped)),
+            Some(sink) => Box::new(ChangeLogging::new(
+                bytes,
+                Stamped {
+                    sink,
+                    timestamp: Rc::clone(&timestamp),
+                },
+                ValueFormat::Timestamped,
+            )),
             None => bytes,
         };
-        let StoreKind::Window { segment_interval_ms, .. } = StoreKind::window(self.retention_ms) else {
+        let StoreKind::Window {
+            segment_interval_ms,
+            ..
+        } = StoreKind::window(self.retention_ms)
+        else {
             unreachable!("a window kind is one")
         };
         let backing = WindowBacking {
@@ -312,6 +407,10 @@ impl<K: StoreKey, V: Datum> StoreBuilder for WindowStoreBuilder<K, V> {
             site.caches.add(Rc::clone(&store) as _);
         }
         let what = describe::<K, V>("window");
-        Ok(BuiltStore::new(&Arc::clone(store.name()), what, TimestampedWindowStore::<K, V>(store)))
+        Ok(BuiltStore::new(
+            &Arc::clone(store.name()),
+            what,
+            TimestampedWindowStore::<K, V>(store),
+        ))
     }
 }

@@ -17,7 +17,9 @@ use crate::record::Datum;
 /// A key-value store of one task, typed; each value with the event time it is of (Kafka's `TimestampedKeyValueStore`).
 ///
 /// Clones are handles on the same store. Found with `InitContext::key_value_store`.
-pub struct TimestampedKeyValueStore<K: StoreKey, V: Datum>(pub(super) Rc<Store<K, V, KeyValueBacking>>);
+pub struct TimestampedKeyValueStore<K: StoreKey, V: Datum>(
+    pub(super) Rc<Store<K, V, KeyValueBacking>>,
+);
 
 impl<K: StoreKey, V: Datum> Clone for TimestampedKeyValueStore<K, V> {
     fn clone(&self) -> Self {
@@ -33,7 +35,13 @@ impl<K: StoreKey, V: Datum> TimestampedKeyValueStore<K, V> {
     /// # Errors
     /// What a serde, the store or the changelog reports.
     #[inline]
-    pub fn put(&self, key: &K, value: Option<V>, timestamp: i64, task: &mut TaskContext) -> Result<Written<V>, ProcessError> {
+    pub fn put(
+        &self,
+        key: &K,
+        value: Option<V>,
+        timestamp: i64,
+        task: &mut TaskContext,
+    ) -> Result<Written<V>, ProcessError> {
         self.0.put(key, 0, value, timestamp, task)
     }
 
@@ -76,7 +84,12 @@ impl<K: StoreKey, V: Datum> TimestampedKeyValueStore<K, V> {
     ///
     /// # Errors
     /// As [`TimestampedKeyValueStore::put`].
-    pub fn delete(&self, key: &K, timestamp: i64, task: &mut TaskContext) -> Result<Option<ValueAndTimestamp<V>>, ProcessError> {
+    pub fn delete(
+        &self,
+        key: &K,
+        timestamp: i64,
+        task: &mut TaskContext,
+    ) -> Result<Option<ValueAndTimestamp<V>>, ProcessError> {
         let current = self.read(key)?;
         let _ = self.put(key, None, timestamp, task)?;
         Ok(current)
@@ -99,7 +112,11 @@ impl<K: StoreKey, V: Datum> TimestampedKeyValueStore<K, V> {
     ///
     /// # Errors
     /// What a serde or the store reports.
-    pub fn read_with<R>(&self, key: &K, f: impl FnOnce(Option<&ValueAndTimestamp<V>>) -> R) -> Result<R, ProcessError> {
+    pub fn read_with<R>(
+        &self,
+        key: &K,
+        f: impl FnOnce(Option<&ValueAndTimestamp<V>>) -> R,
+    ) -> Result<R, ProcessError> {
         self.0.read_with(key, 0, f)
     }
 
@@ -115,7 +132,10 @@ impl<K: StoreKey, V: Datum> TimestampedKeyValueStore<K, V> {
     ///
     /// # Errors
     /// As [`TimestampedKeyValueStore::range`].
-    pub fn reverse_range(&self, keys: impl RangeBounds<K>) -> Result<KeyValueRange<K, V>, ProcessError> {
+    pub fn reverse_range(
+        &self,
+        keys: impl RangeBounds<K>,
+    ) -> Result<KeyValueRange<K, V>, ProcessError> {
         KeyValueRange::new(Rc::clone(&self.0), &keys, Direction::Backward)
     }
 
@@ -137,7 +157,9 @@ impl<K: StoreKey, V: Datum> TimestampedKeyValueStore<K, V> {
 
     /// About how many entries there are, without those that only the cache has yet.
     pub fn approximate_num_entries(&self) -> u64 {
-        self.0.core().map_or(0, |core| core.backing.0.approximate_num_entries())
+        self.0
+            .core()
+            .map_or(0, |core| core.backing.0.approximate_num_entries())
     }
 
     /// Whether writes wait in the record cache, and a flush listener hears of them.
@@ -178,7 +200,11 @@ impl<K: StoreKey, V: Datum> GlobalKeyValueStore<K, V> {
     ///
     /// # Errors
     /// What a serde or the store reports.
-    pub fn read_with<R>(&self, key: &K, f: impl FnOnce(Option<&ValueAndTimestamp<V>>) -> R) -> Result<R, ProcessError> {
+    pub fn read_with<R>(
+        &self,
+        key: &K,
+        f: impl FnOnce(Option<&ValueAndTimestamp<V>>) -> R,
+    ) -> Result<R, ProcessError> {
         self.0.read_with(key, f)
     }
 

@@ -22,7 +22,9 @@ mod window;
 
 use std::hash::Hash;
 
-pub use self::builder::{BuiltStore, KeyValueStoreBuilder, StoreBuilder, StoreSite, WindowStoreBuilder};
+pub use self::builder::{
+    BuiltStore, KeyValueStoreBuilder, StoreBuilder, StoreSite, WindowStoreBuilder,
+};
 pub use self::key_value::{GlobalKeyValueStore, KeyValueRange, TimestampedKeyValueStore};
 pub use self::window::{TimestampedWindowStore, WindowRange};
 pub use crate::cache::{TaskCaches, ThreadCache};
@@ -73,7 +75,11 @@ pub trait FlushListener<K, V>: 'static {
     ///
     /// # Errors
     /// The first failure below.
-    fn flushed(&mut self, change: Flushed<K, V>, task: &mut TaskContext) -> Result<(), ProcessError>;
+    fn flushed(
+        &mut self,
+        change: Flushed<K, V>,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError>;
 }
 
 /// A change that a flush brings.

@@ -63,22 +63,43 @@ impl<K: StoreKey, V: Datum> KeyValueRange<K, V> {
             Direction::Backward => dirty.sort_unstable_by(|a, b| a.0.cmp(&b.0)),
         }
         drop(core);
-        Ok(Self { store, rest: Some(range), direction, page: VecDeque::new(), dirty })
+        Ok(Self {
+            store,
+            rest: Some(range),
+            direction,
+            page: VecDeque::new(),
+            dirty,
+        })
     }
 
     fn fill_page(&mut self) -> Result<(), ProcessError> {
-        let Some((from, to)) = &mut self.rest else { return Ok(()) };
+        let Some((from, to)) = &mut self.rest else {
+            return Ok(());
+        };
         let core = self.store.core()?;
         let in_store = |error: StoreError| core.failure("", error);
-        let mut entries =
-            core.backing.0.range(from.as_ref().map(Vec::as_slice), to.as_ref().map(Vec::as_slice), self.direction).map_err(in_store)?;
+        let mut entries = core
+            .backing
+            .0
+            .range(
+                from.as_ref().map(Vec::as_slice),
+                to.as_ref().map(Vec::as_slice),
+                self.direction,
+            )
+            .map_err(in_store)?;
         while self.page.len() < PAGE_ENTRIES {
-            let Some((key, value)) = entries.next().map_err(in_store)? else { break };
+            let Some((key, value)) = entries.next().map_err(in_store)? else {
+                break;
+            };
             self.page.push_back((key.to_vec(), value.to_vec()));
         }
         match self.page.back() {
             Some((last, _)) if self.page.len() == PAGE_ENTRIES => {
-                let end = if self.direction == Direction::Forward { from } else { to };
+                let end = if self.direction == Direction::Forward {
+                    from
+                } else {
+                    to
+                };
                 drop(entries);
                 *end = Bound::Excluded(last.clone());
             }
@@ -105,7 +126,11 @@ impl<K: StoreKey, V: Datum> KeyValueRange<K, V> {
                 },
             };
             if is_dirty_next && let Some((bytes, key)) = self.dirty.pop() {
-                if self.page.front().is_some_and(|(stored, _)| *stored == bytes) {
+                if self
+                    .page
+                    .front()
+                    .is_some_and(|(stored, _)| *stored == bytes)
+                {
                     self.page.pop_front();
                 }
                 if let Some(value) = self.store.core()?.peek(&key, 0)? {
@@ -141,7 +166,10 @@ impl<K: StoreKey, V: Datum> Iterator for KeyValueRange<K, V> {
 impl<K, V> Core<K, V, WindowBacking> {
     /// The part of a span of window starts that reads see; both ends inclusive.
     fn visible(&self, from: i64, to: i64) -> (i64, i64) {
-        (from.max(self.backing.visible_start_min()), to.min(self.backing.stream_time_ms()))
+        (
+            from.max(self.backing.visible_start_min()),
+            to.min(self.backing.stream_time_ms()),
+        )
     }
 }
 
@@ -162,12 +190,20 @@ pub(super) fn windows_of<K: StoreKey, V: Datum>(
         let mut bytes = Vec::new();
         core.serialise_key(key, &mut bytes)?;
         let in_store = |error: StoreError| core.failure("", error);
-        let mut stored = core.backing.store.fetch(&bytes, from, to, Direction::Forward).map_err(in_store)?;
+        let mut stored = core
+            .backing
+            .store
+            .fetch(&bytes, from, to, Direction::Forward)
+            .map_err(in_store)?;
         while let Some((_, start, value)) = stored.next().map_err(in_store)? {
             windows.insert(start, core.deserialise_value(value)?);
         }
     }
-    let dirty: Vec<_> = core.dirty_keys().filter(|(dirty, start)| *dirty == key && (from..=to).contains(start)).map(|(_, start)| start).collect();
+    let dirty: Vec<_> = core
+        .dirty_keys()
+        .filter(|(dirty, start)| *dirty == key && (from..=to).contains(start))
+        .map(|(_, start)| start)
+        .collect();
     for start in dirty {
         match core.peek(key, start)? {
             Some(value) => windows.insert(start, value),
@@ -186,9 +222,17 @@ pub struct WindowRange<K: StoreKey, V: Datum> {
 }
 
 impl<K: StoreKey, V: Datum> WindowRange<K, V> {
-    pub(super) fn new(store: Rc<Store<K, V, WindowBacking>>, from: i64, to: i64) -> Result<Self, ProcessError> {
+    pub(super) fn new(
+        store: Rc<Store<K, V, WindowBacking>>,
+        from: i64,
+        to: i64,
+    ) -> Result<Self, ProcessError> {
         let rest = store.core()?.visible(from, to);
-        Ok(Self { store, rest, page: Vec::new().into_iter() })
+        Ok(Self {
+            store,
+            rest,
+            page: Vec::new().into_iter(),
+        })
     }
 
     /// Reads one segment. The windows of a segment are ordered by key bytes and start together, as the store has them.
@@ -208,14 +252,24 @@ impl<K: StoreKey, V: Datum> WindowRange<K, V> {
         let mut windows = BTreeMap::new();
         {
             let in_store = |error: StoreError| core.failure("", error);
-            let mut stored = core.backing.store.fetch_all(from, last, Direction::Forward).map_err(in_store)?;
+            let mut stored = core
+                .backing
+                .store
+                .fetch_all(from, last, Direction::Forward)
+                .map_err(in_store)?;
             while let Some((key, start, value)) = stored.next().map_err(in_store)? {
-                let entry = (windowed(core.deserialise_key(key)?, start), core.deserialise_value(value)?);
+                let entry = (
+                    windowed(core.deserialise_key(key)?, start),
+                    core.deserialise_value(value)?,
+                );
                 windows.insert(order(key.to_vec(), start), entry);
             }
         }
-        let dirty: Vec<_> =
-            core.dirty_keys().filter(|(_, start)| (from..=last).contains(start)).map(|(key, start)| (key.clone(), start)).collect();
+        let dirty: Vec<_> = core
+            .dirty_keys()
+            .filter(|(_, start)| (from..=last).contains(start))
+            .map(|(key, start)| (key.clone(), start))
+            .collect();
         for (key, start) in dirty {
             let mut bytes = Vec::new();
             core.serialise_key(&key, &mut bytes)?;

@@ -36,7 +36,10 @@ pub(super) struct Stamped {
 impl ChangelogSink for Stamped {
     fn log(&mut self, record: ChangelogRecord<'_>) -> Result<(), StoreError> {
         let timestamp_ms = record.timestamp_ms.or(Some(self.timestamp.get()));
-        self.sink.log(ChangelogRecord { timestamp_ms, ..record })
+        self.sink.log(ChangelogRecord {
+            timestamp_ms,
+            ..record
+        })
     }
 }
 
@@ -136,7 +139,12 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Store<K, V, B> {
     /// The store's inside. Taken while a closure of `update` or `read_with` runs, which must not use the same store.
     #[inline]
     pub(super) fn core(&self) -> Result<RefMut<'_, Core<K, V, B>>, ProcessError> {
-        self.core.try_borrow_mut().map_err(|_| ProcessError::new(format!("store {}: used from inside an update or a read of itself", self.name)))
+        self.core.try_borrow_mut().map_err(|_| {
+            ProcessError::new(format!(
+                "store {}: used from inside an update or a read of itself",
+                self.name
+            ))
+        })
     }
 
     pub(super) fn read_with<R>(
@@ -209,16 +217,31 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Store<K, V, B> {
         }
         let is_visible = core.backing.is_visible(window_start);
         if core.cache.is_none() {
-            let current = if is_visible { core.load(key, window_start)? } else { None };
+            let current = if is_visible {
+                core.load(key, window_start)?
+            } else {
+                None
+            };
             let (value, timestamp) = f(current)?;
             let value = core.without_null(value);
             return core.write_through(key, window_start, value, timestamp, task);
         }
         let place = core.find_or_load(key, window_start)?;
-        let Core { cache: Some(cache), values, .. } = core else { unreachable!("a cache was there above") };
+        let Core {
+            cache: Some(cache),
+            values,
+            ..
+        } = core
+        else {
+            unreachable!("a cache was there above")
+        };
         let entry = cache.entries.entry_mut(place);
         let current = entry.value.take();
-        let copy = if cache.thread.updates_may_continue() { current.clone() } else { None };
+        let copy = if cache.thread.updates_may_continue() {
+            current.clone()
+        } else {
+            None
+        };
         if !entry.is_dirty {
             entry.stored = match &current {
                 None => Stored::Absent,
@@ -256,14 +279,23 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Store<K, V, B> {
             Some(cache) => cache.sort_dirty(first),
             None => 0,
         };
-        let listener = if count > 0 { self.listener.borrow().clone() } else { None };
+        let listener = if count > 0 {
+            self.listener.borrow().clone()
+        } else {
+            None
+        };
         // What a listener makes dirty again comes behind these, and waits for the next flush.
         for _ in 0..count {
             let change = self.core()?.flush_next()?;
-            let (Some((change, metadata)), Some(listener)) = (change, &listener) else { continue };
-            let mut listener = listener
-                .try_borrow_mut()
-                .map_err(|_| ProcessError::new(format!("store {}: flushed from inside its own flush", self.name)))?;
+            let (Some((change, metadata)), Some(listener)) = (change, &listener) else {
+                continue;
+            };
+            let mut listener = listener.try_borrow_mut().map_err(|_| {
+                ProcessError::new(format!(
+                    "store {}: flushed from inside its own flush",
+                    self.name
+                ))
+            })?;
             let current = (
                 std::mem::replace(&mut task.metadata, metadata),
                 std::mem::replace(&mut task.record_timestamp, change.timestamp),
@@ -283,7 +315,11 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> CachedStore for Store<K, V, B> {
     }
 
     fn is_dirty(&self) -> bool {
-        self.core.borrow().cache.as_ref().is_some_and(|cache| !cache.dirty.is_empty())
+        self.core
+            .borrow()
+            .cache
+            .as_ref()
+            .is_some_and(|cache| !cache.dirty.is_empty())
     }
 
     fn flush(&self, task: &mut TaskContext) -> Result<(), ProcessError> {
@@ -294,7 +330,10 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> CachedStore for Store<K, V, B> {
         let core = self.core.borrow();
         let entries = &core.cache.as_ref()?.entries;
         let place = entries.oldest()?;
-        Some(Oldest { used: entries.used(place), is_dirty: entries.entry(place).is_dirty })
+        Some(Oldest {
+            used: entries.used(place),
+            is_dirty: entries.entry(place).is_dirty,
+        })
     }
 
     fn drop_oldest(&self) {
@@ -322,8 +361,16 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> CachedStore for Store<K, V, B> {
 }
 
 impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
-    pub(super) fn failure(&self, what: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> ProcessError {
-        ProcessError::new(StoreFailure { store: Arc::clone(&self.name), what, source: source.into() })
+    pub(super) fn failure(
+        &self,
+        what: &'static str,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> ProcessError {
+        ProcessError::new(StoreFailure {
+            store: Arc::clone(&self.name),
+            what,
+            source: source.into(),
+        })
     }
 
     /// A value that its serde writes as null is a delete.
@@ -351,16 +398,27 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
         if self.keys.is_null(key) {
             return Err(self.failure("", "the key is null"));
         }
-        self.keys.serialize(&self.topic, key, out).map_err(|error| self.failure("key: ", error))
+        self.keys
+            .serialize(&self.topic, key, out)
+            .map_err(|error| self.failure("key: ", error))
     }
 
     pub(super) fn deserialise_key(&self, bytes: &[u8]) -> Result<K, ProcessError> {
-        self.keys.deserialize(&self.topic, Payload::from(bytes)).map_err(|error| self.failure("key: ", error))
+        self.keys
+            .deserialize(&self.topic, Payload::from(bytes))
+            .map_err(|error| self.failure("key: ", error))
     }
 
-    pub(super) fn deserialise_value(&self, bytes: &[u8]) -> Result<ValueAndTimestamp<V>, ProcessError> {
-        let (timestamp, value) = timestamped::split(bytes).map_err(|error| self.failure("", error))?;
-        let value = self.values.deserialize(&self.topic, Payload::from(value)).map_err(|error| self.failure("value: ", error))?;
+    pub(super) fn deserialise_value(
+        &self,
+        bytes: &[u8],
+    ) -> Result<ValueAndTimestamp<V>, ProcessError> {
+        let (timestamp, value) =
+            timestamped::split(bytes).map_err(|error| self.failure("", error))?;
+        let value = self
+            .values
+            .deserialize(&self.topic, Payload::from(value))
+            .map_err(|error| self.failure("value: ", error))?;
         Ok(ValueAndTimestamp { value, timestamp })
     }
 
@@ -372,9 +430,16 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
     }
 
     /// Reads from the store, past the cache. Leaves the serialised key and value in the buffers.
-    pub(super) fn load(&mut self, key: &K, window_start: i64) -> Result<Option<ValueAndTimestamp<V>>, ProcessError> {
+    pub(super) fn load(
+        &mut self,
+        key: &K,
+        window_start: i64,
+    ) -> Result<Option<ValueAndTimestamp<V>>, ProcessError> {
         self.key_to_buffer(key)?;
-        match self.backing.read(&self.key_bytes, window_start, &mut self.value_bytes) {
+        match self
+            .backing
+            .read(&self.key_bytes, window_start, &mut self.value_bytes)
+        {
             Ok(false) => Ok(None),
             Ok(true) => self.deserialise_value(&self.value_bytes).map(Some),
             Err(error) => Err(self.failure("", error)),
@@ -382,17 +447,27 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
     }
 
     /// Writes to the store and its changelog. Leaves the serialised key and value in the buffers.
-    fn write(&mut self, key: &K, window_start: i64, value: Option<&V>, timestamp: i64) -> Result<PutOutcome, ProcessError> {
+    fn write(
+        &mut self,
+        key: &K,
+        window_start: i64,
+        value: Option<&V>,
+        timestamp: i64,
+    ) -> Result<PutOutcome, ProcessError> {
         self.key_to_buffer(key)?;
         self.value_bytes.clear();
         if let Some(value) = value {
             self.value_bytes.extend_from_slice(&timestamp.to_be_bytes());
-            let result = self.values.serialize(&self.topic, value, &mut self.value_bytes);
+            let result = self
+                .values
+                .serialize(&self.topic, value, &mut self.value_bytes);
             result.map_err(|error| self.failure("value: ", error))?;
         }
         self.delete_timestamp.set(timestamp);
         let bytes = value.map(|_| self.value_bytes.as_slice());
-        self.backing.put(&self.key_bytes, window_start, bytes).map_err(|error| self.failure("", error))
+        self.backing
+            .put(&self.key_bytes, window_start, bytes)
+            .map_err(|error| self.failure("", error))
     }
 
     fn write_through(
@@ -414,19 +489,26 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
 
     /// The place of a key's entry, which is loaded when it is not there.
     fn find_or_load(&mut self, key: &K, window_start: i64) -> Result<u32, ProcessError> {
-        let Some(cache) = &mut self.cache else { unreachable!("store {} has no cache", self.name) };
+        let Some(cache) = &mut self.cache else {
+            unreachable!("store {} has no cache", self.name)
+        };
         let used = cache.thread.tick();
         if let Some(place) = cache.entries.find(key, window_start) {
             cache.entries.touch(place, used);
             let entry = cache.entries.entry(place);
             if entry.is_lost {
-                return Err(self.failure("", "an update failed while it had the value; the task has to be closed"));
+                return Err(self.failure(
+                    "",
+                    "an update failed while it had the value; the task has to be closed",
+                ));
             }
             return Ok(place);
         }
         let value = self.load(key, window_start)?;
         let value_bytes = self.value_bytes.len();
-        let Some(cache) = &mut self.cache else { unreachable!("a cache was there above") };
+        let Some(cache) = &mut self.cache else {
+            unreachable!("a cache was there above")
+        };
         let place = cache.insert(Entry::new(key.clone(), window_start, value), used);
         cache.measured(place, self.key_bytes.len(), value_bytes);
         Ok(place)
@@ -434,8 +516,12 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
 
     /// Writes the next dirty entry. Returns what the listener is to hear, with the record context of the latest update.
     #[allow(clippy::type_complexity)] // Both are taken apart at once.
-    fn flush_next(&mut self) -> Result<Option<(Flushed<B::FlushKey, V>, Option<RecordMetadata>)>, ProcessError> {
-        let Some(mut cache) = self.cache.take() else { return Ok(None) };
+    fn flush_next(
+        &mut self,
+    ) -> Result<Option<(Flushed<B::FlushKey, V>, Option<RecordMetadata>)>, ProcessError> {
+        let Some(mut cache) = self.cache.take() else {
+            return Ok(None);
+        };
         let result = match cache.dirty.front().copied() {
             Some(place) => self.flush_entry(&mut cache, place),
             None => Ok(None),
@@ -458,7 +544,10 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
             return Err(self.failure("", "an update failed while it had a value that is not stored; the task has to be closed"));
         }
         // What the store has must be known to tell the old value, or whether there is anything to delete.
-        if matches!(entry.stored, Stored::Unknown) && cache.has_listener && (cache.wants_old || entry.value.is_none()) {
+        if matches!(entry.stored, Stored::Unknown)
+            && cache.has_listener
+            && (cache.wants_old || entry.value.is_none())
+        {
             entry.stored = match self.load(&entry.key, entry.window_start)? {
                 None => Stored::Absent,
                 Some(stored) => Stored::Present(cache.wants_old.then_some(stored.value)),
@@ -468,7 +557,8 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
         if is_change {
             let value = entry.value.as_ref().map(|value| &value.value);
             // A window that has expired since it was put is not late: nobody counts it.
-            let (PutOutcome::Stored | PutOutcome::Expired) = self.write(&entry.key, entry.window_start, value, entry.timestamp)?;
+            let (PutOutcome::Stored | PutOutcome::Expired) =
+                self.write(&entry.key, entry.window_start, value, entry.timestamp)?;
         }
         entry.is_dirty = false;
         let (metadata, headers) = (entry.metadata.take(), std::mem::take(&mut entry.headers));
@@ -492,7 +582,11 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
     }
 
     /// The value of a key, from the cache or the store, without loading it into the cache. For scans.
-    pub(super) fn peek(&mut self, key: &K, window_start: i64) -> Result<Option<ValueAndTimestamp<V>>, ProcessError> {
+    pub(super) fn peek(
+        &mut self,
+        key: &K,
+        window_start: i64,
+    ) -> Result<Option<ValueAndTimestamp<V>>, ProcessError> {
         match self.cached(key, window_start)? {
             Some(value) => Ok(value),
             None => self.load(key, window_start),
@@ -501,12 +595,23 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
 
     /// What the cache knows of a key's value; the outer `None` when it knows nothing.
     #[allow(clippy::option_option)] // Absent and unknown are two things.
-    pub(super) fn cached(&self, key: &K, window_start: i64) -> Result<Option<Option<ValueAndTimestamp<V>>>, ProcessError> {
-        let Some(cache) = &self.cache else { return Ok(None) };
-        let Some(place) = cache.entries.find(key, window_start) else { return Ok(None) };
+    pub(super) fn cached(
+        &self,
+        key: &K,
+        window_start: i64,
+    ) -> Result<Option<Option<ValueAndTimestamp<V>>>, ProcessError> {
+        let Some(cache) = &self.cache else {
+            return Ok(None);
+        };
+        let Some(place) = cache.entries.find(key, window_start) else {
+            return Ok(None);
+        };
         let entry = cache.entries.entry(place);
         if entry.is_lost {
-            return Err(self.failure("", "an update failed while it had the value; the task has to be closed"));
+            return Err(self.failure(
+                "",
+                "an update failed while it had the value; the task has to be closed",
+            ));
         }
         Ok(Some(entry.value.clone()))
     }
@@ -526,7 +631,9 @@ impl<K: StoreKey, V: Datum> Cache<K, V> {
     /// Orders what is dirty for a flush, and says how much it is.
     fn sort_dirty(&mut self, first: Option<u32>) -> usize {
         let entries = &self.entries;
-        self.dirty.make_contiguous().sort_unstable_by_key(|place| (Some(*place) != first, entries.entry(*place).updated));
+        self.dirty
+            .make_contiguous()
+            .sort_unstable_by_key(|place| (Some(*place) != first, entries.entry(*place).updated));
         self.dirty.len()
     }
 
@@ -546,7 +653,14 @@ impl<K: StoreKey, V: Datum> Cache<K, V> {
 
     /// The entry has a new value of a size that is not known yet.
     #[inline]
-    fn updated(&mut self, place: u32, value: Option<V>, timestamp: i64, used: u64, task: &TaskContext) {
+    fn updated(
+        &mut self,
+        place: u32,
+        value: Option<V>,
+        timestamp: i64,
+        used: u64,
+        task: &TaskContext,
+    ) {
         let entry = self.entries.entry_mut(place);
         entry.value = value.map(|value| ValueAndTimestamp { value, timestamp });
         entry.is_lost = false;

@@ -68,7 +68,11 @@ impl<K: StoreKey, V: Datum> TimestampedWindowStore<K, V> {
     ///
     /// # Errors
     /// What a serde or the store reports.
-    pub fn read(&self, key: &K, window_start: i64) -> Result<Option<ValueAndTimestamp<V>>, ProcessError> {
+    pub fn read(
+        &self,
+        key: &K,
+        window_start: i64,
+    ) -> Result<Option<ValueAndTimestamp<V>>, ProcessError> {
         self.0.read_with(key, window_start, |value| value.cloned())
     }
 
@@ -90,7 +94,12 @@ impl<K: StoreKey, V: Datum> TimestampedWindowStore<K, V> {
     ///
     /// # Errors
     /// What a serde or the store reports.
-    pub fn fetch(&self, key: &K, from: i64, to: i64) -> Result<Vec<(i64, ValueAndTimestamp<V>)>, ProcessError> {
+    pub fn fetch(
+        &self,
+        key: &K,
+        from: i64,
+        to: i64,
+    ) -> Result<Vec<(i64, ValueAndTimestamp<V>)>, ProcessError> {
         windows_of(&self.0, key, from, to)
     }
 

@@ -15,8 +15,14 @@ use crate::change::Change;
 use crate::null::NullCheck;
 
 /// One step of an aggregation: key, value, the aggregate until now if there is one; returns the next one.
-pub(crate) trait Fold<K, V, VA>: Fn(&K, V, Option<VA>) -> Result<Option<VA>, ProcessError> + Send + Sync + 'static {}
-impl<K, V, VA, F: Fn(&K, V, Option<VA>) -> Result<Option<VA>, ProcessError> + Send + Sync + 'static> Fold<K, V, VA> for F {}
+pub(crate) trait Fold<K, V, VA>:
+    Fn(&K, V, Option<VA>) -> Result<Option<VA>, ProcessError> + Send + Sync + 'static
+{
+}
+impl<K, V, VA, F: Fn(&K, V, Option<VA>) -> Result<Option<VA>, ProcessError> + Send + Sync + 'static>
+    Fold<K, V, VA> for F
+{
+}
 
 pub(crate) struct Aggregate<K: StoreKey, V, VA: Datum, F> {
     pub(crate) fold: Arc<F>,
@@ -28,7 +34,9 @@ pub(crate) struct Aggregate<K: StoreKey, V, VA: Datum, F> {
     pub(crate) sends_old: bool,
 }
 
-impl<K: StoreKey, V: Datum, VA: Datum, F: Fold<K, V, VA>> Processor<K, V, K, Change<VA>> for Aggregate<K, V, VA, F> {
+impl<K: StoreKey, V: Datum, VA: Datum, F: Fold<K, V, VA>> Processor<K, V, K, Change<VA>>
+    for Aggregate<K, V, VA, F>
+{
     fn init(&mut self, context: &mut InitContext<'_, K, Change<VA>>) -> Result<(), ProcessError> {
         let store = context.key_value_store::<K, VA>(&self.store_name)?;
         if let Some(listener) = ForwardChanges::below(context, self.sends_old) {
@@ -38,8 +46,17 @@ impl<K: StoreKey, V: Datum, VA: Datum, F: Fold<K, V, VA>> Processor<K, V, K, Cha
         Ok(())
     }
 
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K, Change<VA>>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K, Change<VA>>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         if self.keys.is_null(&key) {
             context.drop_record(DropReason::NullKey);
             return Ok(());
@@ -48,7 +65,10 @@ impl<K: StoreKey, V: Datum, VA: Datum, F: Fold<K, V, VA>> Processor<K, V, K, Cha
             context.drop_record(DropReason::NullValue);
             return Ok(());
         }
-        let store = self.store.as_ref().ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
+        let store = self
+            .store
+            .as_ref()
+            .ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
         let keeps_old = self.sends_old && !store.is_cached();
         let fold = &*self.fold;
         let mut old = None;
@@ -66,7 +86,12 @@ impl<K: StoreKey, V: Datum, VA: Datum, F: Fold<K, V, VA>> Processor<K, V, K, Cha
             Ok((new, row_timestamp))
         })?;
         match written {
-            Written::Stored(new) => context.forward(Record { key, value: Change { new, old }, timestamp: latest, headers }),
+            Written::Stored(new) => context.forward(Record {
+                key,
+                value: Change { new, old },
+                timestamp: latest,
+                headers,
+            }),
             Written::Cached | Written::Expired => Ok(()),
         }
     }

@@ -17,7 +17,10 @@ impl<K, V> ForwardChanges<K, V> {
     /// For the node that is set up; `None` when it has no children, and so nobody to tell.
     pub(crate) fn below(context: &InitContext<'_, K, Change<V>>, sends_old: bool) -> Option<Self> {
         let children = context.children();
-        (!children.is_empty()).then_some(Self { children, sends_old })
+        (!children.is_empty()).then_some(Self {
+            children,
+            sends_old,
+        })
     }
 }
 
@@ -26,9 +29,27 @@ impl<K: Datum, V: Datum> FlushListener<K, V> for ForwardChanges<K, V> {
         self.sends_old
     }
 
-    fn flushed(&mut self, change: Flushed<K, V>, task: &mut TaskContext) -> Result<(), ProcessError> {
-        let Flushed { key, new, old, timestamp, headers } = change;
+    fn flushed(
+        &mut self,
+        change: Flushed<K, V>,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError> {
+        let Flushed {
+            key,
+            new,
+            old,
+            timestamp,
+            headers,
+        } = change;
         let old = old.filter(|_| self.sends_old);
-        self.children.forward(Record { key, value: Change { new, old }, timestamp, headers }, task)
+        self.children.forward(
+            Record {
+                key,
+                value: Change { new, old },
+                timestamp,
+                headers,
+            },
+            task,
+        )
     }
 }

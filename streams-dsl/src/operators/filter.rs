@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use brooklet_streams_core::ProcessError;
 use brooklet_streams_core::processor::{Processor, ProcessorContext};
 use brooklet_streams_core::record::{Datum, Record};
-use brooklet_streams_core::ProcessError;
 
 use crate::outcome::Verdict;
 
@@ -14,8 +14,18 @@ pub(crate) struct Filter<F> {
     pub(crate) passes: bool,
 }
 
-impl<K: Datum, V: Datum, R: Verdict, F: Fn(&K, &V) -> R + 'static> Processor<K, V, K, V> for Filter<F> {
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K, V>) -> Result<(), ProcessError> {
-        if (self.predicate)(&record.key, &record.value).verdict()? == self.passes { context.forward(record) } else { Ok(()) }
+impl<K: Datum, V: Datum, R: Verdict, F: Fn(&K, &V) -> R + 'static> Processor<K, V, K, V>
+    for Filter<F>
+{
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K, V>,
+    ) -> Result<(), ProcessError> {
+        if (self.predicate)(&record.key, &record.value).verdict()? == self.passes {
+            context.forward(record)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -18,10 +18,24 @@ where
     I: IntoIterator<Item = (K2, V2)>,
     F: Fn(K, V) -> Result<I, ProcessError> + 'static,
 {
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K2, V2>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K2, V2>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         for (key, value) in (self.0)(key, value)? {
-            context.forward(Record { key, value, timestamp, headers: headers.clone() })?;
+            context.forward(Record {
+                key,
+                value,
+                timestamp,
+                headers: headers.clone(),
+            })?;
         }
         Ok(())
     }
@@ -38,10 +52,24 @@ where
     I: IntoIterator<Item = V2>,
     F: Fn(&K, V) -> Result<I, ProcessError> + 'static,
 {
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K, V2>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K, V2>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         for value in (self.0)(&key, value)? {
-            context.forward(Record { key: key.clone(), value, timestamp, headers: headers.clone() })?;
+            context.forward(Record {
+                key: key.clone(),
+                value,
+                timestamp,
+                headers: headers.clone(),
+            })?;
         }
         Ok(())
     }

@@ -17,10 +17,24 @@ where
     V2: Datum,
     F: Fn(K, V) -> Result<(K2, V2), ProcessError> + 'static,
 {
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K2, V2>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K2, V2>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         let (key, value) = (self.0)(key, value)?;
-        context.forward(Record { key, value, timestamp, headers })
+        context.forward(Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        })
     }
 }
 
@@ -34,10 +48,24 @@ where
     V2: Datum,
     F: Fn(&K, V) -> Result<V2, ProcessError> + 'static,
 {
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K, V2>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K, V2>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         let value = (self.0)(&key, value)?;
-        context.forward(Record { key, value, timestamp, headers })
+        context.forward(Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        })
     }
 }
 
@@ -51,7 +79,11 @@ where
     K2: Datum,
     F: Fn(&K, &V) -> Result<K2, ProcessError> + 'static,
 {
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K2, V>) -> Result<(), ProcessError> {
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K2, V>,
+    ) -> Result<(), ProcessError> {
         let key = (self.0)(&record.key, &record.value)?;
         context.forward(record.with_key(key))
     }

@@ -7,7 +7,11 @@ use brooklet_streams_core::record::{Datum, Record};
 pub(crate) struct PassThrough;
 
 impl<K: Datum, V: Datum> Processor<K, V, K, V> for PassThrough {
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K, V>) -> Result<(), ProcessError> {
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K, V>,
+    ) -> Result<(), ProcessError> {
         context.forward(record)
     }
 }

@@ -10,7 +10,11 @@ use brooklet_streams_core::record::{Datum, Record};
 pub(crate) struct Peek<F>(pub(crate) Arc<F>);
 
 impl<K: Datum, V: Datum, F: Fn(&K, &V) + 'static> Processor<K, V, K, V> for Peek<F> {
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K, V>) -> Result<(), ProcessError> {
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K, V>,
+    ) -> Result<(), ProcessError> {
         (self.0)(&record.key, &record.value);
         context.forward(record)
     }
@@ -25,7 +29,11 @@ where
     V: Datum,
     F: Fn(&K, &V) -> Result<(), ProcessError> + 'static,
 {
-    fn process(&mut self, record: Record<K, V>, _context: &mut ProcessorContext<'_, (), ()>) -> Result<(), ProcessError> {
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        _context: &mut ProcessorContext<'_, (), ()>,
+    ) -> Result<(), ProcessError> {
         (self.0)(&record.key, &record.value)
     }
 }

@@ -10,13 +10,27 @@ use crate::null::NullCheck;
 pub(crate) struct PresentKeys;
 
 impl<K: Datum, V: Datum> Processor<Option<K>, V, K, V> for PresentKeys {
-    fn process(&mut self, record: Record<Option<K>, V>, context: &mut ProcessorContext<'_, K, V>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<Option<K>, V>,
+        context: &mut ProcessorContext<'_, K, V>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         let Some(key) = key else {
             context.drop_record(DropReason::NullKey);
             return Ok(());
         };
-        context.forward(Record { key, value, timestamp, headers })
+        context.forward(Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        })
     }
 }
 
@@ -24,13 +38,27 @@ impl<K: Datum, V: Datum> Processor<Option<K>, V, K, V> for PresentKeys {
 pub(crate) struct PresentValues;
 
 impl<K: Datum, V: Datum> Processor<K, Option<V>, K, V> for PresentValues {
-    fn process(&mut self, record: Record<K, Option<V>>, context: &mut ProcessorContext<'_, K, V>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, Option<V>>,
+        context: &mut ProcessorContext<'_, K, V>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         let Some(value) = value else {
             context.drop_record(DropReason::NullValue);
             return Ok(());
         };
-        context.forward(Record { key, value, timestamp, headers })
+        context.forward(Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        })
     }
 }
 
@@ -41,8 +69,16 @@ pub(crate) struct RepartitionFilter<K> {
 }
 
 impl<K: Datum, V: Datum> Processor<K, V, K, V> for RepartitionFilter<K> {
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K, V>) -> Result<(), ProcessError> {
-        if self.keys.as_ref().is_some_and(|keys| keys.is_null(&record.key)) {
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K, V>,
+    ) -> Result<(), ProcessError> {
+        if self
+            .keys
+            .as_ref()
+            .is_some_and(|keys| keys.is_null(&record.key))
+        {
             context.drop_record(DropReason::NullKey);
             return Ok(());
         }

@@ -16,12 +16,20 @@ pub(crate) struct Split<K, V> {
 }
 
 impl<K: Datum, V: Datum> Processor<K, V, K, V> for Split<K, V> {
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K, V>) -> Result<(), ProcessError> {
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K, V>,
+    ) -> Result<(), ProcessError> {
         for (branch, predicate) in self.predicates.iter().enumerate() {
             if predicate(&record.key, &record.value)? {
                 return context.forward_to(branch, record);
             }
         }
-        if self.has_default { context.forward_to(self.predicates.len(), record) } else { Ok(()) }
+        if self.has_default {
+            context.forward_to(self.predicates.len(), record)
+        } else {
+            Ok(())
+        }
     }
 }

@@ -41,8 +41,17 @@ where
         Ok(())
     }
 
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K, VR>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K, VR>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         if self.values.is_null(&value) {
             context.drop_record(DropReason::NullValue);
             return Ok(());
@@ -50,8 +59,12 @@ where
         let selected = (self.select)(&key, &value);
         let joined = match KT::of(&selected).filter(|key| !self.keys.is_null(key)) {
             Some(table_key) => {
-                let store = self.store.as_ref().ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
-                store.read_with(table_key, |row| (self.joiner)(&key, value, row.map(|row| &row.value)))?
+                let store = self.store.as_ref().ok_or_else(|| {
+                    ProcessError::new("a record came before the store was opened")
+                })?;
+                store.read_with(table_key, |row| {
+                    (self.joiner)(&key, value, row.map(|row| &row.value))
+                })?
             }
             None if self.left => (self.joiner)(&key, value, None),
             None => {
@@ -60,7 +73,12 @@ where
             }
         };
         match joined {
-            Some(value) => context.forward(Record { key, value, timestamp, headers }),
+            Some(value) => context.forward(Record {
+                key,
+                value,
+                timestamp,
+                headers,
+            }),
             None => Ok(()),
         }
     }

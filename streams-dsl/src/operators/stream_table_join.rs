@@ -16,8 +16,14 @@ use crate::outcome::JoinKey;
 use crate::rows::{OpenRows, Rows};
 
 /// Key, value, the row if there is one; returns the joined value, or `None` for no output.
-pub(crate) trait Joiner<K, V, VT, VR>: Fn(&K, V, Option<&VT>) -> Option<VR> + Send + Sync + 'static {}
-impl<K, V, VT, VR, F: Fn(&K, V, Option<&VT>) -> Option<VR> + Send + Sync + 'static> Joiner<K, V, VT, VR> for F {}
+pub(crate) trait Joiner<K, V, VT, VR>:
+    Fn(&K, V, Option<&VT>) -> Option<VR> + Send + Sync + 'static
+{
+}
+impl<K, V, VT, VR, F: Fn(&K, V, Option<&VT>) -> Option<VR> + Send + Sync + 'static>
+    Joiner<K, V, VT, VR> for F
+{
+}
 
 pub(crate) struct StreamTableJoin<V, KT: StoreKey, VT: Datum, F> {
     pub(crate) joiner: Arc<F>,
@@ -41,19 +47,33 @@ where
     F: Joiner<K, V, VT, VR>,
 {
     fn init(&mut self, context: &mut InitContext<'_, K, VR>) -> Result<(), ProcessError> {
-        self.open = Some(self.rows.open(&self.store_name, &|name| context.store(name))?);
+        self.open = Some(
+            self.rows
+                .open(&self.store_name, &|name| context.store(name))?,
+        );
         Ok(())
     }
 
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, K, VR>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, K, VR>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         if self.values.is_null(&value) {
             context.drop_record(DropReason::NullValue);
             return Ok(());
         }
         let joined = match KT::of(&key).filter(|key| !self.keys.is_null(key)) {
             Some(table_key) => {
-                let rows = self.open.as_ref().ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
+                let rows = self.open.as_ref().ok_or_else(|| {
+                    ProcessError::new("a record came before the store was opened")
+                })?;
                 rows.read_with(table_key, |row| (self.joiner)(&key, value, row))?
             }
             None if self.left => (self.joiner)(&key, value, None),
@@ -63,7 +83,12 @@ where
             }
         };
         match joined {
-            Some(value) => context.forward(Record { key, value, timestamp, headers }),
+            Some(value) => context.forward(Record {
+                key,
+                value,
+                timestamp,
+                headers,
+            }),
             None => Ok(()),
         }
     }

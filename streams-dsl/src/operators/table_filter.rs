@@ -39,14 +39,32 @@ where
     R: Verdict,
     F: Fn(&K, &V) -> R + 'static,
 {
-    fn process(&mut self, record: Record<K, Change<V>>, context: &mut ProcessorContext<'_, K, Change<V>>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, Change<V>>,
+        context: &mut ProcessorContext<'_, K, Change<V>>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         let new = self.passing(&key, value.new)?;
-        let old = if self.knows_old { self.passing(&key, value.old)? } else { None };
+        let old = if self.knows_old {
+            self.passing(&key, value.old)?
+        } else {
+            None
+        };
         if self.knows_old && new.is_none() && old.is_none() {
             return Ok(());
         }
         let old = old.filter(|_| self.sends_old);
-        context.forward(Record { key, value: Change { new, old }, timestamp, headers })
+        context.forward(Record {
+            key,
+            value: Change { new, old },
+            timestamp,
+            headers,
+        })
     }
 }

@@ -22,11 +22,29 @@ where
     V2: Datum,
     F: Fn(&K, &V) -> Result<V2, ProcessError> + 'static,
 {
-    fn process(&mut self, record: Record<K, Change<V>>, context: &mut ProcessorContext<'_, K, Change<V2>>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, Change<V>>,
+        context: &mut ProcessorContext<'_, K, Change<V2>>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         let map = |row: Option<V>| row.map(|row| (self.mapper)(&key, &row)).transpose();
         let new = map(value.new)?;
-        let old = if self.sends_old { map(value.old)? } else { None };
-        context.forward(Record { key, value: Change { new, old }, timestamp, headers })
+        let old = if self.sends_old {
+            map(value.old)?
+        } else {
+            None
+        };
+        context.forward(Record {
+            key,
+            value: Change { new, old },
+            timestamp,
+            headers,
+        })
     }
 }

@@ -32,14 +32,31 @@ impl<K: StoreKey, V: Datum> Processor<K, Option<V>, K, Change<V>> for TableSourc
         Ok(())
     }
 
-    fn process(&mut self, record: Record<K, Option<V>>, context: &mut ProcessorContext<'_, K, Change<V>>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
+    fn process(
+        &mut self,
+        record: Record<K, Option<V>>,
+        context: &mut ProcessorContext<'_, K, Change<V>>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
         if self.keys.is_null(&key) {
             context.drop_record(DropReason::NullKey);
             return Ok(());
         }
         let Some(store) = &self.store else {
-            return context.forward(Record { key, value: Change { new: value, old: None }, timestamp, headers });
+            return context.forward(Record {
+                key,
+                value: Change {
+                    new: value,
+                    old: None,
+                },
+                timestamp,
+                headers,
+            });
         };
         let mut old = None;
         let written = if self.sends_old && !store.is_cached() {
@@ -51,7 +68,12 @@ impl<K: StoreKey, V: Datum> Processor<K, Option<V>, K, Change<V>> for TableSourc
             store.put(&key, value, timestamp, context)?
         };
         match written {
-            Written::Stored(new) => context.forward(Record { key, value: Change { new, old }, timestamp, headers }),
+            Written::Stored(new) => context.forward(Record {
+                key,
+                value: Change { new, old },
+                timestamp,
+                headers,
+            }),
             Written::Cached | Written::Expired => Ok(()),
         }
     }

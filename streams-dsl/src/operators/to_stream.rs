@@ -9,8 +9,22 @@ use crate::change::Change;
 pub(crate) struct ToStream;
 
 impl<K: Datum, V: Datum> Processor<K, Change<V>, K, Option<V>> for ToStream {
-    fn process(&mut self, record: Record<K, Change<V>>, context: &mut ProcessorContext<'_, K, Option<V>>) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
-        context.forward(Record { key, value: value.new, timestamp, headers })
+    fn process(
+        &mut self,
+        record: Record<K, Change<V>>,
+        context: &mut ProcessorContext<'_, K, Option<V>>,
+    ) -> Result<(), ProcessError> {
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
+        context.forward(Record {
+            key,
+            value: value.new,
+            timestamp,
+            headers,
+        })
     }
 }

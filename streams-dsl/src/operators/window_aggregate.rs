@@ -38,7 +38,10 @@ where
     VA: Datum,
     F: Fold<K, V, VA>,
 {
-    fn init(&mut self, context: &mut InitContext<'_, Windowed<K>, Change<VA>>) -> Result<(), ProcessError> {
+    fn init(
+        &mut self,
+        context: &mut InitContext<'_, Windowed<K>, Change<VA>>,
+    ) -> Result<(), ProcessError> {
         let store = context.window_store::<K, VA>(&self.store_name)?;
         if let Some(listener) = ForwardChanges::below(context, self.sends_old) {
             store.set_flush_listener(Box::new(listener));
@@ -47,7 +50,11 @@ where
         Ok(())
     }
 
-    fn process(&mut self, record: Record<K, V>, context: &mut ProcessorContext<'_, Windowed<K>, Change<VA>>) -> Result<(), ProcessError> {
+    fn process(
+        &mut self,
+        record: Record<K, V>,
+        context: &mut ProcessorContext<'_, Windowed<K>, Change<VA>>,
+    ) -> Result<(), ProcessError> {
         if self.keys.is_null(&record.key) {
             context.drop_record(DropReason::NullKey);
             return Ok(());
@@ -82,8 +89,16 @@ impl<K: StoreKey, V: Datum, VA: Datum, F: Fold<K, V, VA>> WindowAggregate<K, V, 
         window: Window,
         context: &mut ProcessorContext<'_, Windowed<K>, Change<VA>>,
     ) -> Result<(), ProcessError> {
-        let Record { key, value, timestamp, headers } = record;
-        let store = self.store.as_ref().ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
+        let Record {
+            key,
+            value,
+            timestamp,
+            headers,
+        } = record;
+        let store = self
+            .store
+            .as_ref()
+            .ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
         let keeps_old = self.sends_old && !store.is_cached();
         let fold = &*self.fold;
         let mut old = None;
@@ -103,7 +118,12 @@ impl<K: StoreKey, V: Datum, VA: Datum, F: Fold<K, V, VA>> WindowAggregate<K, V, 
         match written {
             Written::Stored(new) => {
                 let key = Windowed::new(key, window);
-                context.forward(Record { key, value: Change { new, old }, timestamp: latest, headers })
+                context.forward(Record {
+                    key,
+                    value: Change { new, old },
+                    timestamp: latest,
+                    headers,
+                })
             }
             Written::Cached | Written::Expired => Ok(()),
         }

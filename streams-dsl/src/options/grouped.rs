@@ -19,14 +19,24 @@ pub struct Grouped<K, V> {
 
 impl<K, V> Default for Grouped<K, V> {
     fn default() -> Self {
-        Self { key: None, value: None, name: None, own: None }
+        Self {
+            key: None,
+            value: None,
+            name: None,
+            own: None,
+        }
     }
 }
 
 impl<K, V> Grouped<K, V> {
     /// With these serdes.
     pub fn with(key: impl Serde<K>, value: impl Serde<V>) -> Self {
-        Self { key: Some(Arc::new(key)), value: Some(Arc::new(value)), name: None, own: None }
+        Self {
+            key: Some(Arc::new(key)),
+            value: Some(Arc::new(value)),
+            name: None,
+            own: None,
+        }
     }
 
     /// Names the grouping: the repartition topic becomes `<application.id>-<name>-repartition`, and all aggregations of this grouping share
@@ -36,7 +46,11 @@ impl<K, V> Grouped<K, V> {
         K: HasSerde,
         V: HasSerde,
     {
-        Self { name: Some(name.into()), own: Some((default_serde(), default_serde())), ..Self::default() }
+        Self {
+            name: Some(name.into()),
+            own: Some((default_serde(), default_serde())),
+            ..Self::default()
+        }
     }
 
     /// As [`Grouped::named`], beside serdes.
@@ -49,6 +63,8 @@ impl<K, V> Grouped<K, V> {
 
 impl<K, V> fmt::Debug for Grouped<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grouped").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Grouped")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }

@@ -19,14 +19,24 @@ pub struct Joined<K, V> {
 
 impl<K, V> Default for Joined<K, V> {
     fn default() -> Self {
-        Self { key: None, value: None, name: None, own: None }
+        Self {
+            key: None,
+            value: None,
+            name: None,
+            own: None,
+        }
     }
 }
 
 impl<K, V> Joined<K, V> {
     /// With these serdes of the stream.
     pub fn with(key: impl Serde<K>, value: impl Serde<V>) -> Self {
-        Self { key: Some(Arc::new(key)), value: Some(Arc::new(value)), name: None, own: None }
+        Self {
+            key: Some(Arc::new(key)),
+            value: Some(Arc::new(value)),
+            name: None,
+            own: None,
+        }
     }
 
     /// Names the join's node; its repartition topic, if it needs one, becomes `<application.id>-<name>-repartition`.
@@ -35,7 +45,11 @@ impl<K, V> Joined<K, V> {
         K: HasSerde,
         V: HasSerde,
     {
-        Self { name: Some(name.into()), own: Some((default_serde(), default_serde())), ..Self::default() }
+        Self {
+            name: Some(name.into()),
+            own: Some((default_serde(), default_serde())),
+            ..Self::default()
+        }
     }
 
     /// As [`Joined::named`], beside serdes.
@@ -48,6 +62,8 @@ impl<K, V> Joined<K, V> {
 
 impl<K, V> fmt::Debug for Joined<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Joined").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Joined")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use brooklet_streams_core::serde::{HasSerde, Serde, SharedSerde, default_serde};
 use brooklet_streams_core::record::Datum;
+use brooklet_streams_core::serde::{HasSerde, Serde, SharedSerde, default_serde};
 use brooklet_streams_core::typed_store::{KeyValueStoreBuilder, StoreKey, WindowStoreBuilder};
 
 /// The store of a table: its name, serdes, and kind.
@@ -30,27 +30,51 @@ pub(crate) struct StoreOptions {
 
 impl StoreOptions {
     /// A key-value store that is so.
-    pub(crate) fn key_value<K: StoreKey, V: Datum>(self, builder: KeyValueStoreBuilder<K, V>) -> KeyValueStoreBuilder<K, V> {
+    pub(crate) fn key_value<K: StoreKey, V: Datum>(
+        self,
+        builder: KeyValueStoreBuilder<K, V>,
+    ) -> KeyValueStoreBuilder<K, V> {
         let builder = builder.caching(self.caching).logging(self.logging);
-        if self.in_memory { builder.in_memory() } else { builder }
+        if self.in_memory {
+            builder.in_memory()
+        } else {
+            builder
+        }
     }
 
     /// A window store that is so.
-    pub(crate) fn window<K: StoreKey, V: Datum>(self, builder: WindowStoreBuilder<K, V>) -> WindowStoreBuilder<K, V> {
+    pub(crate) fn window<K: StoreKey, V: Datum>(
+        self,
+        builder: WindowStoreBuilder<K, V>,
+    ) -> WindowStoreBuilder<K, V> {
         let builder = builder.caching(self.caching).logging(self.logging);
-        if self.in_memory { builder.in_memory() } else { builder }
+        if self.in_memory {
+            builder.in_memory()
+        } else {
+            builder
+        }
     }
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { in_memory: false, caching: true, logging: true, retention_ms: None }
+        Self {
+            in_memory: false,
+            caching: true,
+            logging: true,
+            retention_ms: None,
+        }
     }
 }
 
 impl<K, V: HasSerde> Default for Materialized<K, V> {
     fn default() -> Self {
-        Self { name: None, key: None, value: default_serde(), store: StoreOptions::default() }
+        Self {
+            name: None,
+            key: None,
+            value: default_serde(),
+            store: StoreOptions::default(),
+        }
     }
 }
 
@@ -65,7 +89,12 @@ impl<K, V> Materialized<K, V> {
 
     /// A store with these serdes.
     pub fn with(key: impl Serde<K>, value: impl Serde<V>) -> Self {
-        Self { name: None, key: Some(Arc::new(key)), value: Arc::new(value), store: StoreOptions::default() }
+        Self {
+            name: None,
+            key: Some(Arc::new(key)),
+            value: Arc::new(value),
+            store: StoreOptions::default(),
+        }
     }
 
     /// As [`Materialized::named`], beside serdes.
@@ -107,6 +136,9 @@ impl<K, V> Materialized<K, V> {
 
 impl<K, V> fmt::Debug for Materialized<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Materialized").field("name", &self.name).field("store", &self.store).finish_non_exhaustive()
+        f.debug_struct("Materialized")
+            .field("name", &self.name)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
     }
 }

@@ -8,8 +8,8 @@ mod materialized;
 mod repartitioned;
 
 pub use brooklet_streams_core::topology::{
-    AutoOffsetReset, Consumed, ExtractorInput, FailOnInvalid, LogAndSkip, Partitions, Produced, TimestampExtractor, UsePartitionTime,
-    WallClock,
+    AutoOffsetReset, Consumed, ExtractorInput, FailOnInvalid, LogAndSkip, Partitions, Produced,
+    TimestampExtractor, UsePartitionTime, WallClock,
 };
 pub use grouped::Grouped;
 pub use joined::Joined;

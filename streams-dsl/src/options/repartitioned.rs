@@ -37,7 +37,13 @@ impl<K, V> Repartitioned<K, V> {
     }
 
     fn shared(key: SharedSerde<K>, value: SharedSerde<V>) -> Self {
-        Self { key, value, name: None, partitions: None, partitioner: None }
+        Self {
+            key,
+            value,
+            name: None,
+            partitions: None,
+            partitioner: None,
+        }
     }
 
     /// As [`Repartitioned::named`], beside serdes.
@@ -56,7 +62,10 @@ impl<K, V> Repartitioned<K, V> {
 
     /// Chooses the partition of each record. A closure `|topic, key, value, partitions| Partitions::One(0)`.
     #[must_use]
-    pub fn partitioner(mut self, partitioner: impl Fn(&str, &K, &V, i32) -> Partitions + Send + Sync + 'static) -> Self {
+    pub fn partitioner(
+        mut self,
+        partitioner: impl Fn(&str, &K, &V, i32) -> Partitions + Send + Sync + 'static,
+    ) -> Self {
         self.partitioner = Some(Arc::new(partitioner));
         self
     }
@@ -64,6 +73,9 @@ impl<K, V> Repartitioned<K, V> {
 
 impl<K, V> fmt::Debug for Repartitioned<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Repartitioned").field("name", &self.name).field("partitions", &self.partitions).finish_non_exhaustive()
+        f.debug_struct("Repartitioned")
+            .field("name", &self.name)
+            .field("partitions", &self.partitions)
+            .finish_non_exhaustive()
     }
 }

@@ -16,7 +16,12 @@ use super::{NodeId, NodeKind, Plan, Prefix};
 /// What the program got wrong, or what the topology refuses: a name used twice, a topic read twice.
 pub(crate) fn lower(plan: &Plan) -> Result<Topology, TopologyError> {
     let decisions = decide(plan)?;
-    let mut lowering = Lowering { plan, decisions, topology: Topology::builder(), outputs: Vec::new() };
+    let mut lowering = Lowering {
+        plan,
+        decisions,
+        topology: Topology::builder(),
+        outputs: Vec::new(),
+    };
     for id in plan.ids() {
         lowering.outputs.push(None);
         (plan.node(id).lower)(id, &mut lowering)?;
@@ -48,8 +53,16 @@ impl Lowering<'_> {
     ///
     /// # Errors
     /// As [`Lowering::output`].
-    pub(crate) fn parent<K: Datum, V: Datum>(&self, id: NodeId) -> Result<Node<K, V>, TopologyError> {
-        let parent = self.plan.node(id).parents.first().ok_or_else(|| self.lost(id))?;
+    pub(crate) fn parent<K: Datum, V: Datum>(
+        &self,
+        id: NodeId,
+    ) -> Result<Node<K, V>, TopologyError> {
+        let parent = self
+            .plan
+            .node(id)
+            .parents
+            .first()
+            .ok_or_else(|| self.lost(id))?;
         self.output(*parent)
     }
 
@@ -57,9 +70,15 @@ impl Lowering<'_> {
     ///
     /// # Errors
     /// When that node has no output of these types, which the typed handles exclude.
-    pub(crate) fn output<K: Datum, V: Datum>(&self, id: NodeId) -> Result<Node<K, V>, TopologyError> {
+    pub(crate) fn output<K: Datum, V: Datum>(
+        &self,
+        id: NodeId,
+    ) -> Result<Node<K, V>, TopologyError> {
         let output = self.outputs.get(id.0).and_then(Option::as_ref);
-        output.and_then(|output| output.downcast_ref::<Node<K, V>>()).copied().ok_or_else(|| self.lost(id))
+        output
+            .and_then(|output| output.downcast_ref::<Node<K, V>>())
+            .copied()
+            .ok_or_else(|| self.lost(id))
     }
 
     /// Children of `id` are children of `node`.
@@ -82,8 +101,14 @@ impl Lowering<'_> {
             return Ok(numbers.resolve(given));
         }
         match &self.plan.node(id).kind {
-            NodeKind::Repartition { prefix: Prefix::Name(name), .. } => Ok(numbers.resolve(name)),
-            NodeKind::Repartition { prefix: Prefix::Node(node), .. } => Ok(numbers.resolve(self.plan.node(*node).name.as_str())),
+            NodeKind::Repartition {
+                prefix: Prefix::Name(name),
+                ..
+            } => Ok(numbers.resolve(name)),
+            NodeKind::Repartition {
+                prefix: Prefix::Node(node),
+                ..
+            } => Ok(numbers.resolve(self.plan.node(*node).name.as_str())),
             _ => Err(self.lost(id)),
         }
     }
@@ -93,15 +118,27 @@ impl Lowering<'_> {
     /// # Errors
     /// When there is none, which those who read rows exclude by asking for it in the plan.
     pub(crate) fn store_behind(&self, table: NodeId) -> Result<String, TopologyError> {
-        self.plan.store_behind(table).map(str::to_owned).ok_or_else(|| self.lost(table))
+        self.plan
+            .store_behind(table)
+            .map(str::to_owned)
+            .ok_or_else(|| self.lost(table))
     }
 
     /// Whether records without a key pass this repartition.
     pub(crate) fn keeps_null_keys(&self, id: NodeId) -> bool {
-        matches!(self.plan.node(id).kind, NodeKind::Repartition { keeps_null_keys: true, .. })
+        matches!(
+            self.plan.node(id).kind,
+            NodeKind::Repartition {
+                keeps_null_keys: true,
+                ..
+            }
+        )
     }
 
     fn lost(&self, id: NodeId) -> TopologyError {
-        TopologyError::Invalid(format!("node {} has no output of the expected types", self.plan.node(id).name.as_str()))
+        TopologyError::Invalid(format!(
+            "node {} has no output of the expected types",
+            self.plan.node(id).name.as_str()
+        ))
     }
 }

@@ -27,7 +27,8 @@ use naming::{Name, Names};
 pub(crate) struct NodeId(usize);
 
 /// Declares a node's part of the topology.
-pub(crate) type Lower = Arc<dyn Fn(NodeId, &mut Lowering<'_>) -> Result<(), TopologyError> + Send + Sync>;
+pub(crate) type Lower =
+    Arc<dyn Fn(NodeId, &mut Lowering<'_>) -> Result<(), TopologyError> + Send + Sync>;
 
 /// The calls made on one builder and its handles.
 #[derive(Default)]
@@ -108,19 +109,36 @@ pub(crate) enum Prefix {
 
 impl Plan {
     /// Adds a node under its parents.
-    pub(crate) fn add(&mut self, kind: NodeKind, name: Name, parents: Vec<NodeId>, lower: Lower) -> NodeId {
+    pub(crate) fn add(
+        &mut self,
+        kind: NodeKind,
+        name: Name,
+        parents: Vec<NodeId>,
+        lower: Lower,
+    ) -> NodeId {
         let id = NodeId(self.nodes.len());
-        self.nodes.push(PlanNode { kind, name, parents, lower });
+        self.nodes.push(PlanNode {
+            kind,
+            name,
+            parents,
+            lower,
+        });
         id
     }
 
     pub(crate) fn node(&self, id: NodeId) -> &PlanNode {
-        #[allow(clippy::indexing_slicing, reason = "ids are made by `add` only, and nodes are never removed")]
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "ids are made by `add` only, and nodes are never removed"
+        )]
         &self.nodes[id.0]
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut PlanNode {
-        #[allow(clippy::indexing_slicing, reason = "ids are made by `add` only, and nodes are never removed")]
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "ids are made by `add` only, and nodes are never removed"
+        )]
         &mut self.nodes[id.0]
     }
 
@@ -143,7 +161,10 @@ impl Plan {
         let node = self.node(id);
         match node.kind {
             NodeKind::NewKey => true,
-            NodeKind::SameKey | NodeKind::Merge => node.parents.iter().any(|parent| self.needs_repartition(*parent)),
+            NodeKind::SameKey | NodeKind::Merge => node
+                .parents
+                .iter()
+                .any(|parent| self.needs_repartition(*parent)),
             NodeKind::StreamSource { .. }
             | NodeKind::TableSource { .. }
             | NodeKind::GlobalTable { .. }
@@ -174,10 +195,17 @@ impl Plan {
     pub(crate) fn store_behind(&self, id: NodeId) -> Option<&str> {
         let node = self.node(id);
         match &node.kind {
-            NodeKind::TableSource { store, materialized: true, .. } | NodeKind::GlobalTable { store } | NodeKind::Aggregate { store } => {
-                Some(store)
+            NodeKind::TableSource {
+                store,
+                materialized: true,
+                ..
             }
-            NodeKind::TableFilter | NodeKind::TableMapValues => node.parents.first().and_then(|parent| self.store_behind(*parent)),
+            | NodeKind::GlobalTable { store }
+            | NodeKind::Aggregate { store } => Some(store),
+            NodeKind::TableFilter | NodeKind::TableMapValues => node
+                .parents
+                .first()
+                .and_then(|parent| self.store_behind(*parent)),
             _ => None,
         }
     }
@@ -194,7 +222,10 @@ impl Plan {
 
     /// A left join uses this repartition.
     pub(crate) fn keep_null_keys(&mut self, repartition: NodeId) {
-        if let NodeKind::Repartition { keeps_null_keys, .. } = &mut self.node_mut(repartition).kind {
+        if let NodeKind::Repartition {
+            keeps_null_keys, ..
+        } = &mut self.node_mut(repartition).kind
+        {
             *keeps_null_keys = true;
         }
     }
@@ -209,7 +240,10 @@ pub(crate) struct Handle {
 
 impl Handle {
     pub(crate) fn new(plan: &Arc<Mutex<Plan>>, id: NodeId) -> Self {
-        Self { plan: Arc::clone(plan), id }
+        Self {
+            plan: Arc::clone(plan),
+            id,
+        }
     }
 
     pub(crate) fn id(&self) -> NodeId {
@@ -217,7 +251,10 @@ impl Handle {
     }
 
     pub(crate) fn at(&self, id: NodeId) -> Self {
-        Self { plan: Arc::clone(&self.plan), id }
+        Self {
+            plan: Arc::clone(&self.plan),
+            id,
+        }
     }
 
     pub(crate) fn plan(&self) -> MutexGuard<'_, Plan> {
@@ -237,7 +274,9 @@ impl Handle {
     pub(crate) fn same_plan(&self, other: &Self, verb: &str) -> bool {
         let same = Arc::ptr_eq(&self.plan, &other.plan);
         if !same {
-            self.plan().report(format!("{verb}: the two sides were made by different StreamsBuilders"));
+            self.plan().report(format!(
+                "{verb}: the two sides were made by different StreamsBuilders"
+            ));
         }
         same
     }

@@ -54,7 +54,10 @@ pub(crate) struct Name {
 
 impl Name {
     pub(crate) fn automatic(automatic: String) -> Self {
-        Self { automatic, given: None }
+        Self {
+            automatic,
+            given: None,
+        }
     }
 
     pub(crate) fn given(mut self, given: Option<String>) -> Self {
@@ -86,7 +89,11 @@ pub(crate) struct RepartitionNumbers {
 
 impl RepartitionNumbers {
     pub(crate) fn take(names: &mut Names) -> Self {
-        Self { sink: names.node(SINK), filter: names.node(FILTER), source: names.node(STREAM_SOURCE) }
+        Self {
+            sink: names.node(SINK),
+            filter: names.node(FILTER),
+            source: names.node(STREAM_SOURCE),
+        }
     }
 
     /// The automatic name of the source behind the topic.
@@ -96,12 +103,30 @@ impl RepartitionNumbers {
 
     /// The names, for a topic called after `prefix`: numbered when the prefix itself is an automatic name.
     pub(crate) fn resolve(&self, prefix: &str) -> RepartitionNames {
-        let topic = if prefix.ends_with(REPARTITION_SUFFIX) { prefix.to_owned() } else { format!("{prefix}{REPARTITION_SUFFIX}") };
+        let topic = if prefix.ends_with(REPARTITION_SUFFIX) {
+            prefix.to_owned()
+        } else {
+            format!("{prefix}{REPARTITION_SUFFIX}")
+        };
         if is_automatic(prefix) {
-            let Self { sink, filter, source } = self.clone();
-            return RepartitionNames { topic, filter, sink, source };
+            let Self {
+                sink,
+                filter,
+                source,
+            } = self.clone();
+            return RepartitionNames {
+                topic,
+                filter,
+                sink,
+                source,
+            };
         }
-        RepartitionNames { filter: format!("{topic}-filter"), sink: format!("{topic}-sink"), source: format!("{topic}-source"), topic }
+        RepartitionNames {
+            filter: format!("{topic}-filter"),
+            sink: format!("{topic}-sink"),
+            source: format!("{topic}-source"),
+            topic,
+        }
     }
 }
 
@@ -109,7 +134,9 @@ impl RepartitionNumbers {
 fn is_automatic(name: &str) -> bool {
     name.strip_prefix("KSTREAM")
         .and_then(|rest| rest.rsplit_once('-'))
-        .is_some_and(|(_, number)| number.len() == 10 && number.bytes().all(|byte| byte.is_ascii_digit()))
+        .is_some_and(|(_, number)| {
+            number.len() == 10 && number.bytes().all(|byte| byte.is_ascii_digit())
+        })
 }
 
 #[cfg(test)]
@@ -120,7 +147,10 @@ mod tests {
     fn nodes_and_stores_share_one_count() {
         let mut names = Names::default();
         assert_eq!(names.node(STREAM_SOURCE), "KSTREAM-SOURCE-0000000000");
-        assert_eq!(names.store(AGGREGATE), "KSTREAM-AGGREGATE-STATE-STORE-0000000001");
+        assert_eq!(
+            names.store(AGGREGATE),
+            "KSTREAM-AGGREGATE-STATE-STORE-0000000001"
+        );
         assert_eq!(names.store("planes-"), "planes-STATE-STORE-0000000002");
     }
 
@@ -132,8 +162,16 @@ mod tests {
         let automatic = numbers.resolve("KSTREAM-KEY-SELECT-0000000004");
         assert_eq!(automatic.topic, "KSTREAM-KEY-SELECT-0000000004-repartition");
         assert_eq!(
-            (automatic.sink.as_str(), automatic.filter.as_str(), automatic.source.as_str()),
-            ("KSTREAM-SINK-0000000000", "KSTREAM-FILTER-0000000001", "KSTREAM-SOURCE-0000000002")
+            (
+                automatic.sink.as_str(),
+                automatic.filter.as_str(),
+                automatic.source.as_str()
+            ),
+            (
+                "KSTREAM-SINK-0000000000",
+                "KSTREAM-FILTER-0000000001",
+                "KSTREAM-SOURCE-0000000002"
+            )
         );
         let named = numbers.resolve("counts");
         assert_eq!(
@@ -145,6 +183,9 @@ mod tests {
                 source: "counts-repartition-source".into(),
             }
         );
-        assert_eq!(numbers.resolve("mine-repartition").topic, "mine-repartition");
+        assert_eq!(
+            numbers.resolve("mine-repartition").topic,
+            "mine-repartition"
+        );
     }
 }

@@ -35,7 +35,10 @@ pub(crate) fn decide(plan: &Plan) -> Result<Decisions, TopologyError> {
     if let Some(problem) = plan.problems.first() {
         return Err(TopologyError::Invalid(problem.clone()));
     }
-    Ok(Decisions { same_as: shared_sources(plan)?, sends_old: old_values(plan) })
+    Ok(Decisions {
+        same_as: shared_sources(plan)?,
+        sends_old: old_values(plan),
+    })
 }
 
 /// Streams of the same topics are read once.
@@ -43,14 +46,17 @@ fn shared_sources(plan: &Plan) -> Result<HashMap<NodeId, NodeId>, TopologyError>
     let mut first_of: HashMap<Vec<&str>, NodeId> = HashMap::new();
     let mut same_as = HashMap::new();
     for id in plan.ids() {
-        let NodeKind::StreamSource { topics, types } = &plan.node(id).kind else { continue };
+        let NodeKind::StreamSource { topics, types } = &plan.node(id).kind else {
+            continue;
+        };
         let mut sorted: Vec<&str> = topics.iter().map(String::as_str).collect();
         sorted.sort_unstable();
         let Some(&first) = first_of.get(&sorted) else {
             first_of.insert(sorted, id);
             continue;
         };
-        if !matches!(&plan.node(first).kind, NodeKind::StreamSource { types: of_first, .. } if of_first == types) {
+        if !matches!(&plan.node(first).kind, NodeKind::StreamSource { types: of_first, .. } if of_first == types)
+        {
             return Err(TopologyError::Invalid(format!(
                 "topic {} is read twice with different types, by {} and {}; read it once, and map the values",
                 sorted.join(", "),
@@ -73,7 +79,9 @@ fn old_values(plan: &Plan) -> Vec<bool> {
         }
         let mut wanted = plan.node(id).parents.clone();
         while let Some(table) = wanted.pop() {
-            let Some(sends) = sends_old.get_mut(table.0) else { continue };
+            let Some(sends) = sends_old.get_mut(table.0) else {
+                continue;
+            };
             *sends = true;
             let node = plan.node(table);
             if matches!(node.kind, NodeKind::TableFilter | NodeKind::TableMapValues) {

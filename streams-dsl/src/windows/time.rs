@@ -22,7 +22,11 @@ impl TimeWindows {
     /// Tumbling windows of this size, without grace. Fractions of a millisecond are cut off.
     pub fn of_size(size: Duration) -> Self {
         let size_ms = as_ms(size);
-        Self { size_ms, advance_ms: size_ms, grace_ms: 0 }
+        Self {
+            size_ms,
+            advance_ms: size_ms,
+            grace_ms: 0,
+        }
     }
 
     /// Makes the windows hop: one starts every `advance`, which is more than zero and at most the size.
@@ -58,18 +62,31 @@ impl TimeWindows {
     /// Starts of the windows that contain `timestamp`, ascending; none for a negative one.
     pub fn starts_of(&self, timestamp: i64) -> impl Iterator<Item = i64> + use<> {
         let advance = self.advance_ms.max(1);
-        let first = timestamp.saturating_sub(self.size_ms).saturating_add(advance).max(0) / advance * advance;
-        (0..).map_while(move |n: i64| n.checked_mul(advance)?.checked_add(first)).take_while(move |start| *start <= timestamp)
+        let first = timestamp
+            .saturating_sub(self.size_ms)
+            .saturating_add(advance)
+            .max(0)
+            / advance
+            * advance;
+        (0..)
+            .map_while(move |n: i64| n.checked_mul(advance)?.checked_add(first))
+            .take_while(move |start| *start <= timestamp)
     }
 
     /// What is wrong with these windows.
     pub(crate) fn problem(&self) -> Option<String> {
-        let Self { size_ms, advance_ms, .. } = *self;
+        let Self {
+            size_ms,
+            advance_ms,
+            ..
+        } = *self;
         if size_ms < 1 {
             return Some("the size of time windows must be at least 1 ms".to_owned());
         }
         if advance_ms < 1 || advance_ms > size_ms {
-            return Some(format!("time windows of {size_ms} ms cannot advance by {advance_ms} ms: use 1 to {size_ms} ms"));
+            return Some(format!(
+                "time windows of {size_ms} ms cannot advance by {advance_ms} ms: use 1 to {size_ms} ms"
+            ));
         }
         None
     }
@@ -112,8 +129,14 @@ mod tests {
             let windows = TimeWindows::of_size(millis(size)).advance_by(millis(advance));
             let (size, advance) = (windows.size_ms(), windows.advance_ms());
             for timestamp in 0..250 {
-                let expected: Vec<i64> = (0..=timestamp).filter(|start| start % advance == 0 && start + size > timestamp).collect();
-                assert_eq!(starts(windows, timestamp), expected, "size {size}, advance {advance}, timestamp {timestamp}");
+                let expected: Vec<i64> = (0..=timestamp)
+                    .filter(|start| start % advance == 0 && start + size > timestamp)
+                    .collect();
+                assert_eq!(
+                    starts(windows, timestamp),
+                    expected,
+                    "size {size}, advance {advance}, timestamp {timestamp}"
+                );
             }
         }
     }
@@ -125,15 +148,28 @@ mod tests {
 
     #[test]
     fn the_end_of_time_does_not_overflow() {
-        assert_eq!(starts(TimeWindows::of_size(millis(10)), i64::MAX), [i64::MAX / 10 * 10]);
+        assert_eq!(
+            starts(TimeWindows::of_size(millis(10)), i64::MAX),
+            [i64::MAX / 10 * 10]
+        );
         assert_eq!(starts(TimeWindows::of_size(Duration::MAX), 7), [0]);
     }
 
     #[test]
     fn an_advance_of_zero_or_beyond_the_size_is_refused() {
         assert!(TimeWindows::of_size(millis(10)).problem().is_none());
-        assert!(TimeWindows::of_size(millis(10)).advance_by(millis(11)).problem().is_some());
-        assert!(TimeWindows::of_size(millis(10)).advance_by(millis(0)).problem().is_some());
+        assert!(
+            TimeWindows::of_size(millis(10))
+                .advance_by(millis(11))
+                .problem()
+                .is_some()
+        );
+        assert!(
+            TimeWindows::of_size(millis(10))
+                .advance_by(millis(0))
+                .problem()
+                .is_some()
+        );
         assert!(TimeWindows::of_size(millis(0)).problem().is_some());
     }
 }

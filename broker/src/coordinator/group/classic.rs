@@ -131,7 +131,9 @@ pub(crate) struct Member {
 impl Member {
     fn metadata(&self, protocol: &str) -> Bytes {
         let found = self.protocols.iter().find(|(name, _)| name == protocol);
-        found.map(|(_, metadata)| metadata.clone()).unwrap_or_default()
+        found
+            .map(|(_, metadata)| metadata.clone())
+            .unwrap_or_default()
     }
 
     fn heard_of(&mut self, now_ms: i64) {
@@ -197,7 +199,9 @@ impl ClassicGroup {
         group.leader = metadata.leader.clone();
         for member in &metadata.members {
             if let Some(instance_id) = &member.instance_id {
-                group.static_members.insert(instance_id.clone(), member.member_id.clone());
+                group
+                    .static_members
+                    .insert(instance_id.clone(), member.member_id.clone());
             }
             let protocol = metadata.protocol.clone().unwrap_or_default();
             group.members.insert(
@@ -224,7 +228,13 @@ impl ClassicGroup {
     }
 
     /// A member joins, or joins again.
-    pub(crate) fn join(&mut self, join: Join, reply: ReplyId, rules: &Rules, now_ms: i64) -> Vec<Effect> {
+    pub(crate) fn join(
+        &mut self,
+        join: Join,
+        reply: ReplyId,
+        rules: &Rules,
+        now_ms: i64,
+    ) -> Vec<Effect> {
         let mut effects = Vec::new();
         let member_id = join.member_id.clone();
         if let Err((error, member_id)) = self.try_join(join, reply, rules, now_ms, &mut effects) {
@@ -263,7 +273,8 @@ impl ClassicGroup {
                 return self.join_static(instance_id, join, reply, rules, now_ms, effects);
             }
             if join.member_id_required {
-                self.pending.insert(join.new_member_id.clone(), now_ms + session);
+                self.pending
+                    .insert(join.new_member_id.clone(), now_ms + session);
                 return Err((GroupError::MemberIdRequired, join.new_member_id));
             }
             let id = join.new_member_id.clone();
@@ -272,8 +283,12 @@ impl ClassicGroup {
         }
         if let Some(instance_id) = &join.instance_id {
             match self.static_members.get(instance_id) {
-                Some(owner) if *owner != join.member_id => return refuse(GroupError::FencedInstanceId),
-                None if !self.pending.contains_key(&join.member_id) => return refuse(GroupError::UnknownMember),
+                Some(owner) if *owner != join.member_id => {
+                    return refuse(GroupError::FencedInstanceId);
+                }
+                None if !self.pending.contains_key(&join.member_id) => {
+                    return refuse(GroupError::UnknownMember);
+                }
                 _ => {}
             }
         }
@@ -285,7 +300,10 @@ impl ClassicGroup {
         if !known {
             return refuse(GroupError::UnknownMember);
         }
-        let unchanged = self.members.get(&join.member_id).is_some_and(|member| member.protocols == join.protocols);
+        let unchanged = self
+            .members
+            .get(&join.member_id)
+            .is_some_and(|member| member.protocols == join.protocols);
         let leads = self.leader.as_deref() == Some(&join.member_id);
         match self.state {
             State::Empty | State::Dead => refuse(GroupError::UnknownMember),
@@ -328,7 +346,10 @@ impl ClassicGroup {
         };
         // Whoever still waits under the old id has been replaced.
         if let Some(waiting) = member.awaiting_join.take() {
-            effects.push(Effect::Joined(waiting, Err((GroupError::FencedInstanceId, old_id.clone()))));
+            effects.push(Effect::Joined(
+                waiting,
+                Err((GroupError::FencedInstanceId, old_id.clone())),
+            ));
         }
         if let Some(waiting) = member.awaiting_sync.take() {
             effects.push(Effect::Synced(waiting, Err(GroupError::FencedInstanceId)));
@@ -358,20 +379,42 @@ impl ClassicGroup {
             return false;
         }
         // Names that do not fit into a record.
-        if join.protocol_type.len() > i16::MAX as usize || join.protocols.iter().any(|(name, _)| name.len() > i16::MAX as usize) {
+        if join.protocol_type.len() > i16::MAX as usize
+            || join
+                .protocols
+                .iter()
+                .any(|(name, _)| name.len() > i16::MAX as usize)
+        {
             return false;
         }
-        let others: Vec<_> = self.members.iter().filter(|(id, _)| **id != join.member_id).map(|(_, member)| member).collect();
+        let others: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(id, _)| **id != join.member_id)
+            .map(|(_, member)| member)
+            .collect();
         if others.is_empty() {
             return true;
         }
-        self.protocol_type.as_deref().is_none_or(|name| name == join.protocol_type)
+        self.protocol_type
+            .as_deref()
+            .is_none_or(|name| name == join.protocol_type)
             && join.protocols.iter().any(|(name, _)| {
-                others.iter().all(|member| member.protocols.iter().any(|(other, _)| other == name))
+                others
+                    .iter()
+                    .all(|member| member.protocols.iter().any(|(other, _)| other == name))
             })
     }
 
-    fn add(&mut self, id: String, join: Join, reply: ReplyId, rules: &Rules, now_ms: i64, effects: &mut Vec<Effect>) {
+    fn add(
+        &mut self,
+        id: String,
+        join: Join,
+        reply: ReplyId,
+        rules: &Rules,
+        now_ms: i64,
+        effects: &mut Vec<Effect>,
+    ) {
         if let Some(instance_id) = &join.instance_id {
             self.static_members.insert(instance_id.clone(), id.clone());
         }
@@ -393,17 +436,33 @@ impl ClassicGroup {
                 heartbeat_deadline_ms: now_ms + JOINING_TIMEOUT_MS,
             },
         );
-        if let Some(JoinWindow { initial: Some(initial), .. }) = &mut self.join_window {
+        if let Some(JoinWindow {
+            initial: Some(initial),
+            ..
+        }) = &mut self.join_window
+        {
             initial.member_added = true;
         }
         self.rebalance(rules, now_ms, effects);
     }
 
-    fn update(&mut self, id: &str, join: Join, reply: ReplyId, now_ms: i64, effects: &mut Vec<Effect>) {
-        let Some(member) = self.members.get_mut(id) else { return };
+    fn update(
+        &mut self,
+        id: &str,
+        join: Join,
+        reply: ReplyId,
+        now_ms: i64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(member) = self.members.get_mut(id) else {
+            return;
+        };
         if let Some(superseded) = member.awaiting_join.replace(reply) {
             // The same member asked again on another connection: the older request gets an answer it can retry.
-            effects.push(Effect::Joined(superseded, Err((GroupError::RebalanceInProgress, id.to_owned()))));
+            effects.push(Effect::Joined(
+                superseded,
+                Err((GroupError::RebalanceInProgress, id.to_owned())),
+            ));
         }
         member.protocols = join.protocols;
         member.session_timeout_ms = join.session_timeout_ms;
@@ -423,10 +482,19 @@ impl ClassicGroup {
             let longest = self.rebalance_timeout_ms();
             self.join_window = Some(if self.state == State::Empty {
                 let delay = rules.initial_rebalance_delay_ms;
-                let initial = Initial { remaining_ms: (longest - delay).max(0), member_added: false };
-                JoinWindow { deadline_ms: now_ms + delay, initial: Some(initial) }
+                let initial = Initial {
+                    remaining_ms: (longest - delay).max(0),
+                    member_added: false,
+                };
+                JoinWindow {
+                    deadline_ms: now_ms + delay,
+                    initial: Some(initial),
+                }
             } else {
-                JoinWindow { deadline_ms: now_ms + longest, initial: None }
+                JoinWindow {
+                    deadline_ms: now_ms + longest,
+                    initial: None,
+                }
             });
             self.enter(State::PreparingRebalance, now_ms);
             self.sync_deadline_ms = None;
@@ -435,18 +503,37 @@ impl ClassicGroup {
     }
 
     fn rebalance_timeout_ms(&self) -> i64 {
-        self.members.values().map(|member| i64::from(member.rebalance_timeout_ms)).max().unwrap_or(0)
+        self.members
+            .values()
+            .map(|member| i64::from(member.rebalance_timeout_ms))
+            .max()
+            .unwrap_or(0)
     }
 
     fn maybe_complete_join(&mut self, rules: &Rules, now_ms: i64, effects: &mut Vec<Effect>) {
-        let (State::PreparingRebalance, Some(window)) = (self.state, self.join_window) else { return };
+        let (State::PreparingRebalance, Some(window)) = (self.state, self.join_window) else {
+            return;
+        };
         let due = window.deadline_ms <= now_ms;
-        let all_joined = self.pending.is_empty() && self.members.values().all(|member| member.awaiting_join.is_some());
+        let all_joined = self.pending.is_empty()
+            && self
+                .members
+                .values()
+                .all(|member| member.awaiting_join.is_some());
         match window.initial {
             Some(initial) if due && initial.member_added && initial.remaining_ms > 0 => {
-                let delay = rules.initial_rebalance_delay_ms.min(initial.remaining_ms).max(1);
-                let initial = Initial { remaining_ms: initial.remaining_ms - delay, member_added: false };
-                self.join_window = Some(JoinWindow { deadline_ms: now_ms + delay, initial: Some(initial) });
+                let delay = rules
+                    .initial_rebalance_delay_ms
+                    .min(initial.remaining_ms)
+                    .max(1);
+                let initial = Initial {
+                    remaining_ms: initial.remaining_ms - delay,
+                    member_added: false,
+                };
+                self.join_window = Some(JoinWindow {
+                    deadline_ms: now_ms + delay,
+                    initial: Some(initial),
+                });
             }
             Some(_) if !due && !self.members.is_empty() => {}
             None if !due && !all_joined => {}
@@ -469,15 +556,30 @@ impl ClassicGroup {
         if !self.members.is_empty() && !self.members.values().any(present) {
             // Only static members that are away: wait another round for them.
             let longest = self.rebalance_timeout_ms().max(1);
-            self.join_window = Some(JoinWindow { deadline_ms: now_ms + longest, initial: None });
+            self.join_window = Some(JoinWindow {
+                deadline_ms: now_ms + longest,
+                initial: None,
+            });
             return;
         }
-        let leader_is_present = self.leader.as_ref().and_then(|id| self.members.get(id)).is_some_and(present);
+        let leader_is_present = self
+            .leader
+            .as_ref()
+            .and_then(|id| self.members.get(id))
+            .is_some_and(present);
         if !leader_is_present {
-            self.leader = self.members.iter().find(|(_, member)| present(member)).map(|(id, _)| id.clone());
+            self.leader = self
+                .members
+                .iter()
+                .find(|(_, member)| present(member))
+                .map(|(id, _)| id.clone());
         }
         self.join_window = None;
-        self.generation = if self.generation == i32::MAX { 1 } else { self.generation + 1 };
+        self.generation = if self.generation == i32::MAX {
+            1
+        } else {
+            self.generation + 1
+        };
         if self.members.is_empty() {
             self.protocol = None;
             self.leader = None;
@@ -505,22 +607,38 @@ impl ClassicGroup {
 
     /// Each member votes for the first of its protocols that all support; the one with most votes wins.
     fn choose_protocol(&self) -> Option<String> {
-        let supported_by_all =
-            |name: &str| self.members.values().all(|member| member.protocols.iter().any(|(other, _)| other == name));
+        let supported_by_all = |name: &str| {
+            self.members
+                .values()
+                .all(|member| member.protocols.iter().any(|(other, _)| other == name))
+        };
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| supported_by_all(name)) {
+            if let Some((name, _)) = member
+                .protocols
+                .iter()
+                .find(|(name, _)| supported_by_all(name))
+            {
                 *votes.entry(name).or_default() += 1;
             }
         }
-        votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(name, _)| name.to_owned())
+        votes
+            .into_iter()
+            .max_by_key(|(_, votes)| *votes)
+            .map(|(name, _)| name.to_owned())
     }
 
     fn joined(&self, id: &str, reply: ReplyId) -> Effect {
         let protocol = self.protocol.clone().unwrap_or_default();
         let leads = self.leader.as_deref() == Some(id);
         let members = if leads {
-            let of = |(id, member): (&String, &Member)| (id.clone(), member.instance_id.clone(), member.metadata(&protocol));
+            let of = |(id, member): (&String, &Member)| {
+                (
+                    id.clone(),
+                    member.instance_id.clone(),
+                    member.metadata(&protocol),
+                )
+            };
             self.members.iter().map(of).collect()
         } else {
             Vec::new()
@@ -549,7 +667,15 @@ impl ClassicGroup {
         now_ms: i64,
     ) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if let Err(error) = self.try_sync(caller, protocol_type, protocol, assignments, reply, now_ms, &mut effects) {
+        if let Err(error) = self.try_sync(
+            caller,
+            protocol_type,
+            protocol,
+            assignments,
+            reply,
+            now_ms,
+            &mut effects,
+        ) {
             effects.push(Effect::Synced(reply, Err(error)));
         }
         effects
@@ -567,34 +693,47 @@ impl ClassicGroup {
         effects: &mut Vec<Effect>,
     ) -> Result<(), GroupError> {
         self.check(caller)?;
-        let differs = |said: Option<&str>, ours: &Option<String>| said.is_some() && said != ours.as_deref();
+        let differs =
+            |said: Option<&str>, ours: &Option<String>| said.is_some() && said != ours.as_deref();
         if differs(protocol_type, &self.protocol_type) || differs(protocol, &self.protocol) {
             return Err(GroupError::InconsistentProtocol);
         }
         let leads = self.leader.as_deref() == Some(caller.member_id);
         let state = self.state;
         let answer = (self.protocol_type.clone(), self.protocol.clone());
-        let member = self.members.get_mut(caller.member_id).ok_or(GroupError::UnknownMember)?;
+        let member = self
+            .members
+            .get_mut(caller.member_id)
+            .ok_or(GroupError::UnknownMember)?;
         match state {
             State::Empty | State::Dead => Err(GroupError::UnknownMember),
             State::PreparingRebalance => Err(GroupError::RebalanceInProgress),
             State::Stable => {
                 member.heard_of(now_ms);
                 let (protocol_type, protocol) = answer;
-                let synced = Synced { protocol_type, protocol, assignment: member.assignment.clone() };
+                let synced = Synced {
+                    protocol_type,
+                    protocol,
+                    assignment: member.assignment.clone(),
+                };
                 effects.push(Effect::Synced(reply, Ok(synced)));
                 Ok(())
             }
             State::CompletingRebalance => {
                 member.synced = true;
                 if let Some(superseded) = member.awaiting_sync.replace(reply) {
-                    effects.push(Effect::Synced(superseded, Err(GroupError::RebalanceInProgress)));
+                    effects.push(Effect::Synced(
+                        superseded,
+                        Err(GroupError::RebalanceInProgress),
+                    ));
                 }
                 if leads {
                     let mut metadata = self.metadata();
                     for member in &mut metadata.members {
                         let found = assignments.iter().find(|(id, _)| *id == member.member_id);
-                        member.assignment = found.map(|(_, assignment)| assignment.clone()).unwrap_or_default();
+                        member.assignment = found
+                            .map(|(_, assignment)| assignment.clone())
+                            .unwrap_or_default();
                     }
                     effects.push(Effect::Persist(metadata));
                 }
@@ -604,7 +743,13 @@ impl ClassicGroup {
     }
 
     /// What `Effect::Persist` asked for is durable, or failed. An assignment is handed out only now.
-    pub(crate) fn persisted(&mut self, metadata: &GroupMetadata, durable: bool, rules: &Rules, now_ms: i64) -> Vec<Effect> {
+    pub(crate) fn persisted(
+        &mut self,
+        metadata: &GroupMetadata,
+        durable: bool,
+        rules: &Rules,
+        now_ms: i64,
+    ) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.state != State::CompletingRebalance || self.generation != metadata.generation {
             return effects;
@@ -625,7 +770,11 @@ impl ClassicGroup {
             if let Some(reply) = member.awaiting_sync.take() {
                 member.heard_of(now_ms);
                 let (protocol_type, protocol) = (protocol_type.clone(), protocol.clone());
-                let synced = Synced { protocol_type, protocol, assignment: member.assignment.clone() };
+                let synced = Synced {
+                    protocol_type,
+                    protocol,
+                    assignment: member.assignment.clone(),
+                };
                 effects.push(Effect::Synced(reply, Ok(synced)));
             }
         }
@@ -636,7 +785,10 @@ impl ClassicGroup {
     pub(crate) fn heartbeat(&mut self, caller: Caller<'_>, now_ms: i64) -> Result<(), GroupError> {
         self.check(caller)?;
         let state = self.state;
-        let member = self.members.get_mut(caller.member_id).ok_or(GroupError::UnknownMember)?;
+        let member = self
+            .members
+            .get_mut(caller.member_id)
+            .ok_or(GroupError::UnknownMember)?;
         member.heard_of(now_ms);
         match state {
             State::PreparingRebalance => Err(GroupError::RebalanceInProgress),
@@ -646,10 +798,19 @@ impl ClassicGroup {
     }
 
     /// Whether a commit may be made: by a member of the current generation, or by nobody's member when the group has none.
-    pub(crate) fn check_commit(&mut self, caller: Caller<'_>, now_ms: i64) -> Result<(), GroupError> {
-        let simple = caller.generation < 0 && caller.member_id.is_empty() && caller.instance_id.is_none();
+    pub(crate) fn check_commit(
+        &mut self,
+        caller: Caller<'_>,
+        now_ms: i64,
+    ) -> Result<(), GroupError> {
+        let simple =
+            caller.generation < 0 && caller.member_id.is_empty() && caller.instance_id.is_none();
         if simple {
-            return if self.members.is_empty() && self.pending.is_empty() { Ok(()) } else { Err(GroupError::UnknownMember) };
+            return if self.members.is_empty() && self.pending.is_empty() {
+                Ok(())
+            } else {
+                Err(GroupError::UnknownMember)
+            };
         }
         self.check(caller)?;
         if self.state == State::CompletingRebalance {
@@ -673,7 +834,9 @@ impl ClassicGroup {
         let id = match instance_id {
             Some(instance_id) => match self.static_members.get(instance_id) {
                 None => return (Err(GroupError::UnknownMember), effects),
-                Some(id) if !member_id.is_empty() && id != member_id => return (Err(GroupError::FencedInstanceId), effects),
+                Some(id) if !member_id.is_empty() && id != member_id => {
+                    return (Err(GroupError::FencedInstanceId), effects);
+                }
                 Some(id) => id.clone(),
             },
             None => member_id.to_owned(),
@@ -692,7 +855,10 @@ impl ClassicGroup {
     fn remove(&mut self, id: &str, rules: &Rules, now_ms: i64, effects: &mut Vec<Effect>) {
         if let Some(member) = self.forget(id) {
             if let Some(reply) = member.awaiting_join {
-                effects.push(Effect::Joined(reply, Err((GroupError::UnknownMember, id.to_owned()))));
+                effects.push(Effect::Joined(
+                    reply,
+                    Err((GroupError::UnknownMember, id.to_owned())),
+                ));
             }
             if let Some(reply) = member.awaiting_sync {
                 effects.push(Effect::Synced(reply, Err(GroupError::UnknownMember)));
@@ -708,7 +874,10 @@ impl ClassicGroup {
     fn forget(&mut self, id: &str) -> Option<Member> {
         let member = self.members.remove(id)?;
         if let Some(instance_id) = &member.instance_id
-            && self.static_members.get(instance_id).is_some_and(|owner| owner == id)
+            && self
+                .static_members
+                .get(instance_id)
+                .is_some_and(|owner| owner == id)
         {
             self.static_members.remove(instance_id);
         }
@@ -729,15 +898,28 @@ impl ClassicGroup {
         let silent: Vec<_> = self
             .members
             .iter()
-            .filter(|(_, member)| member.expires_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms))
+            .filter(|(_, member)| {
+                member
+                    .expires_ms()
+                    .is_some_and(|deadline_ms| deadline_ms <= now_ms)
+            })
             .map(|(id, _)| id.clone())
             .collect();
         for id in silent {
             self.remove(&id, rules, now_ms, &mut effects);
         }
-        if self.state == State::CompletingRebalance && self.sync_deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+        if self.state == State::CompletingRebalance
+            && self
+                .sync_deadline_ms
+                .is_some_and(|deadline_ms| deadline_ms <= now_ms)
+        {
             self.sync_deadline_ms = None;
-            let missing: Vec<_> = self.members.iter().filter(|(_, member)| !member.synced).map(|(id, _)| id.clone()).collect();
+            let missing: Vec<_> = self
+                .members
+                .iter()
+                .filter(|(_, member)| !member.synced)
+                .map(|(id, _)| id.clone())
+                .collect();
             for id in missing {
                 self.remove(&id, rules, now_ms, &mut effects);
             }
@@ -748,15 +930,29 @@ impl ClassicGroup {
 
     /// When `expire` has something to do at the earliest.
     pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
-        let join = self.join_window.filter(|_| self.state == State::PreparingRebalance).map(|window| window.deadline_ms);
-        let sync = self.sync_deadline_ms.filter(|_| self.state == State::CompletingRebalance);
+        let join = self
+            .join_window
+            .filter(|_| self.state == State::PreparingRebalance)
+            .map(|window| window.deadline_ms);
+        let sync = self
+            .sync_deadline_ms
+            .filter(|_| self.state == State::CompletingRebalance);
         let pending = self.pending.values().copied();
-        self.members.values().filter_map(Member::expires_ms).chain(join).chain(sync).chain(pending).min()
+        self.members
+            .values()
+            .filter_map(Member::expires_ms)
+            .chain(join)
+            .chain(sync)
+            .chain(pending)
+            .min()
     }
 
     /// Whether the group has had no generation and expects nobody.
     pub(crate) fn is_unused(&self) -> bool {
-        self.state == State::Empty && self.generation == 0 && self.members.is_empty() && self.pending.is_empty()
+        self.state == State::Empty
+            && self.generation == 0
+            && self.members.is_empty()
+            && self.pending.is_empty()
     }
 
     /// Ends every wait with this error: the group is removed, or the coordinator stops.
@@ -788,7 +984,9 @@ impl ClassicGroup {
         if let Some(instance_id) = caller.instance_id {
             match self.static_members.get(instance_id) {
                 None => return Err(GroupError::UnknownMember),
-                Some(owner) if owner != caller.member_id => return Err(GroupError::FencedInstanceId),
+                Some(owner) if owner != caller.member_id => {
+                    return Err(GroupError::FencedInstanceId);
+                }
                 Some(_) => {}
             }
         }
@@ -833,7 +1031,8 @@ impl ClassicGroup {
 impl Member {
     /// When its silence ends its membership; a member whose request is kept waiting is not silent.
     fn expires_ms(&self) -> Option<i64> {
-        (self.awaiting_join.is_none() && self.awaiting_sync.is_none()).then_some(self.heartbeat_deadline_ms)
+        (self.awaiting_join.is_none() && self.awaiting_sync.is_none())
+            .then_some(self.heartbeat_deadline_ms)
     }
 }
 

@@ -79,7 +79,11 @@ pub(crate) struct MemberRef {
 
 impl MemberRef {
     fn caller(&self) -> Caller<'_> {
-        Caller { member_id: &self.member_id, instance_id: self.instance_id.as_deref(), generation: self.generation }
+        Caller {
+            member_id: &self.member_id,
+            instance_id: self.instance_id.as_deref(),
+            generation: self.generation,
+        }
     }
 }
 
@@ -162,13 +166,18 @@ impl After {
 
 impl std::fmt::Debug for GroupCoordinator {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("GroupCoordinator").finish_non_exhaustive()
+        formatter
+            .debug_struct("GroupCoordinator")
+            .finish_non_exhaustive()
     }
 }
 
 impl GroupCoordinator {
     pub(crate) fn new(rules: Rules) -> Self {
-        Self { rules, state: Mutex::default() }
+        Self {
+            rules,
+            state: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Groups> {
@@ -192,12 +201,17 @@ impl GroupCoordinator {
                     if batch.is_control() {
                         continue;
                     }
-                    let records = batch.records(&mut scratch, RECORDS_BYTES_MAX).map_err(AppendError::Corrupt)?;
+                    let records = batch
+                        .records(&mut scratch, RECORDS_BYTES_MAX)
+                        .map_err(AppendError::Corrupt)?;
                     for record in records {
                         let record = record.map_err(AppendError::Corrupt)?;
                         let Some(key) = record.key else { continue };
                         match GroupRecord::decode(key, record.value) {
-                            Ok(GroupRecord::GroupMetadata { group, value: Some(value) }) => {
+                            Ok(GroupRecord::GroupMetadata {
+                                group,
+                                value: Some(value),
+                            }) => {
                                 metadata.insert(group, value);
                             }
                             Ok(GroupRecord::GroupMetadata { group, value: None }) => {
@@ -206,14 +220,18 @@ impl GroupCoordinator {
                             }
                             Ok(record) => state.replay(&record),
                             // Groups of a kind that this version does not coordinate.
-                            Err(error) => tracing::warn!(partition = partition.index(), offset = record.offset, %error, "group record skipped"),
+                            Err(error) => {
+                                tracing::warn!(partition = partition.index(), offset = record.offset, %error, "group record skipped")
+                            }
                         }
                     }
                 }
             }
         }
         for (group, value) in metadata {
-            state.groups.insert(group, ClassicGroup::restore(&value, now_ms));
+            state
+                .groups
+                .insert(group, ClassicGroup::restore(&value, now_ms));
         }
         Ok(())
     }
@@ -224,7 +242,10 @@ impl GroupCoordinator {
         let mut state = self.lock();
         let high_watermark = partition.high_watermark();
         let failed = partition.has_failed();
-        while let Some(done) = state.take_pending(partition.index(), if failed { i64::MAX } else { high_watermark }) {
+        while let Some(done) = state.take_pending(
+            partition.index(),
+            if failed { i64::MAX } else { high_watermark },
+        ) {
             let durable = done.end_offset <= high_watermark;
             if durable {
                 for record in &done.records {
@@ -234,7 +255,13 @@ impl GroupCoordinator {
             match done.then {
                 Then::Nothing => {}
                 Then::Answer(reply) => {
-                    after.call(move || reply(if durable { Ok(()) } else { Err(GroupError::CoordinatorNotAvailable) }));
+                    after.call(move || {
+                        reply(if durable {
+                            Ok(())
+                        } else {
+                            Err(GroupError::CoordinatorNotAvailable)
+                        })
+                    });
                 }
                 Then::Persisted(group, metadata) => {
                     let now_ms = core.now_ms();
@@ -254,7 +281,11 @@ impl GroupCoordinator {
         if !is_valid_group_id(group) {
             return reply(Err((GroupError::InvalidGroupId, join.member_id)));
         }
-        if join.instance_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > INSTANCE_ID_BYTES_MAX) {
+        if join
+            .instance_id
+            .as_ref()
+            .is_some_and(|id| id.is_empty() || id.len() > INSTANCE_ID_BYTES_MAX)
+        {
             return reply(Err((GroupError::InvalidRequest, join.member_id)));
         }
         if core.ensure_offsets_topic().is_err() {
@@ -269,7 +300,10 @@ impl GroupCoordinator {
         }
         let id = state.next_reply();
         state.joins.insert(id, reply);
-        let live = state.groups.entry(group.to_owned()).or_insert_with(|| ClassicGroup::new(now_ms));
+        let live = state
+            .groups
+            .entry(group.to_owned())
+            .or_insert_with(|| ClassicGroup::new(now_ms));
         let effects = live.join(join, id, &self.rules, now_ms);
         state.perform(core, group, effects, &mut after);
         drop(state);
@@ -290,7 +324,14 @@ impl GroupCoordinator {
             return reply(Err(GroupError::UnknownMember));
         };
         let (protocol_type, protocol) = (sync.protocol_type.as_deref(), sync.protocol.as_deref());
-        let effects = live.sync(sync.member.caller(), protocol_type, protocol, sync.assignments, id, now_ms);
+        let effects = live.sync(
+            sync.member.caller(),
+            protocol_type,
+            protocol,
+            sync.assignments,
+            id,
+            now_ms,
+        );
         state.syncs.insert(id, reply);
         state.perform(core, group, effects, &mut after);
         drop(state);
@@ -298,12 +339,20 @@ impl GroupCoordinator {
         core.deadlines_changed();
     }
 
-    pub(crate) fn heartbeat(&self, core: &Arc<Core>, group: &str, member: &MemberRef) -> Result<(), GroupError> {
+    pub(crate) fn heartbeat(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        member: &MemberRef,
+    ) -> Result<(), GroupError> {
         if !is_valid_group_id(group) {
             return Err(GroupError::InvalidGroupId);
         }
         let mut state = self.lock();
-        let live = state.groups.get_mut(group).ok_or(GroupError::UnknownMember)?;
+        let live = state
+            .groups
+            .get_mut(group)
+            .ok_or(GroupError::UnknownMember)?;
         live.heartbeat(member.caller(), core.now_ms())
     }
 
@@ -326,7 +375,8 @@ impl GroupCoordinator {
                 answers.push(Err(GroupError::UnknownMember));
                 continue;
             };
-            let (answer, effects) = live.leave(member_id, instance_id.as_deref(), &self.rules, now_ms);
+            let (answer, effects) =
+                live.leave(member_id, instance_id.as_deref(), &self.rules, now_ms);
             answers.push(answer);
             state.perform(core, group, effects, &mut after);
         }
@@ -363,7 +413,12 @@ impl GroupCoordinator {
             drop(state);
             return reply(Err(error));
         }
-        let record = |(topic, partition, value)| GroupRecord::OffsetCommit { group: group.to_owned(), topic, partition, value: Some(value) };
+        let record = |(topic, partition, value)| GroupRecord::OffsetCommit {
+            group: group.to_owned(),
+            topic,
+            partition,
+            value: Some(value),
+        };
         let records: Vec<_> = offsets.into_iter().map(record).collect();
         if records.is_empty() {
             drop(state);
@@ -376,29 +431,43 @@ impl GroupCoordinator {
     }
 
     /// Looks at the committed offsets of a group.
-    pub(crate) fn with_offsets<T>(&self, group: &str, look: impl FnOnce(Option<&GroupOffsets>) -> T) -> T {
+    pub(crate) fn with_offsets<T>(
+        &self,
+        group: &str,
+        look: impl FnOnce(Option<&GroupOffsets>) -> T,
+    ) -> T {
         look(self.lock().offsets.group(group))
     }
 
     pub(crate) fn describe(&self, group: &str) -> Option<Description> {
         let state = self.lock();
-        let live = state.groups.get(group).filter(|live| live.state != State::Dead)?;
+        let live = state
+            .groups
+            .get(group)
+            .filter(|live| live.state != State::Dead)?;
         let mut metadata = live.metadata();
         if live.state != State::Stable {
             for member in &mut metadata.members {
                 member.assignment = Bytes::new();
             }
         }
-        Some(Description { state: live.state.name(), metadata })
+        Some(Description {
+            state: live.state.name(),
+            metadata,
+        })
     }
 
     pub(crate) fn list(&self) -> Vec<Listed> {
         let state = self.lock();
-        let listed = state.groups.iter().filter(|(_, live)| live.state != State::Dead).map(|(group, live)| Listed {
-            group: group.clone(),
-            protocol_type: live.protocol_type.clone().unwrap_or_default(),
-            state: live.state.name(),
-        });
+        let listed = state
+            .groups
+            .iter()
+            .filter(|(_, live)| live.state != State::Dead)
+            .map(|(group, live)| Listed {
+                group: group.clone(),
+                protocol_type: live.protocol_type.clone().unwrap_or_default(),
+                state: live.state.name(),
+            });
         let mut listed: Vec<_> = listed.collect();
         listed.sort_by(|left, right| left.group.cmp(&right.group));
         listed
@@ -418,7 +487,10 @@ impl GroupCoordinator {
             return reply(Err(error));
         }
         let mut records = state.offset_tombstones(core, group, |_, _| true);
-        records.push(GroupRecord::GroupMetadata { group: group.to_owned(), value: None });
+        records.push(GroupRecord::GroupMetadata {
+            group: group.to_owned(),
+            value: None,
+        });
         let mut after = After::default();
         state.write(core, group, records, Then::Answer(reply), &mut after);
         drop(state);
@@ -452,10 +524,19 @@ impl GroupCoordinator {
         };
         let answers: Vec<_> = wanted
             .iter()
-            .map(|(topic, _)| if subscribed.contains(topic) { Err(GroupError::SubscribedToTopic) } else { Ok(()) })
+            .map(|(topic, _)| {
+                if subscribed.contains(topic) {
+                    Err(GroupError::SubscribedToTopic)
+                } else {
+                    Ok(())
+                }
+            })
             .collect();
         let wanted = |topic: &str, partition: i32| {
-            !subscribed.iter().any(|name| name == topic) && wanted.iter().any(|(name, index)| name == topic && *index == partition)
+            !subscribed.iter().any(|name| name == topic)
+                && wanted
+                    .iter()
+                    .any(|(name, index)| name == topic && *index == partition)
         };
         let records = state.offset_tombstones(core, group, wanted);
         if records.is_empty() {
@@ -473,8 +554,12 @@ impl GroupCoordinator {
     pub(crate) fn topic_deleted(&self, core: &Arc<Core>, topic: &str) {
         let mut after = After::default();
         let mut state = self.lock();
-        let groups: Vec<_> =
-            state.offsets.groups().filter(|(_, offsets)| offsets.contains_key(topic)).map(|(group, _)| group.to_owned()).collect();
+        let groups: Vec<_> = state
+            .offsets
+            .groups()
+            .filter(|(_, offsets)| offsets.contains_key(topic))
+            .map(|(group, _)| group.to_owned())
+            .collect();
         for group in groups {
             let records = state.offset_tombstones(core, &group, |name, _| name == topic);
             state.write(core, &group, records, Then::Nothing, &mut after);
@@ -490,14 +575,24 @@ impl GroupCoordinator {
         let due: Vec<_> = state
             .groups
             .iter()
-            .filter(|(_, live)| live.next_deadline_ms().is_some_and(|deadline_ms| deadline_ms <= now_ms))
+            .filter(|(_, live)| {
+                live.next_deadline_ms()
+                    .is_some_and(|deadline_ms| deadline_ms <= now_ms)
+            })
             .map(|(group, _)| group.clone())
             .collect();
         for group in due {
-            let effects = state.groups.get_mut(&group).map(|live| live.expire(&self.rules, now_ms)).unwrap_or_default();
+            let effects = state
+                .groups
+                .get_mut(&group)
+                .map(|live| live.expire(&self.rules, now_ms))
+                .unwrap_or_default();
             state.perform(core, &group, effects, &mut after);
             // Somebody asked to join once and never came: nothing of it is durable, and nothing is left.
-            let unused = state.groups.get(&group).is_some_and(ClassicGroup::is_unused);
+            let unused = state
+                .groups
+                .get(&group)
+                .is_some_and(ClassicGroup::is_unused);
             if unused && state.offsets.group(&group).is_none() {
                 state.groups.remove(&group);
             }
@@ -507,7 +602,11 @@ impl GroupCoordinator {
     }
 
     pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
-        self.lock().groups.values().filter_map(ClassicGroup::next_deadline_ms).min()
+        self.lock()
+            .groups
+            .values()
+            .filter_map(ClassicGroup::next_deadline_ms)
+            .min()
     }
 
     /// Answers everything that waits: the broker stops.
@@ -516,7 +615,11 @@ impl GroupCoordinator {
         let mut state = self.lock();
         let groups: Vec<_> = state.groups.keys().cloned().collect();
         for group in groups {
-            let effects = state.groups.get_mut(&group).map(|live| live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms())).unwrap_or_default();
+            let effects = state
+                .groups
+                .get_mut(&group)
+                .map(|live| live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms()))
+                .unwrap_or_default();
             state.perform(core, &group, effects, &mut after);
         }
         for pending in std::mem::take(&mut state.pending).into_values().flatten() {
@@ -550,15 +653,27 @@ impl Groups {
     /// Applies a durable record: the only thing that changes committed offsets.
     fn replay(&mut self, record: &GroupRecord) {
         match record {
-            GroupRecord::OffsetCommit { group, topic, partition, value } => {
-                self.offsets.replay(group, topic, *partition, value.as_ref());
+            GroupRecord::OffsetCommit {
+                group,
+                topic,
+                partition,
+                value,
+            } => {
+                self.offsets
+                    .replay(group, topic, *partition, value.as_ref());
                 if value.is_some() {
                     // A group of its own assignments has no members but exists through its offsets.
-                    self.groups.entry(group.clone()).or_insert_with(|| ClassicGroup::new(0));
+                    self.groups
+                        .entry(group.clone())
+                        .or_insert_with(|| ClassicGroup::new(0));
                 }
             }
             GroupRecord::GroupMetadata { group, value: None } => {
-                if self.groups.get(group).is_some_and(|live| live.members.is_empty()) {
+                if self
+                    .groups
+                    .get(group)
+                    .is_some_and(|live| live.members.is_empty())
+                {
                     self.groups.remove(group);
                 }
             }
@@ -581,15 +696,31 @@ impl Groups {
                     }
                 }
                 Effect::Persist(metadata) => {
-                    let record = GroupRecord::GroupMetadata { group: group.to_owned(), value: Some(metadata.clone()) };
-                    self.write(core, group, vec![record], Then::Persisted(group.to_owned(), metadata), after);
+                    let record = GroupRecord::GroupMetadata {
+                        group: group.to_owned(),
+                        value: Some(metadata.clone()),
+                    };
+                    self.write(
+                        core,
+                        group,
+                        vec![record],
+                        Then::Persisted(group.to_owned(), metadata),
+                        after,
+                    );
                 }
             }
         }
     }
 
     /// Appends records to the group's partition and queues what follows from it.
-    fn write(&mut self, core: &Arc<Core>, group: &str, records: Vec<GroupRecord>, then: Then, after: &mut After) {
+    fn write(
+        &mut self,
+        core: &Arc<Core>,
+        group: &str,
+        records: Vec<GroupRecord>,
+        then: Then,
+        after: &mut After,
+    ) {
         let now_ms = core.now_ms();
         let mut error = GroupError::CoordinatorNotAvailable;
         let appended = core.offsets_partition(group).and_then(|partition| {
@@ -612,8 +743,15 @@ impl Groups {
         let core = core.clone();
         match appended {
             Some((partition, appended, wake)) => {
-                let pending = Pending { end_offset: appended.last_offset + 1, records, then };
-                self.pending.entry(partition.index()).or_default().push_back(pending);
+                let pending = Pending {
+                    end_offset: appended.last_offset + 1,
+                    records,
+                    then,
+                };
+                self.pending
+                    .entry(partition.index())
+                    .or_default()
+                    .push_back(pending);
                 after.wakes.push(wake);
                 // The high watermark may have passed before this was queued.
                 after.call(move || core.groups.advance(&core, &partition));
@@ -621,28 +759,55 @@ impl Groups {
             None => match then {
                 Then::Nothing => {}
                 Then::Answer(reply) => after.call(move || reply(Err(error))),
-                Then::Persisted(group, metadata) => after.call(move || core.groups.not_persisted(&core, &group, &metadata)),
+                Then::Persisted(group, metadata) => {
+                    after.call(move || core.groups.not_persisted(&core, &group, &metadata))
+                }
             },
         }
     }
 
     /// Tombstones for the offsets of a group, also for those that are on their way.
-    fn offset_tombstones(&self, core: &Core, group: &str, wanted: impl Fn(&str, i32) -> bool) -> Vec<GroupRecord> {
+    fn offset_tombstones(
+        &self,
+        core: &Core,
+        group: &str,
+        wanted: impl Fn(&str, i32) -> bool,
+    ) -> Vec<GroupRecord> {
         let mut keys = std::collections::BTreeSet::new();
         for (topic, partitions) in self.offsets.group(group).into_iter().flatten() {
-            keys.extend(partitions.keys().map(|partition| (topic.clone(), *partition)));
+            keys.extend(
+                partitions
+                    .keys()
+                    .map(|partition| (topic.clone(), *partition)),
+            );
         }
         let pending = self.pending.get(&core.offsets_partition_index(group));
-        for record in pending.into_iter().flatten().flat_map(|pending| &pending.records) {
-            if let GroupRecord::OffsetCommit { group: of, topic, partition, value: Some(_) } = record
+        for record in pending
+            .into_iter()
+            .flatten()
+            .flat_map(|pending| &pending.records)
+        {
+            if let GroupRecord::OffsetCommit {
+                group: of,
+                topic,
+                partition,
+                value: Some(_),
+            } = record
                 && of == group
             {
                 keys.insert((topic.clone(), *partition));
             }
         }
-        let tombstone =
-            |(topic, partition)| GroupRecord::OffsetCommit { group: group.to_owned(), topic, partition, value: None };
-        keys.into_iter().filter(|(topic, partition)| wanted(topic, *partition)).map(tombstone).collect()
+        let tombstone = |(topic, partition)| GroupRecord::OffsetCommit {
+            group: group.to_owned(),
+            topic,
+            partition,
+            value: None,
+        };
+        keys.into_iter()
+            .filter(|(topic, partition)| wanted(topic, *partition))
+            .map(tombstone)
+            .collect()
     }
 }
 
@@ -651,9 +816,11 @@ impl GroupCoordinator {
         let mut after = After::default();
         let mut state = self.lock();
         // Only the members are told; starting over would fail the same way.
-        let effects = state.groups.get_mut(group).filter(|live| live.generation == metadata.generation).map(|live| {
-            live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms())
-        });
+        let effects = state
+            .groups
+            .get_mut(group)
+            .filter(|live| live.generation == metadata.generation)
+            .map(|live| live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms()));
         state.perform(core, group, effects.unwrap_or_default(), &mut after);
         drop(state);
         after.run();
@@ -683,7 +850,9 @@ fn subscribed_topics(group: &ClassicGroup) -> Option<Vec<String>> {
 
 /// Java's `String.hashCode`, by which Kafka chooses a group's partition.
 pub(crate) fn java_hash(text: &str) -> i32 {
-    text.encode_utf16().fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
+    text.encode_utf16().fold(0_i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    })
 }
 
 /// The partition of the offsets topic that a group belongs to.
@@ -694,9 +863,13 @@ pub(crate) fn partition_of(group: &str, partition_count: i32) -> i32 {
 
 /// Configs of the offsets topic.
 pub(crate) fn offsets_topic_configs() -> BTreeMap<String, String> {
-    [("cleanup.policy", "compact"), ("compression.type", "producer"), ("segment.bytes", "104857600")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into()
+    [
+        ("cleanup.policy", "compact"),
+        ("compression.type", "producer"),
+        ("segment.bytes", "104857600"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
 }
 
 #[cfg(test)]

@@ -15,14 +15,25 @@ pub(crate) struct Offsets {
 
 impl Offsets {
     /// Applies an offset commit or its tombstone.
-    pub(crate) fn replay(&mut self, group: &str, topic: &str, partition: i32, value: Option<&CommittedOffset>) {
+    pub(crate) fn replay(
+        &mut self,
+        group: &str,
+        topic: &str,
+        partition: i32,
+        value: Option<&CommittedOffset>,
+    ) {
         match value {
             Some(value) => {
                 let topics = self.groups.entry(group.to_owned()).or_default();
-                topics.entry(topic.to_owned()).or_default().insert(partition, value.clone());
+                topics
+                    .entry(topic.to_owned())
+                    .or_default()
+                    .insert(partition, value.clone());
             }
             None => {
-                let Some(topics) = self.groups.get_mut(group) else { return };
+                let Some(topics) = self.groups.get_mut(group) else {
+                    return;
+                };
                 if let Some(partitions) = topics.get_mut(topic) {
                     partitions.remove(&partition);
                     if partitions.is_empty() {
@@ -43,7 +54,9 @@ impl Offsets {
 
     /// Groups with offsets.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, &GroupOffsets)> {
-        self.groups.iter().map(|(group, offsets)| (group.as_str(), offsets))
+        self.groups
+            .iter()
+            .map(|(group, offsets)| (group.as_str(), offsets))
     }
 }
 
@@ -53,11 +66,19 @@ mod tests {
 
     #[test]
     fn the_last_commit_wins_and_a_tombstone_removes_it() {
-        let committed = |offset| CommittedOffset { offset, leader_epoch: -1, metadata: String::new(), commit_timestamp_ms: 0 };
+        let committed = |offset| CommittedOffset {
+            offset,
+            leader_epoch: -1,
+            metadata: String::new(),
+            commit_timestamp_ms: 0,
+        };
         let mut offsets = Offsets::default();
         offsets.replay("g", "t", 0, Some(&committed(5)));
         offsets.replay("g", "t", 0, Some(&committed(4)));
-        let committed = offsets.group("g").and_then(|topics| topics.get("t")).and_then(|of| of.get(&0));
+        let committed = offsets
+            .group("g")
+            .and_then(|topics| topics.get("t"))
+            .and_then(|of| of.get(&0));
         assert_eq!(committed.map(|committed| committed.offset), Some(4));
         offsets.replay("g", "t", 0, None);
         offsets.replay("g", "t", 0, None);

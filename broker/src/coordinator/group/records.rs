@@ -109,7 +109,12 @@ impl GroupRecord {
     pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         let mut key = Vec::new();
         match self {
-            Self::OffsetCommit { group, topic, partition, value } => {
+            Self::OffsetCommit {
+                group,
+                topic,
+                partition,
+                value,
+            } => {
                 put_i16(&mut key, 1);
                 put_string(&mut key, Some(group));
                 put_string(&mut key, Some(topic));
@@ -144,7 +149,12 @@ impl GroupRecord {
                 let topic = take_string(&mut input).flatten().ok_or(KEY)?;
                 let partition = take_i32(&mut input).ok_or(KEY)?;
                 let value = value.map(decode_offset).transpose()?;
-                Ok(Self::OffsetCommit { group, topic, partition, value })
+                Ok(Self::OffsetCommit {
+                    group,
+                    topic,
+                    partition,
+                    value,
+                })
             }
             2 => {
                 let group = take_string(&mut input).flatten().ok_or(KEY)?;
@@ -165,7 +175,11 @@ fn decode_offset(value: &[u8]) -> Result<CommittedOffset, RecordError> {
     let mut decode = || {
         Some(CommittedOffset {
             offset: take_i64(&mut input)?,
-            leader_epoch: if version >= 3 { take_i32(&mut input)? } else { -1 },
+            leader_epoch: if version >= 3 {
+                take_i32(&mut input)?
+            } else {
+                -1
+            },
             metadata: take_string(&mut input)??,
             commit_timestamp_ms: take_i64(&mut input)?,
         })
@@ -207,16 +221,28 @@ fn decode_group(value: &[u8]) -> Result<GroupMetadata, RecordError> {
             generation: take_i32(&mut input)?,
             protocol: take_string(&mut input)?,
             leader: take_string(&mut input)?,
-            state_timestamp_ms: if version >= 2 { take_i64(&mut input)? } else { -1 },
+            state_timestamp_ms: if version >= 2 {
+                take_i64(&mut input)?
+            } else {
+                -1
+            },
             members: Vec::new(),
         };
         for _ in 0..take_i32(&mut input)? {
             group.members.push(MemberMetadata {
                 member_id: take_string(&mut input)??,
-                instance_id: if version >= 3 { take_string(&mut input)? } else { None },
+                instance_id: if version >= 3 {
+                    take_string(&mut input)?
+                } else {
+                    None
+                },
                 client_id: take_string(&mut input)??,
                 client_host: take_string(&mut input)??,
-                rebalance_timeout_ms: if version >= 1 { take_i32(&mut input)? } else { -1 },
+                rebalance_timeout_ms: if version >= 1 {
+                    take_i32(&mut input)?
+                } else {
+                    -1
+                },
                 session_timeout_ms: take_i32(&mut input)?,
                 subscription: take_bytes(&mut input)?,
                 assignment: take_bytes(&mut input)?,
@@ -302,18 +328,33 @@ mod tests {
 
     fn member() -> impl Strategy<Value = MemberMetadata> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..8).prop_map(Bytes::from);
-        (".{0,8}", prop::option::of(".{0,8}"), any::<i32>(), any::<i32>(), bytes(), bytes()).prop_map(
-            |(member_id, instance_id, rebalance_timeout_ms, session_timeout_ms, subscription, assignment)| MemberMetadata {
-                member_id,
-                instance_id,
-                client_id: "c".into(),
-                client_host: "/h".into(),
-                rebalance_timeout_ms,
-                session_timeout_ms,
-                subscription,
-                assignment,
-            },
+        (
+            ".{0,8}",
+            prop::option::of(".{0,8}"),
+            any::<i32>(),
+            any::<i32>(),
+            bytes(),
+            bytes(),
         )
+            .prop_map(
+                |(
+                    member_id,
+                    instance_id,
+                    rebalance_timeout_ms,
+                    session_timeout_ms,
+                    subscription,
+                    assignment,
+                )| MemberMetadata {
+                    member_id,
+                    instance_id,
+                    client_id: "c".into(),
+                    client_host: "/h".into(),
+                    rebalance_timeout_ms,
+                    session_timeout_ms,
+                    subscription,
+                    assignment,
+                },
+            )
     }
 
     fn record() -> impl Strategy<Value = GroupRecord> {
@@ -325,21 +366,32 @@ mod tests {
                 commit_timestamp_ms,
             },
         );
-        let group = (any::<i32>(), prop::option::of(".{0,8}"), prop::collection::vec(member(), 0..3)).prop_map(
-            |(generation, protocol, members)| GroupMetadata {
+        let group = (
+            any::<i32>(),
+            prop::option::of(".{0,8}"),
+            prop::collection::vec(member(), 0..3),
+        )
+            .prop_map(|(generation, protocol, members)| GroupMetadata {
                 protocol_type: "consumer".into(),
                 generation,
                 protocol,
                 leader: None,
                 state_timestamp_ms: 7,
                 members,
-            },
-        );
+            });
         prop_oneof![
-            (".{0,8}", ".{0,8}", any::<i32>(), prop::option::of(offset)).prop_map(|(group, topic, partition, value)| {
-                GroupRecord::OffsetCommit { group, topic, partition, value }
-            }),
-            (".{0,8}", prop::option::of(group)).prop_map(|(group, value)| GroupRecord::GroupMetadata { group, value }),
+            (".{0,8}", ".{0,8}", any::<i32>(), prop::option::of(offset)).prop_map(
+                |(group, topic, partition, value)| {
+                    GroupRecord::OffsetCommit {
+                        group,
+                        topic,
+                        partition,
+                        value,
+                    }
+                }
+            ),
+            (".{0,8}", prop::option::of(group))
+                .prop_map(|(group, value)| GroupRecord::GroupMetadata { group, value }),
         ]
     }
 
@@ -358,18 +410,33 @@ mod tests {
 
     #[test]
     fn an_offset_commit_is_the_bytes_that_kafka_writes() {
-        let value = CommittedOffset { offset: 5, leader_epoch: 0, metadata: "m".into(), commit_timestamp_ms: 9 };
-        let record = GroupRecord::OffsetCommit { group: "g".into(), topic: "t".into(), partition: 3, value: Some(value) };
+        let value = CommittedOffset {
+            offset: 5,
+            leader_epoch: 0,
+            metadata: "m".into(),
+            commit_timestamp_ms: 9,
+        };
+        let record = GroupRecord::OffsetCommit {
+            group: "g".into(),
+            topic: "t".into(),
+            partition: 3,
+            value: Some(value),
+        };
         let (key, value) = record.encode();
         assert_eq!(key, [0, 1, 0, 1, b'g', 0, 1, b't', 0, 0, 0, 3]);
         assert_eq!(
             value.unwrap(),
-            [0, 3, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 9]
+            [
+                0, 3, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 1, b'm', 0, 0, 0, 0, 0, 0, 0, 9
+            ]
         );
     }
 
     #[test]
     fn an_unknown_version_is_named() {
-        assert_eq!(GroupRecord::decode(&[0, 3], None), Err(RecordError::UnknownVersion("key", 3)));
+        assert_eq!(
+            GroupRecord::decode(&[0, 3], None),
+            Err(RecordError::UnknownVersion("key", 3))
+        );
     }
 }

@@ -26,7 +26,11 @@ pub(super) struct KafkaAdmin {
 
 impl KafkaAdmin {
     pub(super) fn new(wire: WireClient) -> Self {
-        Self { wire, next_id: 0, answers: Arc::default() }
+        Self {
+            wire,
+            next_id: 0,
+            answers: Arc::default(),
+        }
     }
 }
 
@@ -52,7 +56,11 @@ impl Admin for KafkaAdmin {
     fn poll(&mut self, _now_ms: i64, waker: &Waker, answers: &mut Vec<Answer>) {
         let mut shared = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.append(&mut shared.ready);
-        if !shared.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        if !shared
+            .waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(waker))
+        {
             shared.waker = Some(waker.clone());
         }
     }
@@ -81,14 +89,20 @@ impl AdminClient {
     /// # Errors
     /// When `bootstrap` is malformed.
     pub fn connect(bootstrap: &str) -> Result<Self, ClientError> {
-        Ok(Self { wire: WireClient::start(bootstrap)? })
+        Ok(Self {
+            wire: WireClient::start(bootstrap)?,
+        })
     }
 
     /// Sends `request` and waits for its answer, which comes within `timeout`. Blocks the calling thread.
     ///
     /// # Errors
     /// What the cluster answered, or [`ClientErrorKind::Retriable`] when it did not.
-    pub fn call(&self, request: AdminRequest, timeout: Duration) -> Result<AdminResponse, ClientError> {
+    pub fn call(
+        &self,
+        request: AdminRequest,
+        timeout: Duration,
+    ) -> Result<AdminResponse, ClientError> {
         let (sender, receiver) = mpsc::sync_channel(1);
         let reply = Box::new(move |answer| {
             // Nobody waits any more after the timeout below.
@@ -98,9 +112,9 @@ impl AdminClient {
         // The wire client keeps the timeout; this margin is for its thread to be scheduled.
         match receiver.recv_timeout(timeout + Duration::from_secs(5)) {
             Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                Err(ClientError::new(ClientErrorKind::Fatal, "the wire client's thread has ended"))
-            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(
+                ClientError::new(ClientErrorKind::Fatal, "the wire client's thread has ended"),
+            ),
         }
     }
 }

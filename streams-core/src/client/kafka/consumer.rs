@@ -68,7 +68,10 @@ impl Partition {
 }
 
 impl KafkaConsumer {
-    pub(super) fn start(settings: &[(String, String)], partition_fetch_bytes_max: usize) -> Result<Self, ClientError> {
+    pub(super) fn start(
+        settings: &[(String, String)],
+        partition_fetch_bytes_max: usize,
+    ) -> Result<Self, ClientError> {
         let client = Client::start(Role::Consumer, settings)?;
         let wake = Arc::new(WakeCell::default());
         let events = Queue::of_client(&client, &wake)?;
@@ -89,11 +92,21 @@ impl KafkaConsumer {
 
 impl Consumer for KafkaConsumer {
     fn add(&mut self, partition: &TopicPartition, offset: i64) -> Result<Slot, ClientError> {
-        let wrong = |reason: &str| ClientError::new(ClientErrorKind::Config, format_args!("{partition} at {offset}: {reason}"));
+        let wrong = |reason: &str| {
+            ClientError::new(
+                ClientErrorKind::Config,
+                format_args!("{partition} at {offset}: {reason}"),
+            )
+        };
         if offset < 0 {
             return Err(wrong("the offset is negative"));
         }
-        if self.slots.iter().flatten().any(|known| known.name == *partition) {
+        if self
+            .slots
+            .iter()
+            .flatten()
+            .any(|known| known.name == *partition)
+        {
             return Err(wrong("already added"));
         }
         let topic = Topic::new(&self.client, &partition.topic, 0)?;
@@ -116,7 +129,9 @@ impl Consumer for KafkaConsumer {
             Some(place) => *place = Some(added),
             None => self.slots.push(Some(added)),
         }
-        u32::try_from(index).map(Slot).map_err(|_| wrong("too many partitions"))
+        u32::try_from(index)
+            .map(Slot)
+            .map_err(|_| wrong("too many partitions"))
     }
 
     fn remove(&mut self, slot: Slot) {
@@ -126,7 +141,9 @@ impl Consumer for KafkaConsumer {
     }
 
     fn seek(&mut self, slot: Slot, offset: i64) {
-        let Some(partition) = self.partition_mut(slot) else { return };
+        let Some(partition) = self.partition_mut(slot) else {
+            return;
+        };
         // Stopping makes librdkafka drop what it has fetched, and starts from any state, also after an error.
         partition.stop();
         partition.error = None;
@@ -147,7 +164,12 @@ impl Consumer for KafkaConsumer {
         }
     }
 
-    fn poll(&mut self, _now_ms: i64, waker: &Waker, fetched: &mut Vec<Fetched>) -> Result<(), ClientError> {
+    fn poll(
+        &mut self,
+        _now_ms: i64,
+        waker: &Waker,
+        fetched: &mut Vec<Fetched>,
+    ) -> Result<(), ClientError> {
         // First, so that nothing that comes from now on goes unnoticed.
         self.wake.register(waker);
         if self.events.take_ready() {
@@ -164,7 +186,13 @@ impl Consumer for KafkaConsumer {
             }
             // Slots are handed out as u32.
             let slot = Slot(u32::try_from(index).unwrap_or(u32::MAX));
-            if read(partition, slot, &mut self.messages, self.batch_bytes, fetched) {
+            if read(
+                partition,
+                slot,
+                &mut self.messages,
+                self.batch_bytes,
+                fetched,
+            ) {
                 partition.queue.set_ready();
                 more = true;
             }
@@ -177,7 +205,13 @@ impl Consumer for KafkaConsumer {
 }
 
 /// Appends what has come of one partition. Returns whether more is there than was taken.
-fn read(partition: &mut Partition, slot: Slot, messages: &mut Messages, bytes_max: usize, fetched: &mut Vec<Fetched>) -> bool {
+fn read(
+    partition: &mut Partition,
+    slot: Slot,
+    messages: &mut Messages,
+    bytes_max: usize,
+    fetched: &mut Vec<Fetched>,
+) -> bool {
     let mut batches = Vec::new();
     let mut builder = BatchBuilder::new(partition.last_bytes);
     let mut error = partition.error.take();
@@ -195,16 +229,22 @@ fn read(partition: &mut Partition, slot: Slot, messages: &mut Messages, bytes_ma
                     let before = builder.size_bytes();
                     let (offset, timestamp) = (message.offset(), message.timestamp());
                     let (key, value, headers) = (message.key(), message.value(), message.headers());
-                    let appended = match builder.append_at(offset, timestamp, key, value, headers.clone()) {
-                        // A gap that one batch cannot span, or two gigabytes: the next one begins here.
-                        Err(BatchError::Malformed { .. } | BatchError::TooLarge { .. }) if !builder.is_empty() => {
-                            batches.push(builder.finish().freeze());
-                            builder.append_at(offset, timestamp, key, value, headers)
-                        }
-                        appended => appended,
-                    };
+                    let appended =
+                        match builder.append_at(offset, timestamp, key, value, headers.clone()) {
+                            // A gap that one batch cannot span, or two gigabytes: the next one begins here.
+                            Err(BatchError::Malformed { .. } | BatchError::TooLarge { .. })
+                                if !builder.is_empty() =>
+                            {
+                                batches.push(builder.finish().freeze());
+                                builder.append_at(offset, timestamp, key, value, headers)
+                            }
+                            appended => appended,
+                        };
                     if let Err(failed) = appended {
-                        error = Some(ClientError::new(ClientErrorKind::Fatal, format_args!("{} at {offset}: {failed}", partition.name)));
+                        error = Some(ClientError::new(
+                            ClientErrorKind::Fatal,
+                            format_args!("{} at {offset}: {failed}", partition.name),
+                        ));
                         break;
                     }
                     read_bytes += builder.size_bytes().saturating_sub(before);
@@ -216,7 +256,13 @@ fn read(partition: &mut Partition, slot: Slot, messages: &mut Messages, bytes_ma
                 }
                 Arrived::Error(code) => {
                     let text = message.error_text();
-                    error = Some(native::error_of(code, format_args!("fetching {} at {}: {text}", partition.name, partition.position)));
+                    error = Some(native::error_of(
+                        code,
+                        format_args!(
+                            "fetching {} at {}: {text}",
+                            partition.name, partition.position
+                        ),
+                    ));
                     break;
                 }
             }
@@ -234,7 +280,10 @@ fn read(partition: &mut Partition, slot: Slot, messages: &mut Messages, bytes_ma
         partition.last_bytes = builder.size_bytes();
         batches.push(builder.finish().freeze());
     }
-    if error.as_ref().is_some_and(|error| error.kind != ClientErrorKind::Retriable) {
+    if error
+        .as_ref()
+        .is_some_and(|error| error.kind != ClientErrorKind::Retriable)
+    {
         partition.stop();
     }
     let ended = partition.end_offset >= partition.position;
@@ -242,9 +291,19 @@ fn read(partition: &mut Partition, slot: Slot, messages: &mut Messages, bytes_ma
         // Told by an event at this very position; or only an error has come, and the end is as little known as before.
         partition.end_offset
     } else {
-        partition.topic.high_watermark(partition.name.partition).unwrap_or(-1).max(partition.position)
+        partition
+            .topic
+            .high_watermark(partition.name.partition)
+            .unwrap_or(-1)
+            .max(partition.position)
     };
-    fetched.push(Fetched { slot, batches, next_offset: partition.position, end_offset, error });
+    fetched.push(Fetched {
+        slot,
+        batches,
+        next_offset: partition.position,
+        end_offset,
+        error,
+    });
     !emptied && partition.running
 }
 

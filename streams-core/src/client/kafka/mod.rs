@@ -29,7 +29,10 @@ use self::admin::KafkaAdmin;
 use self::consumer::KafkaConsumer;
 use self::producer::{KafkaProducer, LINGER_MS_MAX};
 use self::wire::WireClient;
-use super::{Admin, Claim, ClientError, ClientErrorKind, Cluster, Consumer, ConsumerOptions, Producer, ProducerOptions};
+use super::{
+    Admin, Claim, ClientError, ClientErrorKind, Cluster, Consumer, ConsumerOptions, Producer,
+    ProducerOptions,
+};
 
 /// A Kafka cluster, by the addresses of some of its brokers.
 pub struct KafkaCluster {
@@ -44,7 +47,10 @@ impl KafkaCluster {
     ///
     /// # Errors
     /// When `bootstrap` is malformed. Properties are checked when a client is made.
-    pub fn new(bootstrap: &str, properties: impl IntoIterator<Item = (String, String)>) -> Result<Self, ClientError> {
+    pub fn new(
+        bootstrap: &str,
+        properties: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ClientError> {
         let properties: Vec<_> = properties.into_iter().collect();
         let wire = match beyond_wire(&properties) {
             Some((name, value)) => Err(ClientError::new(
@@ -56,7 +62,11 @@ impl KafkaCluster {
             )),
             None => Ok(WireClient::start(bootstrap)?),
         };
-        Ok(Self { bootstrap: bootstrap.to_owned(), properties, wire })
+        Ok(Self {
+            bootstrap: bootstrap.to_owned(),
+            properties,
+            wire,
+        })
     }
 
     fn wire(&self) -> Result<WireClient, ClientError> {
@@ -67,27 +77,44 @@ impl KafkaCluster {
 impl fmt::Debug for KafkaCluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Properties may hold passwords.
-        f.debug_struct("KafkaCluster").field("bootstrap", &self.bootstrap).finish_non_exhaustive()
+        f.debug_struct("KafkaCluster")
+            .field("bootstrap", &self.bootstrap)
+            .finish_non_exhaustive()
     }
 }
 
 impl Cluster for KafkaCluster {
     fn consumer(&self, options: &ConsumerOptions) -> Result<Box<dyn Consumer>, ClientError> {
         let settings = consumer_settings(&self.bootstrap, options, &self.properties);
-        Ok(Box::new(KafkaConsumer::start(&settings, options.partition_fetch_bytes_max)?))
+        Ok(Box::new(KafkaConsumer::start(
+            &settings,
+            options.partition_fetch_bytes_max,
+        )?))
     }
 
     fn producer(&self, options: &ProducerOptions) -> Result<Box<dyn Producer>, ClientError> {
         let settings = producer_settings(&self.bootstrap, options, &self.properties);
-        Ok(Box::new(KafkaProducer::start(&settings, self.wire().ok().map(KafkaAdmin::new))?))
+        Ok(Box::new(KafkaProducer::start(
+            &settings,
+            self.wire().ok().map(KafkaAdmin::new),
+        )?))
     }
 
     fn admin(&self) -> Result<Box<dyn Admin>, ClientError> {
         Ok(Box::new(KafkaAdmin::new(self.wire()?)))
     }
 
-    fn claim(&self, application_id: &str, process_id: &str, topics: &[String]) -> Result<Box<dyn Claim>, ClientError> {
-        Ok(Box::new(self.wire()?.claim(application_id, process_id, topics)))
+    fn claim(
+        &self,
+        application_id: &str,
+        process_id: &str,
+        topics: &[String],
+    ) -> Result<Box<dyn Claim>, ClientError> {
+        Ok(Box::new(self.wire()?.claim(
+            application_id,
+            process_id,
+            topics,
+        )))
     }
 
     fn name(&self) -> String {
@@ -105,7 +132,16 @@ fn beyond_wire(properties: &[(String, String)]) -> Option<(&str, &str)> {
             name => name.starts_with("sasl.") || name.starts_with("ssl."),
         })
         // A password has no place in a message.
-        .map(|(name, value)| (name, if name == "security.protocol" { value } else { "..." }))
+        .map(|(name, value)| {
+            (
+                name,
+                if name == "security.protocol" {
+                    value
+                } else {
+                    "..."
+                },
+            )
+        })
 }
 
 /// Queued at most for each partition beside what one fetch brings, so that memory stays bounded with many partitions. A million records a
@@ -113,8 +149,16 @@ fn beyond_wire(properties: &[(String, String)]) -> Option<(&str, &str)> {
 const QUEUED_MESSAGES_MIN: usize = 20_000;
 const QUEUED_KBYTES_MIN: usize = 4096;
 
-fn consumer_settings(bootstrap: &str, options: &ConsumerOptions, cluster: &[(String, String)]) -> Vec<(String, String)> {
-    let isolation = if options.read_committed { "read_committed" } else { "read_uncommitted" };
+fn consumer_settings(
+    bootstrap: &str,
+    options: &ConsumerOptions,
+    cluster: &[(String, String)],
+) -> Vec<(String, String)> {
+    let isolation = if options.read_committed {
+        "read_committed"
+    } else {
+        "read_uncommitted"
+    };
     let fetch_bytes = options.partition_fetch_bytes_max.max(1);
     let queued_kbytes = (2 * fetch_bytes / 1024).max(QUEUED_KBYTES_MIN);
     let mut settings = Settings::new(bootstrap, &options.client_id);
@@ -142,7 +186,11 @@ fn consumer_settings(bootstrap: &str, options: &ConsumerOptions, cluster: &[(Str
 /// librdkafka sends one partition's batch in a request, so small batches cost a request each. Kafka's 16 kB are too few for that.
 const BATCH_BYTES_MIN: usize = 256 * 1024;
 
-fn producer_settings(bootstrap: &str, options: &ProducerOptions, cluster: &[(String, String)]) -> Vec<(String, String)> {
+fn producer_settings(
+    bootstrap: &str,
+    options: &ProducerOptions,
+    cluster: &[(String, String)],
+) -> Vec<(String, String)> {
     let mut settings = Settings::new(bootstrap, &options.client_id);
     settings.set("linger.ms", options.linger_ms.clamp(0, LINGER_MS_MAX));
     settings.set("batch.size", options.batch_bytes.max(BATCH_BYTES_MIN));
@@ -161,7 +209,10 @@ struct Settings(Vec<(String, String)>);
 
 impl Settings {
     fn new(bootstrap: &str, client_id: &str) -> Self {
-        Self(vec![("bootstrap.servers".to_owned(), bootstrap.to_owned()), ("client.id".to_owned(), client_id.to_owned())])
+        Self(vec![
+            ("bootstrap.servers".to_owned(), bootstrap.to_owned()),
+            ("client.id".to_owned(), client_id.to_owned()),
+        ])
     }
 
     fn set(&mut self, name: &str, value: impl fmt::Display) {
@@ -199,8 +250,14 @@ fn librdkafka_name(name: &str) -> Option<&str> {
         "request.required.acks" => Some("acks"),
         "queue.buffering.max.ms" => Some("linger.ms"),
         "delivery.timeout.ms" => Some("message.timeout.ms"),
-        "max.poll.records" | "buffer.memory" | "max.block.ms" | "max.request.size" | "metric.reporters" => None,
-        name if name.ends_with(".deserializer") || name.ends_with(".serializer") || name.ends_with(".classes") => None,
+        "max.poll.records" | "buffer.memory" | "max.block.ms" | "max.request.size"
+        | "metric.reporters" => None,
+        name if name.ends_with(".deserializer")
+            || name.ends_with(".serializer")
+            || name.ends_with(".classes") =>
+        {
+            None
+        }
         name => Some(name),
     }
 }

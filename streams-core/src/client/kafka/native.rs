@@ -40,7 +40,11 @@ impl WakeCell {
 
     pub(super) fn wake(&self) {
         // Kept, not taken: a poll that finds nothing need not register again to be woken again.
-        let waker = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let waker = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -63,7 +67,12 @@ extern "C" fn on_queue_event(_client: *mut sys::rd_kafka_t, signal: *mut c_void)
     let _ = catch_unwind(std::panic::AssertUnwindSafe(|| signal.wake.wake()));
 }
 
-extern "C" fn on_log(_client: *const sys::rd_kafka_t, level: c_int, facility: *const c_char, text: *const c_char) {
+extern "C" fn on_log(
+    _client: *const sys::rd_kafka_t,
+    level: c_int,
+    facility: *const c_char,
+    text: *const c_char,
+) {
     // SAFETY: librdkafka passes two strings that live through the call.
     let (facility, text) = unsafe { (text_of(facility), text_of(text)) };
     let _ = catch_unwind(|| match level {
@@ -77,7 +86,12 @@ extern "C" fn on_log(_client: *const sys::rd_kafka_t, level: c_int, facility: *c
 /// An error of one partition that librdkafka does not hand out as a message: that its topic does not exist.
 type Reported = Mutex<Option<(Code, String)>>;
 
-extern "C" fn on_error(_client: *mut sys::rd_kafka_t, code: c_int, text: *const c_char, reported: *mut c_void) {
+extern "C" fn on_error(
+    _client: *mut sys::rd_kafka_t,
+    code: c_int,
+    text: *const c_char,
+    reported: *mut c_void,
+) {
     // SAFETY: the pointer is that of the `Reported` of the client that calls, which is dropped after the last call.
     let reported = unsafe { &*reported.cast::<Reported>() };
     // SAFETY: a C string that lives through the call.
@@ -95,11 +109,18 @@ unsafe fn text_of(text: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: the caller's promise.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn c_string(text: &str, what: &str) -> Result<CString, ClientError> {
-    CString::new(text).map_err(|_| ClientError::new(ClientErrorKind::Config, format_args!("{what} {text:?} has a zero byte")))
+    CString::new(text).map_err(|_| {
+        ClientError::new(
+            ClientErrorKind::Config,
+            format_args!("{what} {text:?} has a zero byte"),
+        )
+    })
 }
 
 /// The error of a librdkafka code; `what` says what was done.
@@ -111,10 +132,14 @@ pub(super) fn error_of(code: Code, what: impl std::fmt::Display) -> ClientError 
 
 fn kind_of(code: Code) -> ClientErrorKind {
     match code {
-        Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC | Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION => ClientErrorKind::UnknownTopicOrPartition,
+        Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC | Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION => {
+            ClientErrorKind::UnknownTopicOrPartition
+        }
         Code::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET => ClientErrorKind::OffsetOutOfRange,
         Code::RD_KAFKA_RESP_ERR__FENCED => ClientErrorKind::Fenced,
-        Code::RD_KAFKA_RESP_ERR__INVALID_ARG | Code::RD_KAFKA_RESP_ERR__AUTHENTICATION => ClientErrorKind::Config,
+        Code::RD_KAFKA_RESP_ERR__INVALID_ARG | Code::RD_KAFKA_RESP_ERR__AUTHENTICATION => {
+            ClientErrorKind::Config
+        }
         Code::RD_KAFKA_RESP_ERR__TRANSPORT
         | Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
         | Code::RD_KAFKA_RESP_ERR__RESOLVE
@@ -157,19 +182,33 @@ pub(super) enum Role {
 
 impl Client {
     /// Starts an instance with settings under librdkafka's names. It connects when there is something to do.
-    pub(super) fn start(role: Role, settings: &[(String, String)]) -> Result<Arc<Self>, ClientError> {
+    pub(super) fn start(
+        role: Role,
+        settings: &[(String, String)],
+    ) -> Result<Arc<Self>, ClientError> {
         let mut text = [0 as c_char; ERROR_TEXT_BYTES];
         let reported: Box<Reported> = Box::default();
         // SAFETY: `conf` is made here and given away to `rd_kafka_new`, or destroyed on every other way out. `text` is as long as said.
         unsafe {
             let conf = sys::rd_kafka_conf_new();
             for (name, value) in settings {
-                let set = c_string(name, "setting").and_then(|key| Ok((key, c_string(value, "value of a setting")?))).and_then(|(key, value)| {
-                    match sys::rd_kafka_conf_set(conf, key.as_ptr(), value.as_ptr(), text.as_mut_ptr(), text.len()) {
-                        sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
-                        _ => Err(ClientError::new(ClientErrorKind::Config, format_args!("setting {name}: {}", text_of(text.as_ptr())))),
-                    }
-                });
+                let set = c_string(name, "setting")
+                    .and_then(|key| Ok((key, c_string(value, "value of a setting")?)))
+                    .and_then(|(key, value)| {
+                        match sys::rd_kafka_conf_set(
+                            conf,
+                            key.as_ptr(),
+                            value.as_ptr(),
+                            text.as_mut_ptr(),
+                            text.len(),
+                        ) {
+                            sys::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
+                            _ => Err(ClientError::new(
+                                ClientErrorKind::Config,
+                                format_args!("setting {name}: {}", text_of(text.as_ptr())),
+                            )),
+                        }
+                    });
                 if let Err(error) = set {
                     sys::rd_kafka_conf_destroy(conf);
                     return Err(error);
@@ -190,7 +229,10 @@ impl Client {
                 None => {
                     // On failure the settings stay ours.
                     sys::rd_kafka_conf_destroy(conf);
-                    Err(ClientError::new(ClientErrorKind::Config, format_args!("librdkafka: {}", text_of(text.as_ptr()))))
+                    Err(ClientError::new(
+                        ClientErrorKind::Config,
+                        format_args!("librdkafka: {}", text_of(text.as_ptr())),
+                    ))
                 }
             }
         }
@@ -209,7 +251,11 @@ impl Client {
             (code, text_of(text.as_ptr()))
         };
         (code != Code::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| {
-            let kind = if kind_of(code) == ClientErrorKind::Fenced { ClientErrorKind::Fenced } else { ClientErrorKind::Fatal };
+            let kind = if kind_of(code) == ClientErrorKind::Fenced {
+                ClientErrorKind::Fenced
+            } else {
+                ClientErrorKind::Fatal
+            };
             ClientError::new(kind, format_args!("librdkafka: {text}"))
         })
     }
@@ -218,7 +264,9 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         // SAFETY: nothing made from this handle is left, see the module comment; it is destroyed once.
-        unsafe { sys::rd_kafka_destroy_flags(self.as_ptr(), sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE) };
+        unsafe {
+            sys::rd_kafka_destroy_flags(self.as_ptr(), sys::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE)
+        };
     }
 }
 
@@ -243,16 +291,24 @@ impl Topic {
             sys::rd_kafka_topic_new(client.as_ptr(), c_name.as_ptr(), conf)
         };
         match NonNull::new(topic) {
-            Some(topic) => Ok(Self { topic, name: c_name, client: Arc::clone(client) }),
+            Some(topic) => Ok(Self {
+                topic,
+                name: c_name,
+                client: Arc::clone(client),
+            }),
             // SAFETY: reads what the failed call left for this thread.
-            None => Err(error_of(unsafe { sys::rd_kafka_last_error() }, format_args!("topic {name}"))),
+            None => Err(error_of(
+                unsafe { sys::rd_kafka_last_error() },
+                format_args!("topic {name}"),
+            )),
         }
     }
 
     /// Starts to fetch a partition at `offset`.
     pub(super) fn start(&self, partition: i32, offset: i64) -> Result<(), ClientError> {
         // SAFETY: the handle lives.
-        let started = unsafe { sys::rd_kafka_consume_start(self.topic.as_ptr(), partition, offset) };
+        let started =
+            unsafe { sys::rd_kafka_consume_start(self.topic.as_ptr(), partition, offset) };
         self.done(started, "starting to fetch", partition)
     }
 
@@ -269,14 +325,25 @@ impl Topic {
         }
         // SAFETY: reads what the failed call left for this thread.
         let code = unsafe { sys::rd_kafka_last_error() };
-        Err(error_of(code, format_args!("{doing} {}-{partition}", self.name.to_string_lossy())))
+        Err(error_of(
+            code,
+            format_args!("{doing} {}-{partition}", self.name.to_string_lossy()),
+        ))
     }
 
     /// The high watermark of a partition as the last fetch told it.
     pub(super) fn high_watermark(&self, partition: i32) -> Option<i64> {
         let (mut low, mut high) = (-1, -1);
         // SAFETY: the handle and the name live; both results are local.
-        let code = unsafe { sys::rd_kafka_get_watermark_offsets(self.client.as_ptr(), self.name.as_ptr(), partition, &raw mut low, &raw mut high) };
+        let code = unsafe {
+            sys::rd_kafka_get_watermark_offsets(
+                self.client.as_ptr(),
+                self.name.as_ptr(),
+                partition,
+                &raw mut low,
+                &raw mut high,
+            )
+        };
         (code == Code::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
     }
 }
@@ -300,27 +367,51 @@ unsafe impl Send for Queue {}
 
 impl Queue {
     /// The queue of what concerns the whole instance: delivery reports and errors.
-    pub(super) fn of_client(client: &Arc<Client>, wake: &Arc<WakeCell>) -> Result<Self, ClientError> {
+    pub(super) fn of_client(
+        client: &Arc<Client>,
+        wake: &Arc<WakeCell>,
+    ) -> Result<Self, ClientError> {
         // SAFETY: the handle lives.
         let queue = unsafe { sys::rd_kafka_queue_get_main(client.as_ptr()) };
         Self::new(queue, client, wake)
     }
 
     /// The queue of one partition's records.
-    pub(super) fn of_partition(client: &Arc<Client>, topic: &Topic, partition: i32, wake: &Arc<WakeCell>) -> Result<Self, ClientError> {
+    pub(super) fn of_partition(
+        client: &Arc<Client>,
+        topic: &Topic,
+        partition: i32,
+        wake: &Arc<WakeCell>,
+    ) -> Result<Self, ClientError> {
         // SAFETY: the handle and the name live.
-        let queue = unsafe { sys::rd_kafka_queue_get_partition(client.as_ptr(), topic.name.as_ptr(), partition) };
+        let queue = unsafe {
+            sys::rd_kafka_queue_get_partition(client.as_ptr(), topic.name.as_ptr(), partition)
+        };
         Self::new(queue, client, wake)
     }
 
-    fn new(queue: *mut sys::rd_kafka_queue_t, client: &Arc<Client>, wake: &Arc<WakeCell>) -> Result<Self, ClientError> {
-        let queue = NonNull::new(queue).ok_or_else(|| ClientError::new(ClientErrorKind::Fatal, "librdkafka: no such queue"))?;
+    fn new(
+        queue: *mut sys::rd_kafka_queue_t,
+        client: &Arc<Client>,
+        wake: &Arc<WakeCell>,
+    ) -> Result<Self, ClientError> {
+        let queue = NonNull::new(queue)
+            .ok_or_else(|| ClientError::new(ClientErrorKind::Fatal, "librdkafka: no such queue"))?;
         // Ready from the start: what is in it now announces itself no more.
-        let signal = Arc::new(Signal { ready: AtomicBool::new(true), wake: Arc::clone(wake) });
+        let signal = Arc::new(Signal {
+            ready: AtomicBool::new(true),
+            wake: Arc::clone(wake),
+        });
         let opaque = Arc::as_ptr(&signal).cast_mut().cast::<c_void>();
         // SAFETY: the signal is held by this queue, which takes the callback away before it is dropped.
-        unsafe { sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(on_queue_event), opaque) };
-        Ok(Self { queue, signal, client: Arc::clone(client) })
+        unsafe {
+            sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(on_queue_event), opaque)
+        };
+        Ok(Self {
+            queue,
+            signal,
+            client: Arc::clone(client),
+        })
     }
 
     /// Whether something may be in it; asked before reading, so that what comes while reading is not missed.
@@ -339,12 +430,27 @@ impl Queue {
         messages.clear();
         let room = messages.pointers.capacity();
         // SAFETY: the vector has room for so many pointers, and librdkafka writes as many as it returns; each is then ours to destroy.
-        let count = unsafe { sys::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, messages.pointers.as_mut_ptr(), room) };
+        let count = unsafe {
+            sys::rd_kafka_consume_batch_queue(
+                self.queue.as_ptr(),
+                0,
+                messages.pointers.as_mut_ptr(),
+                room,
+            )
+        };
         let count = usize::try_from(count).unwrap_or(0).min(room);
         // SAFETY: as above.
         unsafe { messages.pointers.set_len(count) };
-        let reported = self.client.reported.lock().unwrap_or_else(PoisonError::into_inner).take();
-        (count < room, reported.map(|(code, text)| ClientError::new(kind_of(code), text)))
+        let reported = self
+            .client
+            .reported
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        (
+            count < room,
+            reported.map(|(code, text)| ClientError::new(kind_of(code), text)),
+        )
     }
 
     /// Calls `delivery` for each record whose fate is known, and logs errors that pass. Reads the queue to its end, without waiting.
@@ -423,12 +529,16 @@ unsafe impl Send for Messages {}
 
 impl Messages {
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self { pointers: Vec::with_capacity(capacity) }
+        Self {
+            pointers: Vec::with_capacity(capacity),
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
         // SAFETY: each pointer is a message that lives until `clear`, which takes `&mut self`.
-        self.pointers.iter().map(|message| Message(unsafe { &**message }))
+        self.pointers
+            .iter()
+            .map(|message| Message(unsafe { &**message }))
     }
 
     pub(super) fn clear(&mut self) {
@@ -491,8 +601,16 @@ impl<'a> Message<'a> {
         let mut headers = ptr::null_mut();
         // SAFETY: the message lives. It owns the headers, which are parsed by this call.
         let code = unsafe { sys::rd_kafka_message_headers(self.0, &raw mut headers) };
-        let headers = if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR { headers } else { ptr::null_mut() };
-        HeaderIter { headers, index: 0, _message: *self }
+        let headers = if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            headers
+        } else {
+            ptr::null_mut()
+        };
+        HeaderIter {
+            headers,
+            index: 0,
+            _message: *self,
+        }
     }
 
     /// What librdkafka says about an error.
@@ -529,7 +647,15 @@ impl<'a> Iterator for HeaderIter<'a> {
         }
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
         // SAFETY: the headers live as long as the message; the results are local. The call tells when there are no more.
-        let code = unsafe { sys::rd_kafka_header_get_all(self.headers, self.index, &raw mut name, &raw mut value, &raw mut size) };
+        let code = unsafe {
+            sys::rd_kafka_header_get_all(
+                self.headers,
+                self.index,
+                &raw mut name,
+                &raw mut value,
+                &raw mut size,
+            )
+        };
         if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
             return None;
         }
@@ -550,28 +676,77 @@ pub(super) enum Refused {
 ///
 /// librdkafka reads a timestamp of 0 as "now". A record of the epoch's first millisecond is therefore sent as of its second: off by one
 /// millisecond in 1970 rather than by fifty years.
-pub(super) fn produce(topic: &Topic, partition: i32, record: RecordRef<'_>, bytes: usize) -> Result<(), Refused> {
+pub(super) fn produce(
+    topic: &Topic,
+    partition: i32,
+    record: RecordRef<'_>,
+    bytes: usize,
+) -> Result<(), Refused> {
     use sys::rd_kafka_vtype_t as Kind;
     use sys::rd_kafka_vu_s__bindgen_ty_1 as Value;
 
     let memory = |bytes: Option<&[u8]>| {
         // With a length of zero the pointer tells empty from null.
-        let (pointer, size) = bytes.map_or((ptr::null_mut(), 0), |bytes| (bytes.as_ptr().cast_mut().cast::<c_void>(), bytes.len()));
-        Value { mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr: pointer, size } }
+        let (pointer, size) = bytes.map_or((ptr::null_mut(), 0), |bytes| {
+            (bytes.as_ptr().cast_mut().cast::<c_void>(), bytes.len())
+        });
+        Value {
+            mem: sys::rd_kafka_vu_s__bindgen_ty_1__bindgen_ty_1 { ptr: pointer, size },
+        }
     };
     let headers = native_headers(record).map_err(Refused::Error)?;
     let arguments = [
-        sys::rd_kafka_vu_t { vtype: Kind::RD_KAFKA_VTYPE_RKT, u: Value { rkt: topic.topic.as_ptr() } },
-        sys::rd_kafka_vu_t { vtype: Kind::RD_KAFKA_VTYPE_PARTITION, u: Value { i32_: partition } },
-        sys::rd_kafka_vu_t { vtype: Kind::RD_KAFKA_VTYPE_MSGFLAGS, u: Value { i: sys::RD_KAFKA_MSG_F_COPY } },
-        sys::rd_kafka_vu_t { vtype: Kind::RD_KAFKA_VTYPE_KEY, u: memory(record.key) },
-        sys::rd_kafka_vu_t { vtype: Kind::RD_KAFKA_VTYPE_VALUE, u: memory(record.value) },
-        sys::rd_kafka_vu_t { vtype: Kind::RD_KAFKA_VTYPE_TIMESTAMP, u: Value { i64_: if record.timestamp == 0 { 1 } else { record.timestamp } } },
-        sys::rd_kafka_vu_t { vtype: Kind::RD_KAFKA_VTYPE_OPAQUE, u: Value { ptr: ptr::without_provenance_mut(bytes) } },
-        sys::rd_kafka_vu_t { vtype: Kind::RD_KAFKA_VTYPE_HEADERS, u: Value { headers } },
+        sys::rd_kafka_vu_t {
+            vtype: Kind::RD_KAFKA_VTYPE_RKT,
+            u: Value {
+                rkt: topic.topic.as_ptr(),
+            },
+        },
+        sys::rd_kafka_vu_t {
+            vtype: Kind::RD_KAFKA_VTYPE_PARTITION,
+            u: Value { i32_: partition },
+        },
+        sys::rd_kafka_vu_t {
+            vtype: Kind::RD_KAFKA_VTYPE_MSGFLAGS,
+            u: Value {
+                i: sys::RD_KAFKA_MSG_F_COPY,
+            },
+        },
+        sys::rd_kafka_vu_t {
+            vtype: Kind::RD_KAFKA_VTYPE_KEY,
+            u: memory(record.key),
+        },
+        sys::rd_kafka_vu_t {
+            vtype: Kind::RD_KAFKA_VTYPE_VALUE,
+            u: memory(record.value),
+        },
+        sys::rd_kafka_vu_t {
+            vtype: Kind::RD_KAFKA_VTYPE_TIMESTAMP,
+            u: Value {
+                i64_: if record.timestamp == 0 {
+                    1
+                } else {
+                    record.timestamp
+                },
+            },
+        },
+        sys::rd_kafka_vu_t {
+            vtype: Kind::RD_KAFKA_VTYPE_OPAQUE,
+            u: Value {
+                ptr: ptr::without_provenance_mut(bytes),
+            },
+        },
+        sys::rd_kafka_vu_t {
+            vtype: Kind::RD_KAFKA_VTYPE_HEADERS,
+            u: Value { headers },
+        },
     ];
     // Without headers the last argument is left out: null is not a list of none.
-    let count = if headers.is_null() { arguments.len() - 1 } else { arguments.len() };
+    let count = if headers.is_null() {
+        arguments.len() - 1
+    } else {
+        arguments.len()
+    };
     // SAFETY: the arguments live through the call, which copies key and value and takes the headers over when it succeeds.
     unsafe {
         let error = sys::rd_kafka_produceva(topic.client.as_ptr(), arguments.as_ptr(), count);
@@ -586,9 +761,14 @@ pub(super) fn produce(topic: &Topic, partition: i32, record: RecordRef<'_>, byte
         if code == Code::RD_KAFKA_RESP_ERR__QUEUE_FULL {
             return Err(Refused::Full);
         }
-        Err(Refused::Error(topic.client.fatal_error().unwrap_or_else(|| {
-            error_of(code, format_args!("producing to {}-{partition}", topic.name.to_string_lossy()))
-        })))
+        Err(Refused::Error(topic.client.fatal_error().unwrap_or_else(
+            || {
+                error_of(
+                    code,
+                    format_args!("producing to {}-{partition}", topic.name.to_string_lossy()),
+                )
+            },
+        )))
     }
 }
 
@@ -601,9 +781,21 @@ fn native_headers(record: RecordRef<'_>) -> Result<*mut sys::rd_kafka_headers_t,
     unsafe {
         let headers = sys::rd_kafka_headers_new(record.headers.iter().len());
         for header in record.headers.iter() {
-            let (value, size) = header.value.as_ref().map_or((ptr::null(), 0), |value| (value.as_ptr().cast::<c_void>(), value.len()));
-            let (Ok(name_size), Ok(size)) = (isize::try_from(header.key.len()), isize::try_from(size)) else { continue };
-            let code = sys::rd_kafka_header_add(headers, header.key.as_ptr().cast::<c_char>(), name_size, value, size);
+            let (value, size) = header.value.as_ref().map_or((ptr::null(), 0), |value| {
+                (value.as_ptr().cast::<c_void>(), value.len())
+            });
+            let (Ok(name_size), Ok(size)) =
+                (isize::try_from(header.key.len()), isize::try_from(size))
+            else {
+                continue;
+            };
+            let code = sys::rd_kafka_header_add(
+                headers,
+                header.key.as_ptr().cast::<c_char>(),
+                name_size,
+                value,
+                size,
+            );
             if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
                 sys::rd_kafka_headers_destroy(headers);
                 return Err(error_of(code, format_args!("header {}", header.key)));

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use super::admin::KafkaAdmin;
 use super::native::{self, Client, Delivery, Queue, Refused, Role, Topic, WakeCell};
 use crate::client::{
-    Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, Completion, Producer, RecordRef, RequestId, TopicHandle,
+    Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, Completion, Producer,
+    RecordRef, RequestId, TopicHandle,
 };
 use crate::record::Headers;
 
@@ -65,7 +66,10 @@ struct Overflow {
 }
 
 impl KafkaProducer {
-    pub(super) fn start(settings: &[(String, String)], metadata: Option<KafkaAdmin>) -> Result<Self, ClientError> {
+    pub(super) fn start(
+        settings: &[(String, String)],
+        metadata: Option<KafkaAdmin>,
+    ) -> Result<Self, ClientError> {
         let client = Client::start(Role::Producer, settings)?;
         let wake = Arc::new(WakeCell::default());
         let deliveries = Queue::of_client(&client, &wake)?;
@@ -87,7 +91,9 @@ impl KafkaProducer {
     /// Sends what librdkafka had no room for, as far as it has room now. A record that it refuses for good is completed as failed.
     fn drain_overflow(&mut self) {
         while let Some(record) = self.overflow.pop_front() {
-            let Some(topic) = self.topics.get(record.topic.0 as usize) else { continue };
+            let Some(topic) = self.topics.get(record.topic.0 as usize) else {
+                continue;
+            };
             let borrowed = RecordRef {
                 key: record.key.as_deref(),
                 value: record.value.as_deref(),
@@ -103,23 +109,36 @@ impl KafkaProducer {
                 Err(Refused::Error(error)) => {
                     self.pending_records -= 1;
                     self.pending_bytes -= record.bytes;
-                    self.completed.push(Completion { topic: record.topic, partition: record.partition, records: 1, result: Err(error) });
+                    self.completed.push(Completion {
+                        topic: record.topic,
+                        partition: record.partition,
+                        records: 1,
+                        result: Err(error),
+                    });
                 }
             }
         }
     }
 
     fn take_metadata(&mut self, waker: &Waker) {
-        let Some(metadata) = &mut self.metadata else { return };
+        let Some(metadata) = &mut self.metadata else {
+            return;
+        };
         metadata.poll(self.now_ms, waker, &mut self.answers);
         for (id, answer) in self.answers.drain(..) {
-            let Some(topic) = self.topics.iter_mut().find(|topic| topic.asked == Some(id)) else { continue };
+            let Some(topic) = self.topics.iter_mut().find(|topic| topic.asked == Some(id)) else {
+                continue;
+            };
             topic.asked = None;
             match answer {
-                Ok(AdminResponse::Topics(topics)) => topic.partitions = topics.first().and_then(|(_, count)| *count),
+                Ok(AdminResponse::Topics(topics)) => {
+                    topic.partitions = topics.first().and_then(|(_, count)| *count)
+                }
                 Ok(_) => {}
                 // What was known stays good.
-                Err(error) => tracing::debug!(topic = &*topic.name, %error, "number of partitions not known"),
+                Err(error) => {
+                    tracing::debug!(topic = &*topic.name, %error, "number of partitions not known")
+                }
             }
         }
     }
@@ -138,19 +157,36 @@ fn complete(completions: &mut Vec<Completion>, delivery: &Delivery) {
             *offset = delivery.offset;
             return;
         }
-        completions.push(Completion { topic, partition: delivery.partition, records: 1, result: Ok(delivery.offset) });
+        completions.push(Completion {
+            topic,
+            partition: delivery.partition,
+            records: 1,
+            result: Ok(delivery.offset),
+        });
         return;
     }
-    let error = native::error_of(delivery.code, format_args!("producing to partition {}", delivery.partition));
+    let error = native::error_of(
+        delivery.code,
+        format_args!("producing to partition {}", delivery.partition),
+    );
     if let Some(last) = completions.last_mut()
         && last.topic == topic
         && last.partition == delivery.partition
-        && last.result.as_ref().err().is_some_and(|known| known.message == error.message)
+        && last
+            .result
+            .as_ref()
+            .err()
+            .is_some_and(|known| known.message == error.message)
     {
         last.records += 1;
         return;
     }
-    completions.push(Completion { topic, partition: delivery.partition, records: 1, result: Err(error) });
+    completions.push(Completion {
+        topic,
+        partition: delivery.partition,
+        records: 1,
+        result: Err(error),
+    });
 }
 
 impl Producer for KafkaProducer {
@@ -160,27 +196,58 @@ impl Producer for KafkaProducer {
         }
         let new = handle(self.topics.len());
         let topic = Topic::new(&self.client, name, new.0)?;
-        self.topics.push(ProducedTopic { name: Arc::from(name), topic, partitions: None, asked: None, asked_at_ms: None });
+        self.topics.push(ProducedTopic {
+            name: Arc::from(name),
+            topic,
+            partitions: None,
+            asked: None,
+            asked_at_ms: None,
+        });
         Ok(new)
     }
 
     fn partitions(&mut self, topic: TopicHandle) -> Option<i32> {
-        let (Some(topic), Some(metadata)) = (self.topics.get_mut(topic.0 as usize), &mut self.metadata) else { return None };
-        let refresh_ms = if topic.partitions.is_some() { KNOWN_REFRESH_MS } else { UNKNOWN_REFRESH_MS };
-        let due = topic.asked_at_ms.is_none_or(|asked_at_ms| self.now_ms - asked_at_ms >= refresh_ms);
+        let (Some(topic), Some(metadata)) =
+            (self.topics.get_mut(topic.0 as usize), &mut self.metadata)
+        else {
+            return None;
+        };
+        let refresh_ms = if topic.partitions.is_some() {
+            KNOWN_REFRESH_MS
+        } else {
+            UNKNOWN_REFRESH_MS
+        };
+        let due = topic
+            .asked_at_ms
+            .is_none_or(|asked_at_ms| self.now_ms - asked_at_ms >= refresh_ms);
         if topic.asked.is_none() && due {
-            topic.asked = Some(metadata.submit(AdminRequest::DescribeTopics(vec![topic.name.to_string()])));
+            topic.asked =
+                Some(metadata.submit(AdminRequest::DescribeTopics(vec![topic.name.to_string()])));
             topic.asked_at_ms = Some(self.now_ms);
         }
         topic.partitions
     }
 
-    fn append(&mut self, topic: TopicHandle, partition: i32, record: RecordRef<'_>) -> Result<(), ClientError> {
+    fn append(
+        &mut self,
+        topic: TopicHandle,
+        partition: i32,
+        record: RecordRef<'_>,
+    ) -> Result<(), ClientError> {
         let Some(produced) = self.topics.get(topic.0 as usize) else {
-            return Err(ClientError::new(ClientErrorKind::Fatal, format_args!("topic handle {} is not of this producer", topic.0)));
+            return Err(ClientError::new(
+                ClientErrorKind::Fatal,
+                format_args!("topic handle {} is not of this producer", topic.0),
+            ));
         };
-        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + RECORD_OVERHEAD_BYTES;
-        let refused = if self.overflow.is_empty() { native::produce(&produced.topic, partition, record, bytes) } else { Err(Refused::Full) };
+        let bytes = record.key.map_or(0, <[u8]>::len)
+            + record.value.map_or(0, <[u8]>::len)
+            + RECORD_OVERHEAD_BYTES;
+        let refused = if self.overflow.is_empty() {
+            native::produce(&produced.topic, partition, record, bytes)
+        } else {
+            Err(Refused::Full)
+        };
         match refused {
             Ok(()) => {}
             Err(Refused::Full) => self.overflow.push_back(Overflow {
@@ -204,12 +271,23 @@ impl Producer for KafkaProducer {
         self.drain_overflow();
     }
 
-    fn poll(&mut self, now_ms: i64, waker: &Waker, completions: &mut Vec<Completion>) -> Result<(), ClientError> {
+    fn poll(
+        &mut self,
+        now_ms: i64,
+        waker: &Waker,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), ClientError> {
         self.now_ms = now_ms;
         // First, so that nothing that comes from now on goes unnoticed.
         self.wake.register(waker);
         if self.deliveries.take_ready() {
-            let Self { deliveries, completed, pending_records, pending_bytes, .. } = self;
+            let Self {
+                deliveries,
+                completed,
+                pending_records,
+                pending_bytes,
+                ..
+            } = self;
             deliveries.deliveries(|delivery| {
                 *pending_records -= 1;
                 *pending_bytes -= delivery.bytes;

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::typed_store::{FlushListener, Flushed, TimestampedKeyValueStore, Written};
 use crate::processor::Children;
+use crate::typed_store::{FlushListener, Flushed, TimestampedKeyValueStore, Written};
 
 /// A topology and its input, as numbers that any choice of makes sense of.
 #[derive(Clone, Debug)]
@@ -59,15 +59,28 @@ impl FlushListener<String, i64> for SendsFlushed {
         true
     }
 
-    fn flushed(&mut self, change: Flushed<String, i64>, task: &mut TaskContext) -> Result<(), ProcessError> {
-        self.0.forward(Record::new(change.key, format!("{:?}<-{:?}", change.new, change.old), change.timestamp), task)
+    fn flushed(
+        &mut self,
+        change: Flushed<String, i64>,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError> {
+        self.0.forward(
+            Record::new(
+                change.key,
+                format!("{:?}<-{:?}", change.new, change.old),
+                change.timestamp,
+            ),
+            task,
+        )
     }
 }
 
 impl Processor<String, String, String, String> for Planned {
     fn init(&mut self, context: &mut InitContext<'_, String, String>) -> Result<(), ProcessError> {
         match self.does {
-            Does::Counts { store } | Does::Joins { store } => self.store = Some(context.key_value_store(&format!("shared-{store}"))?),
+            Does::Counts { store } | Does::Joins { store } => {
+                self.store = Some(context.key_value_store(&format!("shared-{store}"))?)
+            }
             Does::CountsCached => {
                 let store = context.key_value_store(&format!("cached-{}", self.number))?;
                 store.set_flush_listener(Box::new(SendsFlushed(context.children())));
@@ -81,7 +94,11 @@ impl Processor<String, String, String, String> for Planned {
         Ok(())
     }
 
-    fn process(&mut self, record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        context: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessError> {
         self.taken += 1;
         let timestamp = record.timestamp;
         let store = self.store.as_ref();
@@ -94,15 +111,28 @@ impl Processor<String, String, String, String> for Planned {
                 context.forward(record.clone())?;
                 context.forward(record.with_timestamp(timestamp + 3))
             }
-            Does::Filters if record.value.bytes().last().is_some_and(|last| last % 2 == 0) => context.forward(record),
+            Does::Filters
+                if record
+                    .value
+                    .bytes()
+                    .last()
+                    .is_some_and(|last| last % 2 == 0) =>
+            {
+                context.forward(record)
+            }
             Does::Filters => Ok(()),
             Does::Counts { .. } | Does::CountsCached => {
                 let count = store.unwrap().update(&record.key, context, |old| {
                     let count = old.as_ref().map_or(0, |old| old.value) + 1;
-                    Ok((Some(count), old.map_or(timestamp, |old| old.timestamp.max(timestamp))))
+                    Ok((
+                        Some(count),
+                        old.map_or(timestamp, |old| old.timestamp.max(timestamp)),
+                    ))
                 })?;
                 match count {
-                    Written::Stored(count) => context.forward(record.with_value(format!("{}={count:?}", self.number))),
+                    Written::Stored(count) => {
+                        context.forward(record.with_value(format!("{}={count:?}", self.number)))
+                    }
                     Written::Cached | Written::Expired => Ok(()),
                 }
             }
@@ -121,8 +151,17 @@ impl Processor<String, String, String, String> for Planned {
         }
     }
 
-    fn punctuate(&mut self, _punctuation: Punctuation, timestamp: i64, context: &mut ProcessorContext<'_, String, String>) -> Result<(), ProcessError> {
-        context.forward(Record::new("tick".to_owned(), format!("{} after {}", self.number, self.taken), timestamp))
+    fn punctuate(
+        &mut self,
+        _punctuation: Punctuation,
+        timestamp: i64,
+        context: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessError> {
+        context.forward(Record::new(
+            "tick".to_owned(),
+            format!("{} after {}", self.number, self.taken),
+            timestamp,
+        ))
     }
 }
 
@@ -130,19 +169,49 @@ fn topology(plan: &Plan) -> TopologyBuilder {
     let mut builder = Topology::builder();
     let mut nodes: Vec<Node<String, String>> = Vec::new();
     for source in 0..plan.sources {
-        nodes.push(builder.add_source(format!("source-{source}"), [format!("in-{source}")], strings()).unwrap());
+        nodes.push(
+            builder
+                .add_source(
+                    format!("source-{source}"),
+                    [format!("in-{source}")],
+                    strings(),
+                )
+                .unwrap(),
+        );
     }
     for store in 0..SHARED_STORES {
-        builder.add_state_store(KeyValueStoreBuilder::<String, i64>::new(format!("shared-{store}")).in_memory()).unwrap();
+        builder
+            .add_state_store(
+                KeyValueStoreBuilder::<String, i64>::new(format!("shared-{store}")).in_memory(),
+            )
+            .unwrap();
     }
-    let add = |builder: &mut TopologyBuilder, number: usize, does: Does, parents: &[Node<String, String>]| {
-        let supplier = move || Planned { number, does, store: None, taken: 0 };
-        let node = builder.add_processor(format!("step-{number}"), supplier, parents).unwrap();
+    let add = |builder: &mut TopologyBuilder,
+               number: usize,
+               does: Does,
+               parents: &[Node<String, String>]| {
+        let supplier = move || Planned {
+            number,
+            does,
+            store: None,
+            taken: 0,
+        };
+        let node = builder
+            .add_processor(format!("step-{number}"), supplier, parents)
+            .unwrap();
         match does {
-            Does::Counts { store } | Does::Joins { store } => builder.connect(node, &[&format!("shared-{store}")]).unwrap(),
+            Does::Counts { store } | Does::Joins { store } => builder
+                .connect(node, &[&format!("shared-{store}")])
+                .unwrap(),
             Does::CountsCached => {
                 let name = format!("cached-{number}");
-                builder.add_state_store(KeyValueStoreBuilder::<String, i64>::new(name.clone()).in_memory().caching(true)).unwrap();
+                builder
+                    .add_state_store(
+                        KeyValueStoreBuilder::<String, i64>::new(name.clone())
+                            .in_memory()
+                            .caching(true),
+                    )
+                    .unwrap();
                 builder.connect(node, &[&name]).unwrap();
             }
             _ => {}
@@ -152,19 +221,38 @@ fn topology(plan: &Plan) -> TopologyBuilder {
     // One count and one join of every source, so that all of it is one sub-topology.
     for source in 0..plan.sources {
         let parent = [nodes[source]];
-        nodes.push(add(&mut builder, 100 + source, Does::Counts { store: 0 }, &parent));
-        nodes.push(add(&mut builder, 200 + source, Does::Joins { store: 1 }, &parent));
+        nodes.push(add(
+            &mut builder,
+            100 + source,
+            Does::Counts { store: 0 },
+            &parent,
+        ));
+        nodes.push(add(
+            &mut builder,
+            200 + source,
+            Does::Joins { store: 1 },
+            &parent,
+        ));
     }
     for (number, step) in plan.steps.iter().enumerate() {
-        let mut places: Vec<usize> = step.parents.iter().map(|parent| parent % nodes.len()).collect();
+        let mut places: Vec<usize> = step
+            .parents
+            .iter()
+            .map(|parent| parent % nodes.len())
+            .collect();
         places.sort_unstable();
         places.dedup();
-        let parents: Vec<Node<String, String>> = places.into_iter().map(|place| nodes[place]).collect();
+        let parents: Vec<Node<String, String>> =
+            places.into_iter().map(|place| nodes[place]).collect();
         nodes.push(add(&mut builder, number, step.does, &parents));
     }
     let last = nodes.split_off(nodes.len() - 3);
-    builder.add_sink("one", "out-1", Produced::default(), &last).unwrap();
-    builder.add_sink("two", "out-2", Produced::default(), &last[1..]).unwrap();
+    builder
+        .add_sink("one", "out-1", Produced::default(), &last)
+        .unwrap();
+    builder
+        .add_sink("two", "out-2", Produced::default(), &last[1..])
+        .unwrap();
     builder
 }
 
@@ -188,20 +276,53 @@ fn run(plan: &Plan, records_max: usize, chunks: &[(usize, usize)]) -> Seen {
         globals: GlobalStores::new(),
         settings: StreamSettings::default(),
     };
-    let stores = Stores::open(None, &built.store_specs(0), &brooklet_state_stores::Memory::new(1 << 20)).unwrap();
-    let inputs = (0..plan.sources).map(|source| TopicPartition::new(format!("in-{source}"), 0)).collect();
-    let task = Task::new(&built, TaskId { subtopology: 0, partition: 0 }, inputs, stores, &environment, 0).unwrap();
+    let stores = Stores::open(
+        None,
+        &built.store_specs(0),
+        &brooklet_state_stores::Memory::new(1 << 20),
+    )
+    .unwrap();
+    let inputs = (0..plan.sources)
+        .map(|source| TopicPartition::new(format!("in-{source}"), 0))
+        .collect();
+    let task = Task::new(
+        &built,
+        TaskId {
+            subtopology: 0,
+            partition: 0,
+        },
+        inputs,
+        stores,
+        &environment,
+        0,
+    )
+    .unwrap();
     let mut bench = Bench { task, written };
 
     let total = |source: usize| i64::try_from(plan.records[source].len()).unwrap();
     let mut fed = vec![0; plan.sources];
     let everything = (0..plan.sources).map(|source| (source, usize::MAX));
-    for (source, count) in chunks.iter().map(|(source, count)| (source % plan.sources, *count)).chain(everything) {
+    for (source, count) in chunks
+        .iter()
+        .map(|(source, count)| (source % plan.sources, *count))
+        .chain(everything)
+    {
         let rest = &plan.records[source][fed[source]..];
-        let chunk: Vec<(String, String, i64)> =
-            rest.iter().take(count).map(|(key, value, timestamp)| (format!("k{key}"), format!("v{value}"), *timestamp)).collect();
-        let records: Vec<In<'_>> = chunk.iter().map(|(key, value, timestamp)| (Some(key.as_str()), Some(value.as_str()), *timestamp)).collect();
-        bench.fetched(source, i64::try_from(fed[source]).unwrap(), &records, total(source));
+        let chunk: Vec<(String, String, i64)> = rest
+            .iter()
+            .take(count)
+            .map(|(key, value, timestamp)| (format!("k{key}"), format!("v{value}"), *timestamp))
+            .collect();
+        let records: Vec<In<'_>> = chunk
+            .iter()
+            .map(|(key, value, timestamp)| (Some(key.as_str()), Some(value.as_str()), *timestamp))
+            .collect();
+        bench.fetched(
+            source,
+            i64::try_from(fed[source]).unwrap(),
+            &records,
+            total(source),
+        );
         fed[source] += records.len();
         while bench.task.process(0, records_max).unwrap() > 0 || bench.task.wants_commit() {
             if bench.task.wants_commit() {
@@ -212,8 +333,17 @@ fn run(plan: &Plan, records_max: usize, chunks: &[(usize, usize)]) -> Seen {
     }
     bench.task.flush(0).unwrap();
     let positions = bench.positions();
-    assert_eq!(positions, (0..plan.sources).map(total).collect::<Vec<_>>(), "all records are taken");
-    Seen { output: bench.output(), positions, stream_time: bench.task.stream_time(), processed: bench.task.processed() }
+    assert_eq!(
+        positions,
+        (0..plan.sources).map(total).collect::<Vec<_>>(),
+        "all records are taken"
+    );
+    Seen {
+        output: bench.output(),
+        positions,
+        stream_time: bench.task.stream_time(),
+        processed: bench.task.processed(),
+    }
 }
 
 fn does() -> impl Strategy<Value = Does> {
@@ -230,11 +360,20 @@ fn does() -> impl Strategy<Value = Does> {
 }
 
 fn plans() -> impl Strategy<Value = Plan> {
-    let step = (does(), prop::collection::vec(0usize..40, 1..4)).prop_map(|(does, parents)| Step { does, parents }).boxed();
+    let step = (does(), prop::collection::vec(0usize..40, 1..4))
+        .prop_map(|(does, parents)| Step { does, parents })
+        .boxed();
     let records = prop::collection::vec((0u8..4, 0u8..10, 0i64..60), 0..40);
     (1usize..4).prop_flat_map(move |sources| {
-        (prop::collection::vec(step.clone(), 0..7), prop::collection::vec(records.clone(), sources))
-            .prop_map(move |(steps, records)| Plan { sources, steps, records })
+        (
+            prop::collection::vec(step.clone(), 0..7),
+            prop::collection::vec(records.clone(), sources),
+        )
+            .prop_map(move |(steps, records)| Plan {
+                sources,
+                steps,
+                records,
+            })
     })
 }
 

@@ -20,7 +20,12 @@ struct Fixture {
 
 impl Fixture {
     fn new(initial_rebalance_delay_ms: i64) -> Self {
-        let rules = Rules { initial_rebalance_delay_ms, session_timeout_ms_min: 1, session_timeout_ms_max: 300_000, size_max: 3 };
+        let rules = Rules {
+            initial_rebalance_delay_ms,
+            session_timeout_ms_min: 1,
+            session_timeout_ms_max: 300_000,
+            size_max: 3,
+        };
         Self {
             group: ClassicGroup::new(0),
             rules,
@@ -35,8 +40,14 @@ impl Fixture {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Joined(id, answer) => assert!(self.joined.insert(id, answer).is_none(), "join {id} answered twice"),
-                Effect::Synced(id, answer) => assert!(self.synced.insert(id, answer).is_none(), "sync {id} answered twice"),
+                Effect::Joined(id, answer) => assert!(
+                    self.joined.insert(id, answer).is_none(),
+                    "join {id} answered twice"
+                ),
+                Effect::Synced(id, answer) => assert!(
+                    self.synced.insert(id, answer).is_none(),
+                    "sync {id} answered twice"
+                ),
                 Effect::Persist(metadata) => self.persist.push(metadata),
             }
         }
@@ -71,18 +82,39 @@ impl Fixture {
         self.join_as(name, name, |_| {})
     }
 
-    fn sync(&mut self, name: &str, generation: i32, assignments: &[(&str, &'static str)]) -> ReplyId {
+    fn sync(
+        &mut self,
+        name: &str,
+        generation: i32,
+        assignments: &[(&str, &'static str)],
+    ) -> ReplyId {
         self.next_reply += 1;
         let reply = self.next_reply;
-        let assignments = assignments.iter().map(|(id, bytes)| ((*id).to_owned(), Bytes::from_static(bytes.as_bytes()))).collect();
-        let caller = Caller { member_id: name, instance_id: None, generation };
-        let effects = self.group.sync(caller, None, None, assignments, reply, self.now_ms);
+        let assignments = assignments
+            .iter()
+            .map(|(id, bytes)| ((*id).to_owned(), Bytes::from_static(bytes.as_bytes())))
+            .collect();
+        let caller = Caller {
+            member_id: name,
+            instance_id: None,
+            generation,
+        };
+        let effects = self
+            .group
+            .sync(caller, None, None, assignments, reply, self.now_ms);
         self.perform(effects);
         reply
     }
 
     fn heartbeat(&mut self, name: &str, generation: i32) -> Result<(), GroupError> {
-        self.group.heartbeat(Caller { member_id: name, instance_id: None, generation }, self.now_ms)
+        self.group.heartbeat(
+            Caller {
+                member_id: name,
+                instance_id: None,
+                generation,
+            },
+            self.now_ms,
+        )
     }
 
     fn leave(&mut self, name: &str) -> Result<(), GroupError> {
@@ -94,33 +126,56 @@ impl Fixture {
     /// What was written is durable, or failed.
     fn persisted(&mut self, durable: bool) {
         for metadata in std::mem::take(&mut self.persist) {
-            let effects = self.group.persisted(&metadata, durable, &self.rules, self.now_ms);
+            let effects = self
+                .group
+                .persisted(&metadata, durable, &self.rules, self.now_ms);
             self.perform(effects);
         }
     }
 
     fn advance(&mut self, by_ms: i64) {
         let end_ms = self.now_ms + by_ms;
-        while let Some(deadline_ms) = self.group.next_deadline_ms().filter(|deadline_ms| *deadline_ms <= end_ms) {
+        while let Some(deadline_ms) = self
+            .group
+            .next_deadline_ms()
+            .filter(|deadline_ms| *deadline_ms <= end_ms)
+        {
             self.now_ms = deadline_ms.max(self.now_ms);
             let effects = self.group.expire(&self.rules, self.now_ms);
             self.perform(effects);
             let next = self.group.next_deadline_ms();
-            assert!(next.is_none_or(|next| next > self.now_ms), "expire left work due at {next:?}, now {}", self.now_ms);
+            assert!(
+                next.is_none_or(|next| next > self.now_ms),
+                "expire left work due at {next:?}, now {}",
+                self.now_ms
+            );
         }
         self.now_ms = end_ms;
     }
 
     fn answer(&self, reply: ReplyId) -> &Joined {
-        self.joined.get(&reply).expect("join is answered").as_ref().unwrap()
+        self.joined
+            .get(&reply)
+            .expect("join is answered")
+            .as_ref()
+            .unwrap()
     }
 
     fn refusal(&self, reply: ReplyId) -> GroupError {
-        self.joined.get(&reply).expect("join is answered").as_ref().unwrap_err().0
+        self.joined
+            .get(&reply)
+            .expect("join is answered")
+            .as_ref()
+            .unwrap_err()
+            .0
     }
 
     fn assignment(&self, reply: ReplyId) -> Result<Bytes, GroupError> {
-        self.synced.get(&reply).expect("sync is answered").clone().map(|synced| synced.assignment)
+        self.synced
+            .get(&reply)
+            .expect("sync is answered")
+            .clone()
+            .map(|synced| synced.assignment)
     }
 
     /// Members a and b, stable in generation 2; a leads.
@@ -129,7 +184,10 @@ impl Fixture {
         fixture.join_new("a");
         let b = fixture.join_new("b");
         let a = fixture.rejoin("a");
-        assert_eq!((fixture.answer(a).generation, fixture.answer(b).generation), (2, 2));
+        assert_eq!(
+            (fixture.answer(a).generation, fixture.answer(b).generation),
+            (2, 2)
+        );
         fixture.sync("a", 2, &[("a", "0"), ("b", "1")]);
         fixture.sync("b", 2, &[]);
         fixture.persisted(true);
@@ -149,7 +207,10 @@ fn the_first_member_waits_for_others_and_then_leads() {
     fixture.advance(1);
     assert!(fixture.joined.is_empty());
     fixture.advance(3000);
-    assert_eq!((fixture.answer(a).generation, fixture.answer(b).generation), (1, 1));
+    assert_eq!(
+        (fixture.answer(a).generation, fixture.answer(b).generation),
+        (1, 1)
+    );
     assert_eq!(fixture.answer(a).leader, "a");
     assert_eq!(fixture.answer(a).members.len(), 2);
     assert!(fixture.answer(b).members.is_empty());
@@ -180,19 +241,31 @@ fn an_assignment_that_is_not_written_is_not_handed_out() {
     fixture.join_new("a");
     let sync = fixture.sync("a", 1, &[("a", "all")]);
     fixture.persisted(false);
-    assert_eq!(fixture.assignment(sync), Err(GroupError::CoordinatorNotAvailable));
-    assert_eq!(fixture.heartbeat("a", 1), Err(GroupError::RebalanceInProgress));
+    assert_eq!(
+        fixture.assignment(sync),
+        Err(GroupError::CoordinatorNotAvailable)
+    );
+    assert_eq!(
+        fixture.heartbeat("a", 1),
+        Err(GroupError::RebalanceInProgress)
+    );
 }
 
 #[test]
 fn a_new_member_makes_the_others_join_again() {
     let mut fixture = Fixture::stable_pair();
     let c = fixture.join_new("c");
-    assert_eq!(fixture.heartbeat("a", 2), Err(GroupError::RebalanceInProgress));
+    assert_eq!(
+        fixture.heartbeat("a", 2),
+        Err(GroupError::RebalanceInProgress)
+    );
     let a = fixture.rejoin("a");
     assert!(!fixture.joined.contains_key(&c));
     let b = fixture.rejoin("b");
-    assert_eq!([a, b, c].map(|reply| fixture.answer(reply).generation), [3, 3, 3]);
+    assert_eq!(
+        [a, b, c].map(|reply| fixture.answer(reply).generation),
+        [3, 3, 3]
+    );
     assert_eq!(fixture.answer(c).leader, "a");
 }
 
@@ -203,10 +276,16 @@ fn a_member_that_does_not_come_back_is_out_after_the_rebalance_timeout() {
     let a = fixture.rejoin("a");
     for _ in 0..12 {
         // b lives but does not join again.
-        assert_eq!(fixture.heartbeat("b", 2), Err(GroupError::RebalanceInProgress));
+        assert_eq!(
+            fixture.heartbeat("b", 2),
+            Err(GroupError::RebalanceInProgress)
+        );
         fixture.advance(i64::from(REBALANCE_MS) / 12);
     }
-    assert_eq!((fixture.answer(a).generation, fixture.answer(c).generation), (3, 3));
+    assert_eq!(
+        (fixture.answer(a).generation, fixture.answer(c).generation),
+        (3, 3)
+    );
     assert_eq!(fixture.heartbeat("b", 3), Err(GroupError::UnknownMember));
 }
 
@@ -227,7 +306,13 @@ fn a_member_that_leaves_makes_the_others_rebalance_at_once() {
     assert_eq!(fixture.leave("a"), Ok(()));
     assert_eq!(fixture.leave("a"), Err(GroupError::UnknownMember));
     let b = fixture.rejoin("b");
-    assert_eq!((fixture.answer(b).generation, fixture.answer(b).leader.as_str()), (3, "b"));
+    assert_eq!(
+        (
+            fixture.answer(b).generation,
+            fixture.answer(b).leader.as_str()
+        ),
+        (3, "b")
+    );
 }
 
 #[test]
@@ -262,7 +347,10 @@ fn a_member_that_never_syncs_is_out_after_the_rebalance_timeout() {
 fn a_new_member_that_can_is_given_its_id_first() {
     let mut fixture = Fixture::new(0);
     let first = fixture.join_as("", "a", |join| join.member_id_required = true);
-    assert_eq!(fixture.joined[&first], Err((GroupError::MemberIdRequired, "a".to_owned())));
+    assert_eq!(
+        fixture.joined[&first],
+        Err((GroupError::MemberIdRequired, "a".to_owned()))
+    );
     let second = fixture.join_as("a", "unused", |join| join.member_id_required = true);
     assert_eq!(fixture.answer(second).member_id, "a");
 }
@@ -271,11 +359,16 @@ fn a_new_member_that_can_is_given_its_id_first() {
 fn an_id_that_is_not_used_expires_and_holds_nobody_up() {
     let mut fixture = Fixture::stable_pair();
     fixture.join_as("", "c", |join| join.member_id_required = true);
-    let a = fixture.join_as("a", "a", |join| join.protocols[0].1 = Bytes::from_static(b"other"));
+    let a = fixture.join_as("a", "a", |join| {
+        join.protocols[0].1 = Bytes::from_static(b"other")
+    });
     let b = fixture.rejoin("b");
     assert!(!fixture.joined.contains_key(&a));
     fixture.advance(i64::from(SESSION_MS));
-    assert_eq!((fixture.answer(a).generation, fixture.answer(b).generation), (3, 3));
+    assert_eq!(
+        (fixture.answer(a).generation, fixture.answer(b).generation),
+        (3, 3)
+    );
     let late = fixture.rejoin("c");
     assert_eq!(fixture.refusal(late), GroupError::UnknownMember);
 }
@@ -301,7 +394,10 @@ fn the_leader_joining_again_rebalances() {
 fn strangers_and_old_generations_are_refused() {
     let mut fixture = Fixture::stable_pair();
     assert_eq!(fixture.heartbeat("x", 2), Err(GroupError::UnknownMember));
-    assert_eq!(fixture.heartbeat("a", 1), Err(GroupError::IllegalGeneration));
+    assert_eq!(
+        fixture.heartbeat("a", 1),
+        Err(GroupError::IllegalGeneration)
+    );
     let stranger = fixture.rejoin("x");
     assert_eq!(fixture.refusal(stranger), GroupError::UnknownMember);
     let sync = fixture.sync("a", 1, &[]);
@@ -323,7 +419,12 @@ fn members_without_a_common_protocol_are_refused() {
 fn the_protocol_that_most_prefer_and_all_support_is_chosen() {
     let mut fixture = Fixture::new(3000);
     let prefer = |names: &'static [&'static str]| {
-        move |join: &mut Join| join.protocols = names.iter().map(|name| ((*name).to_owned(), Bytes::new())).collect()
+        move |join: &mut Join| {
+            join.protocols = names
+                .iter()
+                .map(|name| ((*name).to_owned(), Bytes::new()))
+                .collect()
+        }
     };
     let a = fixture.join_as("", "a", prefer(&["range", "sticky"]));
     fixture.join_as("", "b", prefer(&["sticky", "range"]));
@@ -348,14 +449,31 @@ fn a_full_group_and_a_bad_session_timeout_are_refused() {
 fn commits_come_from_members_of_the_generation_or_from_nobody() {
     let mut fixture = Fixture::stable_pair();
     let mut check = |member_id: &str, generation: i32| {
-        fixture.group.check_commit(Caller { member_id, instance_id: None, generation }, 0)
+        fixture.group.check_commit(
+            Caller {
+                member_id,
+                instance_id: None,
+                generation,
+            },
+            0,
+        )
     };
     assert_eq!(check("a", 2), Ok(()));
     assert_eq!(check("a", 1), Err(GroupError::IllegalGeneration));
     assert_eq!(check("x", 2), Err(GroupError::UnknownMember));
     assert_eq!(check("", -1), Err(GroupError::UnknownMember));
     let mut empty = ClassicGroup::new(0);
-    assert_eq!(empty.check_commit(Caller { member_id: "", instance_id: None, generation: -1 }, 0), Ok(()));
+    assert_eq!(
+        empty.check_commit(
+            Caller {
+                member_id: "",
+                instance_id: None,
+                generation: -1
+            },
+            0
+        ),
+        Ok(())
+    );
 }
 
 #[test]
@@ -367,13 +485,31 @@ fn a_static_member_that_restarts_keeps_its_assignment() {
     fixture.sync("a", 1, &[("a", "0"), ("s1", "1")]);
     fixture.persisted(true);
     let back = fixture.join_as("", "s2", |join| join.instance_id = Some("i".into()));
-    assert_eq!((fixture.answer(back).member_id.as_str(), fixture.answer(back).generation), ("s2", 1));
+    assert_eq!(
+        (
+            fixture.answer(back).member_id.as_str(),
+            fixture.answer(back).generation
+        ),
+        ("s2", 1)
+    );
     let sync = fixture.sync("s2", 1, &[]);
     assert_eq!(fixture.assignment(sync), Ok(Bytes::from_static(b"1")));
     // The new id is written, and the old one is fenced.
-    assert!(fixture.persist[0].members.iter().any(|member| member.member_id == "s2"));
-    let caller = Caller { member_id: "s1", instance_id: Some("i"), generation: 1 };
-    assert_eq!(fixture.group.heartbeat(caller, fixture.now_ms), Err(GroupError::FencedInstanceId));
+    assert!(
+        fixture.persist[0]
+            .members
+            .iter()
+            .any(|member| member.member_id == "s2")
+    );
+    let caller = Caller {
+        member_id: "s1",
+        instance_id: Some("i"),
+        generation: 1,
+    };
+    assert_eq!(
+        fixture.group.heartbeat(caller, fixture.now_ms),
+        Err(GroupError::FencedInstanceId)
+    );
 }
 
 #[test]
@@ -381,7 +517,11 @@ fn a_restored_group_is_as_its_record_says_and_its_members_may_go_on() {
     let fixture = Fixture::stable_pair();
     let mut restored = ClassicGroup::restore(&fixture.group.metadata(), 1_000_000);
     assert_eq!((restored.state, restored.generation), (State::Stable, 2));
-    let caller = Caller { member_id: "b", instance_id: None, generation: 2 };
+    let caller = Caller {
+        member_id: "b",
+        instance_id: None,
+        generation: 2,
+    };
     assert_eq!(restored.heartbeat(caller, 1_005_000), Ok(()));
     restored.expire(&fixture.rules, 1_010_000);
     assert_eq!(restored.members.keys().collect::<Vec<_>>(), ["b"]);

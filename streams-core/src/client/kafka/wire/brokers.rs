@@ -47,7 +47,12 @@ pub(super) struct Brokers {
 
 impl Brokers {
     pub(super) fn new(bootstrap: Vec<String>, client_id: &str, request_patience: Duration) -> Self {
-        Self { bootstrap, client_id: client_id.to_owned(), request_patience, known: Mutex::new(Known::default()) }
+        Self {
+            bootstrap,
+            client_id: client_id.to_owned(),
+            request_patience,
+            known: Mutex::new(Known::default()),
+        }
     }
 
     pub(super) fn bootstrap(&self) -> String {
@@ -68,21 +73,35 @@ impl Brokers {
         let link = Arc::clone(self.known().links.entry(address.to_owned()).or_default());
         // Held while connecting, so that callers at the same time share the attempt.
         let mut link = link.lock().await;
-        if let Some(connection) = link.connection.as_ref().filter(|connection| connection.is_open()) {
+        if let Some(connection) = link
+            .connection
+            .as_ref()
+            .filter(|connection| connection.is_open())
+        {
             return Ok(Arc::clone(connection));
         }
         link.connection = None;
         if let Some(not_before) = link.not_before {
             tokio::time::sleep_until(not_before).await;
         }
-        match Connection::open(address, &self.client_id, CONNECT_PATIENCE.min(self.request_patience)).await {
+        match Connection::open(
+            address,
+            &self.client_id,
+            CONNECT_PATIENCE.min(self.request_patience),
+        )
+        .await
+        {
             Ok(connection) => {
                 let connection = Arc::new(connection);
-                *link = Link { connection: Some(Arc::clone(&connection)), ..Link::default() };
+                *link = Link {
+                    connection: Some(Arc::clone(&connection)),
+                    ..Link::default()
+                };
                 Ok(connection)
             }
             Err(error) => {
-                link.backoff = (link.backoff * 2).clamp(RECONNECT_BACKOFF_MIN, RECONNECT_BACKOFF_MAX);
+                link.backoff =
+                    (link.backoff * 2).clamp(RECONNECT_BACKOFF_MIN, RECONNECT_BACKOFF_MAX);
                 link.not_before = Some(Instant::now() + link.backoff);
                 Err(error)
             }
@@ -92,7 +111,13 @@ impl Brokers {
     /// A connection to any broker: those named at the start in order, then those heard of since.
     pub(super) async fn any(&self) -> Result<Arc<Connection>, ClientError> {
         let mut addresses = self.bootstrap.clone();
-        addresses.extend(self.known().addresses.values().filter(|address| !self.bootstrap.contains(address)).cloned());
+        addresses.extend(
+            self.known()
+                .addresses
+                .values()
+                .filter(|address| !self.bootstrap.contains(address))
+                .cloned(),
+        );
         let mut first_error = None;
         for address in &addresses {
             match self.connect(address).await {
@@ -102,7 +127,9 @@ impl Brokers {
                 }
             }
         }
-        Err(first_error.unwrap_or_else(|| ClientError::new(ClientErrorKind::Config, "bootstrap.servers is empty")))
+        Err(first_error.unwrap_or_else(|| {
+            ClientError::new(ClientErrorKind::Config, "bootstrap.servers is empty")
+        }))
     }
 
     /// A connection to the broker of this id, as the last metadata named it.
@@ -110,12 +137,18 @@ impl Brokers {
         let address = self.known().addresses.get(&node_id).cloned();
         match address {
             Some(address) => self.connect(&address).await,
-            None => Err(ClientError::new(ClientErrorKind::Retriable, format_args!("broker {node_id} is not in the cluster's metadata"))),
+            None => Err(ClientError::new(
+                ClientErrorKind::Retriable,
+                format_args!("broker {node_id} is not in the cluster's metadata"),
+            )),
         }
     }
 
     /// Topics with partitions and leaders; all of them for `None`. Never creates a topic.
-    pub(super) async fn metadata(&self, topics: Option<&[String]>) -> Result<MetadataResponse, ClientError> {
+    pub(super) async fn metadata(
+        &self,
+        topics: Option<&[String]>,
+    ) -> Result<MetadataResponse, ClientError> {
         let connection = self.any().await?;
         let version = connection.version::<MetadataRequest>(METADATA_VERSION_MAX)?;
         let mut request = MetadataRequest::default();
@@ -136,10 +169,14 @@ impl Brokers {
             // There, an empty list means all.
             request.topics.get_or_insert_default();
         }
-        let response = connection.call(&request, version, self.request_patience).await?;
+        let response = connection
+            .call(&request, version, self.request_patience)
+            .await?;
         let mut known = self.known();
         for broker in &response.brokers {
-            known.addresses.insert(broker.node_id, address(&broker.host, broker.port));
+            known
+                .addresses
+                .insert(broker.node_id, address(&broker.host, broker.port));
         }
         drop(known);
         Ok(response)
@@ -166,18 +203,31 @@ impl Brokers {
         } else {
             request.key = StrBytes::from(group);
         }
-        let response = connection.call(&request, version, self.request_patience).await?;
+        let response = connection
+            .call(&request, version, self.request_patience)
+            .await?;
         let what = format_args!("finding the coordinator of group {group}").to_string();
         let (host, port) = if version.value() >= 4 {
-            let found = response.coordinators.first().ok_or_else(|| ClientError::new(ClientErrorKind::Retriable, format_args!("{what}: the answer is empty")))?;
+            let found = response.coordinators.first().ok_or_else(|| {
+                ClientError::new(
+                    ClientErrorKind::Retriable,
+                    format_args!("{what}: the answer is empty"),
+                )
+            })?;
             error_code::check(found.error_code, &what, found.error_message.as_deref())?;
             (found.host.clone(), found.port)
         } else {
-            error_code::check(response.error_code, &what, response.error_message.as_deref())?;
+            error_code::check(
+                response.error_code,
+                &what,
+                response.error_message.as_deref(),
+            )?;
             (response.host, response.port)
         };
         let address = address(&host, port);
-        self.known().coordinators.insert(group.to_owned(), address.clone());
+        self.known()
+            .coordinators
+            .insert(group.to_owned(), address.clone());
         self.connect(&address).await
     }
 
@@ -188,7 +238,10 @@ impl Brokers {
 
     /// Forgets the coordinator when `code` says that it is another now.
     pub(super) fn heed_coordinator(&self, group: &str, code: i16) {
-        if matches!(code, error_code::NOT_COORDINATOR | error_code::COORDINATOR_NOT_AVAILABLE) {
+        if matches!(
+            code,
+            error_code::NOT_COORDINATOR | error_code::COORDINATOR_NOT_AVAILABLE
+        ) {
             self.forget_coordinator(group);
         }
     }
@@ -213,5 +266,9 @@ impl Brokers {
 }
 
 fn address(host: &str, port: i32) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }

@@ -25,15 +25,17 @@ use kafka_wire::join_group_request::JoinGroupRequestProtocol;
 use kafka_wire::leave_group_request::MemberIdentity as LeavingMember;
 use kafka_wire::sync_group_request::SyncGroupRequestAssignment;
 use kafka_wire::{
-    ConsumerProtocolAssignment, ConsumerProtocolSubscription, DescribeGroupsRequest, HeartbeatRequest, JoinGroupRequest,
-    JoinGroupResponse, LeaveGroupRequest, SyncGroupRequest,
+    ConsumerProtocolAssignment, ConsumerProtocolSubscription, DescribeGroupsRequest,
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, SyncGroupRequest,
 };
 use kafka_wire_core::{ApiVersion, DecodeLimits, StrBytes};
 use tokio::sync::oneshot;
 
 use super::brokers::Brokers;
 use super::{WireClient, error_code, requests};
-use crate::client::{Claim, ClaimState, ClientError, ClientErrorKind, GroupDescription, MemberIdentity};
+use crate::client::{
+    Claim, ClaimState, ClientError, ClientErrorKind, GroupDescription, MemberIdentity,
+};
 
 /// After so long without a heartbeat the place is free for another process.
 const SESSION_TIMEOUT_MS: i32 = 10_000;
@@ -94,14 +96,26 @@ impl Shared {
 
     /// The end of the claim: lost when it was held, refused when not.
     fn end(&self, reason: String) {
-        let state = if self.was_held() { ClaimState::Lost(reason) } else { ClaimState::Refused(reason) };
+        let state = if self.was_held() {
+            ClaimState::Lost(reason)
+        } else {
+            ClaimState::Refused(reason)
+        };
         self.publish(state);
     }
 }
 
 impl WireClaim {
-    pub(super) fn new(client: WireClient, bootstrap: Vec<String>, group: &str, instance_id: &str, topics: &[String]) -> (Self, ClaimTask) {
-        let shared = Arc::new(Shared { state: Mutex::new((ClaimState::Pending, None)) });
+    pub(super) fn new(
+        client: WireClient,
+        bootstrap: Vec<String>,
+        group: &str,
+        instance_id: &str,
+        topics: &[String],
+    ) -> (Self, ClaimTask) {
+        let shared = Arc::new(Shared {
+            state: Mutex::new((ClaimState::Pending, None)),
+        });
         let (leave, leaving) = oneshot::channel();
         let (done, left) = blocking::channel();
         let task = ClaimTask {
@@ -117,7 +131,15 @@ impl WireClaim {
                 place: Mutex::new(None),
             },
         };
-        (Self { shared, leave: Some(leave), left, _client: client }, task)
+        (
+            Self {
+                shared,
+                leave: Some(leave),
+                left,
+                _client: client,
+            },
+            task,
+        )
     }
 }
 
@@ -149,7 +171,11 @@ pub(super) struct ClaimTask {
 
 impl ClaimTask {
     pub(super) async fn run(self) {
-        let Self { leaving, _done, member } = self;
+        let Self {
+            leaving,
+            _done,
+            member,
+        } = self;
         tokio::select! {
             () = member.hold() => {}
             _ = leaving => {}
@@ -189,8 +215,12 @@ enum Next {
 fn next(code: i16) -> Next {
     match code {
         error_code::NONE => Next::Continue,
-        error_code::COORDINATOR_LOAD_IN_PROGRESS | error_code::COORDINATOR_NOT_AVAILABLE | error_code::NOT_COORDINATOR => Next::Again,
-        error_code::REBALANCE_IN_PROGRESS | error_code::ILLEGAL_GENERATION | error_code::MEMBER_ID_REQUIRED => Next::Rejoin,
+        error_code::COORDINATOR_LOAD_IN_PROGRESS
+        | error_code::COORDINATOR_NOT_AVAILABLE
+        | error_code::NOT_COORDINATOR => Next::Again,
+        error_code::REBALANCE_IN_PROGRESS
+        | error_code::ILLEGAL_GENERATION
+        | error_code::MEMBER_ID_REQUIRED => Next::Rejoin,
         error_code::UNKNOWN_MEMBER_ID => Next::StartOver,
         error_code::FENCED_INSTANCE_ID => Next::Fenced,
         code if error_code::is_transient(code) => Next::Again,
@@ -200,8 +230,14 @@ fn next(code: i16) -> Next {
 
 /// Why a group cannot be ours, from its members; `None` when it can.
 fn refusal(cluster: &str, description: &GroupDescription, instance_id: &str) -> Option<String> {
-    let other = description.members.iter().find(|member| member.instance_id.as_deref() != Some(instance_id))?;
-    let instance = other.instance_id.as_deref().map_or_else(String::new, |id| format!(", instance {id}"));
+    let other = description
+        .members
+        .iter()
+        .find(|member| member.instance_id.as_deref() != Some(instance_id))?;
+    let instance = other
+        .instance_id
+        .as_deref()
+        .map_or_else(String::new, |id| format!(", instance {id}"));
     let session = SESSION_TIMEOUT_MS / 1000;
     Some(format!(
         "group {} on {cluster} is taken by client {} at {}{instance}: an application runs as one instance for now. Stop the other one; \
@@ -228,7 +264,11 @@ impl Member {
                     tokio::time::sleep(RETRY_BACKOFF).await;
                 }
                 Err(Final(reason)) => {
-                    tracing::warn!(group = self.group, reason, "the claim on the group has ended");
+                    tracing::warn!(
+                        group = self.group,
+                        reason,
+                        "the claim on the group has ended"
+                    );
                     self.shared.end(reason);
                     return;
                 }
@@ -241,7 +281,9 @@ impl Member {
         if look && let Some(next) = self.look().await? {
             return Ok(next);
         }
-        let Some(joined) = self.join().await? else { return Ok(Next::Again) };
+        let Some(joined) = self.join().await? else {
+            return Ok(Next::Again);
+        };
         match joined {
             Ok(joined) => match self.sync(&joined).await? {
                 Next::Continue => self.beat(&joined).await,
@@ -262,10 +304,12 @@ impl Member {
             return Ok(None);
         }
         match requests::describe_group(&self.brokers, &self.group).await {
-            Ok(description) => match refusal(&self.brokers.bootstrap(), &description, &self.instance_id) {
-                Some(reason) => Err(Final(reason)),
-                None => Ok(None),
-            },
+            Ok(description) => {
+                match refusal(&self.brokers.bootstrap(), &description, &self.instance_id) {
+                    Some(reason) => Err(Final(reason)),
+                    None => Ok(None),
+                }
+            }
             Err(failure) => self.pass(failure.error).map(Some),
         }
     }
@@ -275,7 +319,9 @@ impl Member {
         let member_id = self.place().clone().unwrap_or_default();
         // From here on there may be a place to leave, even when no answer comes.
         self.set_place(Some(member_id.clone()));
-        let metadata = self.subscription().map_err(|error| Final(error.to_string()))?;
+        let metadata = self
+            .subscription()
+            .map_err(|error| Final(error.to_string()))?;
         let build = |version: ApiVersion| {
             let mut protocol = JoinGroupRequestProtocol::default();
             protocol.name = StrBytes::from(PROTOCOL);
@@ -283,7 +329,11 @@ impl Member {
             let mut request = JoinGroupRequest::default();
             request.group_id = StrBytes::from(self.group.as_str());
             request.session_timeout_ms = SESSION_TIMEOUT_MS;
-            request.rebalance_timeout_ms = if version.value() >= 1 { REBALANCE_TIMEOUT_MS } else { -1 };
+            request.rebalance_timeout_ms = if version.value() >= 1 {
+                REBALANCE_TIMEOUT_MS
+            } else {
+                -1
+            };
             request.member_id = StrBytes::from(member_id.as_str());
             if version.value() >= 5 {
                 request.group_instance_id = Some(StrBytes::from(self.instance_id.as_str()));
@@ -292,7 +342,11 @@ impl Member {
             request.protocols = vec![protocol];
             request
         };
-        let response = match self.brokers.call_coordinator(&self.group, JOIN_VERSION_MAX, JOIN_PATIENCE, build).await {
+        let response = match self
+            .brokers
+            .call_coordinator(&self.group, JOIN_VERSION_MAX, JOIN_PATIENCE, build)
+            .await
+        {
             Ok((_, response)) => response,
             Err(error) => return self.pass(error).map(|_| None),
         };
@@ -314,7 +368,10 @@ impl Member {
                 let ours = member.member_id == joined.member_id;
                 let mut assignment = SyncGroupRequestAssignment::default();
                 assignment.member_id = member.member_id.clone();
-                assignment.assignment = self.assignment(ours).await.map_err(|error| Final(error.to_string()))?;
+                assignment.assignment = self
+                    .assignment(ours)
+                    .await
+                    .map_err(|error| Final(error.to_string()))?;
                 assignments.push(assignment);
             }
         }
@@ -329,7 +386,11 @@ impl Member {
             request.assignments = assignments;
             request
         };
-        let response = match self.brokers.call_coordinator(&self.group, MEMBER_VERSION_MAX, JOIN_PATIENCE, build).await {
+        let response = match self
+            .brokers
+            .call_coordinator(&self.group, MEMBER_VERSION_MAX, JOIN_PATIENCE, build)
+            .await
+        {
             Ok((_, response)) => response,
             Err(error) => return self.pass(error),
         };
@@ -339,10 +400,19 @@ impl Member {
         }
         if !is_everything(response.assignment) {
             let reason = match requests::describe_group(&self.brokers, &self.group).await {
-                Ok(description) => refusal(&self.brokers.bootstrap(), &description, &self.instance_id),
+                Ok(description) => {
+                    refusal(&self.brokers.bootstrap(), &description, &self.instance_id)
+                }
                 Err(_) => None,
             };
-            let unnamed = || format!("group {} on {} is taken by member {}", self.group, self.brokers.bootstrap(), joined.leader);
+            let unnamed = || {
+                format!(
+                    "group {} on {} is taken by member {}",
+                    self.group,
+                    self.brokers.bootstrap(),
+                    joined.leader
+                )
+            };
             return Err(Final(reason.unwrap_or_else(unnamed)));
         }
         self.shared.publish(ClaimState::Held(MemberIdentity {
@@ -368,7 +438,11 @@ impl Member {
                 request
             };
             // While nobody answers nobody else can take the place either; should the session have ended, the first answer says so.
-            let next = match self.brokers.call_coordinator(&self.group, MEMBER_VERSION_MAX, REQUEST_PATIENCE, build).await {
+            let next = match self
+                .brokers
+                .call_coordinator(&self.group, MEMBER_VERSION_MAX, REQUEST_PATIENCE, build)
+                .await
+            {
                 Ok((_, response)) => self.heed(response.error_code, "heartbeat")?,
                 Err(error) => self.pass(error)?,
             };
@@ -379,7 +453,9 @@ impl Member {
     }
 
     async fn leave(&self) {
-        let Some(member_id) = self.place().clone() else { return };
+        let Some(member_id) = self.place().clone() else {
+            return;
+        };
         let build = |version: ApiVersion| {
             let mut request = LeaveGroupRequest::default();
             request.group_id = StrBytes::from(self.group.as_str());
@@ -393,7 +469,11 @@ impl Member {
             }
             request
         };
-        if let Err(error) = self.brokers.call_coordinator(&self.group, MEMBER_VERSION_MAX, LEAVE_PATIENCE, build).await {
+        if let Err(error) = self
+            .brokers
+            .call_coordinator(&self.group, MEMBER_VERSION_MAX, LEAVE_PATIENCE, build)
+            .await
+        {
             tracing::debug!(group = self.group, %error, "not left; the session ends by itself");
         }
     }
@@ -413,8 +493,18 @@ impl Member {
                 )))
             }
             Next::Fail => {
-                let error = error_code::error(code, format_args!("group {} on {}: {doing}", self.group, self.brokers.bootstrap()), None);
-                Err(Final(format!("{error}; is the group id in use by other clients?")))
+                let error = error_code::error(
+                    code,
+                    format_args!(
+                        "group {} on {}: {doing}",
+                        self.group,
+                        self.brokers.bootstrap()
+                    ),
+                    None,
+                );
+                Err(Final(format!(
+                    "{error}; is the group id in use by other clients?"
+                )))
             }
             next => Ok(next),
         }
@@ -440,9 +530,17 @@ impl Member {
     /// What the group is told of us: the topics whose offsets are to be kept.
     fn subscription(&self) -> Result<Bytes, kafka_wire_core::EncodeError> {
         let mut subscription = ConsumerProtocolSubscription::default();
-        subscription.topics = self.topics.iter().map(|topic| StrBytes::from(topic.as_str())).collect();
+        subscription.topics = self
+            .topics
+            .iter()
+            .map(|topic| StrBytes::from(topic.as_str()))
+            .collect();
         let mut payload = BytesMut::new();
-        kafka_wire::encode_consumer_protocol_subscription(&mut payload, &subscription, PAYLOAD_VERSION)?;
+        kafka_wire::encode_consumer_protocol_subscription(
+            &mut payload,
+            &subscription,
+            PAYLOAD_VERSION,
+        )?;
         Ok(payload.freeze())
     }
 
@@ -454,7 +552,9 @@ impl Member {
             assignment.user_data = Some(Bytes::from_static(EVERYTHING));
             if let Ok(metadata) = self.brokers.metadata(Some(&self.topics)).await {
                 for topic in &metadata.topics {
-                    if let (Some(name), Ok(Some(count))) = (&topic.name, requests::partition_count(topic)) {
+                    if let (Some(name), Ok(Some(count))) =
+                        (&topic.name, requests::partition_count(topic))
+                    {
                         let mut assigned = AssignedTopic::default();
                         assigned.topic = name.clone();
                         assigned.partitions = (0..count).collect();
@@ -464,7 +564,11 @@ impl Member {
             }
         }
         let mut payload = BytesMut::new();
-        kafka_wire::encode_consumer_protocol_assignment(&mut payload, &assignment, PAYLOAD_VERSION)?;
+        kafka_wire::encode_consumer_protocol_assignment(
+            &mut payload,
+            &assignment,
+            PAYLOAD_VERSION,
+        )?;
         Ok(payload.freeze())
     }
 }
@@ -507,7 +611,14 @@ mod tests {
     #[test]
     fn another_member_is_named_in_the_refusal() {
         let reason = refusal("c:1", &group(&[Some("me"), Some("you")]), "me").unwrap();
-        for part in ["flight-delays", "c:1", "delays", "/10.0.0.7", "instance you", "10 seconds"] {
+        for part in [
+            "flight-delays",
+            "c:1",
+            "delays",
+            "/10.0.0.7",
+            "instance you",
+            "10 seconds",
+        ] {
             assert!(reason.contains(part), "{part} in {reason}");
         }
         assert!(refusal("c:1", &group(&[None]), "me").is_some());
@@ -527,10 +638,12 @@ mod tests {
     fn only_the_mark_is_everything() {
         let mut payload = BytesMut::new();
         let mut assignment = ConsumerProtocolAssignment::default();
-        kafka_wire::encode_consumer_protocol_assignment(&mut payload, &assignment, PAYLOAD_VERSION).unwrap();
+        kafka_wire::encode_consumer_protocol_assignment(&mut payload, &assignment, PAYLOAD_VERSION)
+            .unwrap();
         assert!(!is_everything(payload.split().freeze()));
         assignment.user_data = Some(Bytes::from_static(EVERYTHING));
-        kafka_wire::encode_consumer_protocol_assignment(&mut payload, &assignment, PAYLOAD_VERSION).unwrap();
+        kafka_wire::encode_consumer_protocol_assignment(&mut payload, &assignment, PAYLOAD_VERSION)
+            .unwrap();
         assert!(is_everything(payload.split().freeze()));
         assert!(!is_everything(Bytes::new()));
         assert!(!is_everything(Bytes::from_static(&[255; 9])));
@@ -538,7 +651,9 @@ mod tests {
 
     #[test]
     fn what_was_held_is_lost_and_what_was_not_is_refused() {
-        let shared = Shared { state: Mutex::new((ClaimState::Pending, None)) };
+        let shared = Shared {
+            state: Mutex::new((ClaimState::Pending, None)),
+        };
         shared.end("no".to_owned());
         assert_eq!(shared.state().0, ClaimState::Refused("no".to_owned()));
         shared.publish(ClaimState::Held(MemberIdentity::simple()));

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use kafka_wire::{ApiVersionsRequest, ApiVersionsResponse, OutboundFrameLimits, RequestResponsePair, ResponseHeader};
+use kafka_wire::{
+    ApiVersionsRequest, ApiVersionsResponse, OutboundFrameLimits, RequestResponsePair,
+    ResponseHeader,
+};
 use kafka_wire_core::{ApiVersion, DecodeLimits, Decoder, KafkaDecode, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -44,11 +47,25 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects and asks for versions.
-    pub(super) async fn open(address: &str, client_id: &str, patience: Duration) -> Result<Self, ClientError> {
+    pub(super) async fn open(
+        address: &str,
+        client_id: &str,
+        patience: Duration,
+    ) -> Result<Self, ClientError> {
         let stream = timeout(patience, TcpStream::connect(address))
             .await
-            .map_err(|_| ClientError::new(ClientErrorKind::Retriable, format_args!("broker {address}: no connection within {patience:?}")))?
-            .map_err(|error| ClientError::new(ClientErrorKind::Retriable, format_args!("broker {address}: {error}")))?;
+            .map_err(|_| {
+                ClientError::new(
+                    ClientErrorKind::Retriable,
+                    format_args!("broker {address}: no connection within {patience:?}"),
+                )
+            })?
+            .map_err(|error| {
+                ClientError::new(
+                    ClientErrorKind::Retriable,
+                    format_args!("broker {address}: {error}"),
+                )
+            })?;
         // Small requests that wait for their answers: nothing to coalesce. A failure costs latency only.
         let _ = stream.set_nodelay(true);
         let (outgoing, requests) = mpsc::channel(IN_FLIGHT_MAX);
@@ -75,19 +92,31 @@ impl Connection {
     }
 
     /// The highest version of `R` that both sides know, not above `version_max` (where a later one names topics by id only).
-    pub(super) fn version<R: RequestResponsePair>(&self, version_max: i16) -> Result<ApiVersion, ClientError> {
+    pub(super) fn version<R: RequestResponsePair>(
+        &self,
+        version_max: i16,
+    ) -> Result<ApiVersion, ClientError> {
         let ours = R::API_DESCRIPTOR.supported_versions;
-        let highest = R::API_DESCRIPTOR.latest_stable_version().map_or(ours.min().value(), ApiVersion::value).min(version_max);
+        let highest = R::API_DESCRIPTOR
+            .latest_stable_version()
+            .map_or(ours.min().value(), ApiVersion::value)
+            .min(version_max);
         let theirs = self.versions.get(&R::API_KEY.value()).copied();
         theirs
             .map(|(min, max)| (min.max(ours.min().value()), max.min(highest)))
             .filter(|(min, max)| min <= max)
             .map(|(_, max)| ApiVersion::new(max))
             .ok_or_else(|| {
-                let theirs = theirs.map_or_else(|| "none".to_owned(), |(min, max)| format!("{min} to {max}"));
+                let theirs = theirs
+                    .map_or_else(|| "none".to_owned(), |(min, max)| format!("{min} to {max}"));
                 ClientError::new(
                     ClientErrorKind::Fatal,
-                    format_args!("broker {}: serves of {} versions {theirs}, want one of {} to {highest}", self.address, R::NAME, ours.min()),
+                    format_args!(
+                        "broker {}: serves of {} versions {theirs}, want one of {} to {highest}",
+                        self.address,
+                        R::NAME,
+                        ours.min()
+                    ),
                 )
             })
     }
@@ -98,10 +127,23 @@ impl Connection {
     }
 
     /// Sends one request in a version and waits for its answer.
-    pub(super) async fn call<R: RequestResponsePair>(&self, request: &R, version: ApiVersion, patience: Duration) -> Result<R::Response, ClientError> {
+    pub(super) async fn call<R: RequestResponsePair>(
+        &self,
+        request: &R,
+        version: ApiVersion,
+        patience: Duration,
+    ) -> Result<R::Response, ClientError> {
         let (header_version, frame) = self.exchange(request, version, patience).await?;
-        let malformed =
-            |error: kafka_wire_core::DecodeError| ClientError::new(ClientErrorKind::Retriable, format_args!("broker {}: answer to {} is malformed: {error}", self.address, R::NAME));
+        let malformed = |error: kafka_wire_core::DecodeError| {
+            ClientError::new(
+                ClientErrorKind::Retriable,
+                format_args!(
+                    "broker {}: answer to {} is malformed: {error}",
+                    self.address,
+                    R::NAME
+                ),
+            )
+        };
         let decoded = decode::<R>(frame, header_version, version);
         if decoded.is_err() {
             // What follows cannot be trusted either.
@@ -110,7 +152,12 @@ impl Connection {
         decoded.map_err(malformed)
     }
 
-    async fn exchange<R: RequestResponsePair>(&self, request: &R, version: ApiVersion, patience: Duration) -> Result<(i16, Bytes), ClientError> {
+    async fn exchange<R: RequestResponsePair>(
+        &self,
+        request: &R,
+        version: ApiVersion,
+        patience: Duration,
+    ) -> Result<(i16, Bytes), ClientError> {
         let correlation_id = self.next_correlation_id.fetch_add(1, Ordering::Relaxed);
         let mut frame = BytesMut::new();
         let limits = OutboundFrameLimits::new(FRAME_BYTES_MAX);
@@ -118,13 +165,38 @@ impl Connection {
             let kind = ClientErrorKind::Fatal;
             ClientError::new(kind, format_args!("{} v{version}: {error}", R::NAME))
         };
-        kafka_wire::encode_request(&mut frame, correlation_id, Some(self.client_id.clone()), request, version, limits).map_err(unwritable)?;
-        let header_version = kafka_wire::response_header_version_for::<R>(version).map_err(unwritable)?;
+        kafka_wire::encode_request(
+            &mut frame,
+            correlation_id,
+            Some(self.client_id.clone()),
+            request,
+            version,
+            limits,
+        )
+        .map_err(unwritable)?;
+        let header_version =
+            kafka_wire::response_header_version_for::<R>(version).map_err(unwritable)?;
 
-        let lost = |reason: &str| ClientError::new(ClientErrorKind::Retriable, format_args!("broker {}: {} not answered: {reason}", self.address, R::NAME));
+        let lost = |reason: &str| {
+            ClientError::new(
+                ClientErrorKind::Retriable,
+                format_args!(
+                    "broker {}: {} not answered: {reason}",
+                    self.address,
+                    R::NAME
+                ),
+            )
+        };
         let (reply, answer) = oneshot::channel();
         let exchange = async {
-            self.outgoing.send(Outgoing { correlation_id, frame, reply }).await.map_err(|_| lost("the connection is closed"))?;
+            self.outgoing
+                .send(Outgoing {
+                    correlation_id,
+                    frame,
+                    reply,
+                })
+                .await
+                .map_err(|_| lost("the connection is closed"))?;
             match answer.await {
                 Ok(Ok(frame)) => Ok(frame),
                 Ok(Err(reason)) => Err(lost(&reason)),
@@ -140,7 +212,10 @@ impl Connection {
         }
     }
 
-    async fn ask_versions(&self, patience: Duration) -> Result<HashMap<i16, (i16, i16)>, ClientError> {
+    async fn ask_versions(
+        &self,
+        patience: Duration,
+    ) -> Result<HashMap<i16, (i16, i16)>, ClientError> {
         let mut request = ApiVersionsRequest::default();
         request.client_software_name = StrBytes::from("brooklet");
         request.client_software_version = StrBytes::from(env!("CARGO_PKG_VERSION"));
@@ -148,16 +223,35 @@ impl Connection {
         loop {
             let (header_version, frame) = self.exchange(&request, version, patience).await?;
             // A broker that does not know the version says so in version 0, whatever was asked (KIP-511).
-            let code = frame.get(4..6).and_then(|code| code.first_chunk::<2>()).map_or(error_code::NONE, |code| i16::from_be_bytes(*code));
+            let code = frame
+                .get(4..6)
+                .and_then(|code| code.first_chunk::<2>())
+                .map_or(error_code::NONE, |code| i16::from_be_bytes(*code));
             if code == error_code::UNSUPPORTED_VERSION && version.value() > 0 {
                 version = ApiVersion::new(0);
                 request = ApiVersionsRequest::default();
                 continue;
             }
-            let response: ApiVersionsResponse = decode::<ApiVersionsRequest>(frame, header_version, version)
-                .map_err(|error| ClientError::new(ClientErrorKind::Retriable, format_args!("broker {}: answer to ApiVersions is malformed: {error}", self.address)))?;
-            error_code::check(response.error_code, format_args!("broker {}: ApiVersions", self.address), None)?;
-            return Ok(response.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version))).collect());
+            let response: ApiVersionsResponse =
+                decode::<ApiVersionsRequest>(frame, header_version, version).map_err(|error| {
+                    ClientError::new(
+                        ClientErrorKind::Retriable,
+                        format_args!(
+                            "broker {}: answer to ApiVersions is malformed: {error}",
+                            self.address
+                        ),
+                    )
+                })?;
+            error_code::check(
+                response.error_code,
+                format_args!("broker {}: ApiVersions", self.address),
+                None,
+            )?;
+            return Ok(response
+                .api_keys
+                .iter()
+                .map(|api| (api.api_key, (api.min_version, api.max_version)))
+                .collect());
         }
     }
 }
@@ -168,7 +262,11 @@ impl Drop for Connection {
     }
 }
 
-fn decode<R: RequestResponsePair>(frame: Bytes, header_version: i16, version: ApiVersion) -> Result<R::Response, kafka_wire_core::DecodeError> {
+fn decode<R: RequestResponsePair>(
+    frame: Bytes,
+    header_version: i16,
+    version: ApiVersion,
+) -> Result<R::Response, kafka_wire_core::DecodeError> {
     let mut limits = DecodeLimits::default();
     limits.max_frame_bytes = FRAME_BYTES_MAX;
     let mut decoder = Decoder::new(frame, limits)?;
@@ -207,10 +305,15 @@ async fn serve(stream: TcpStream, mut requests: mpsc::Receiver<Outgoing>) {
 }
 
 /// Gives the whole frames of `inbox` to those who wait for them.
-fn deliver(inbox: &mut BytesMut, waiting: &mut VecDeque<(i32, oneshot::Sender<Result<Bytes, String>>)>) -> Result<(), String> {
+fn deliver(
+    inbox: &mut BytesMut,
+    waiting: &mut VecDeque<(i32, oneshot::Sender<Result<Bytes, String>>)>,
+) -> Result<(), String> {
     while let Some(frame) = take_frame(inbox)? {
         let correlation_id = frame.first_chunk::<4>().map(|id| i32::from_be_bytes(*id));
-        let Some((expected, reply)) = waiting.pop_front() else { return Err("an answer that nobody asked for".to_owned()) };
+        let Some((expected, reply)) = waiting.pop_front() else {
+            return Err("an answer that nobody asked for".to_owned());
+        };
         if correlation_id != Some(expected) {
             let reason = format!("answer has correlation id {correlation_id:?}, want {expected}");
             let _ = reply.send(Err(reason.clone()));
@@ -223,9 +326,14 @@ fn deliver(inbox: &mut BytesMut, waiting: &mut VecDeque<(i32, oneshot::Sender<Re
 
 /// Takes the first whole frame off `inbox`, without its length.
 fn take_frame(inbox: &mut BytesMut) -> Result<Option<Bytes>, String> {
-    let Some(length) = inbox.first_chunk::<4>() else { return Ok(None) };
+    let Some(length) = inbox.first_chunk::<4>() else {
+        return Ok(None);
+    };
     let length = i32::from_be_bytes(*length);
-    let size = usize::try_from(length).ok().filter(|size| (4..=FRAME_BYTES_MAX).contains(size)).ok_or_else(|| format!("frame of {length} bytes, want 4 to {FRAME_BYTES_MAX}"))?;
+    let size = usize::try_from(length)
+        .ok()
+        .filter(|size| (4..=FRAME_BYTES_MAX).contains(size))
+        .ok_or_else(|| format!("frame of {length} bytes, want 4 to {FRAME_BYTES_MAX}"))?;
     if inbox.len() - 4 < size {
         // Grows with what arrives, not with what is announced.
         return Ok(None);
@@ -243,10 +351,16 @@ mod tests {
     #[test]
     fn frames_are_taken_whole_and_in_order() {
         let mut inbox = BytesMut::from(&[0, 0, 0, 4, 1, 2, 3, 4, 0, 0, 0, 5, 5, 6, 7, 8][..]);
-        assert_eq!(take_frame(&mut inbox).unwrap().as_deref(), Some(&[1, 2, 3, 4][..]));
+        assert_eq!(
+            take_frame(&mut inbox).unwrap().as_deref(),
+            Some(&[1, 2, 3, 4][..])
+        );
         assert_eq!(take_frame(&mut inbox).unwrap(), None);
         inbox.extend_from_slice(&[9]);
-        assert_eq!(take_frame(&mut inbox).unwrap().as_deref(), Some(&[5, 6, 7, 8, 9][..]));
+        assert_eq!(
+            take_frame(&mut inbox).unwrap().as_deref(),
+            Some(&[5, 6, 7, 8, 9][..])
+        );
         assert!(inbox.is_empty());
     }
 
@@ -254,7 +368,11 @@ mod tests {
     fn a_frame_above_the_bound_or_below_a_header_is_refused_before_it_is_stored() {
         for length in [i32::MAX, 100 * 1024 * 1024 + 1, -1, 0, 3] {
             let mut inbox = BytesMut::from(&length.to_be_bytes()[..]);
-            assert!(take_frame(&mut inbox).unwrap_err().contains(&length.to_string()));
+            assert!(
+                take_frame(&mut inbox)
+                    .unwrap_err()
+                    .contains(&length.to_string())
+            );
         }
     }
 
@@ -266,6 +384,10 @@ mod tests {
         assert!(deliver(&mut inbox, &mut waiting).is_err());
         assert!(answer.try_recv().unwrap().is_err());
         let mut inbox = BytesMut::from(&[0, 0, 0, 4, 0, 0, 0, 8][..]);
-        assert!(deliver(&mut inbox, &mut VecDeque::new()).unwrap_err().contains("nobody asked"));
+        assert!(
+            deliver(&mut inbox, &mut VecDeque::new())
+                .unwrap_err()
+                .contains("nobody asked")
+        );
     }
 }

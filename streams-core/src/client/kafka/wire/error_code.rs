@@ -94,7 +94,9 @@ pub(in crate::client::kafka) fn kind(code: i16) -> ClientErrorKind {
         10 | 12 | 18 | 28 => ClientErrorKind::TooLarge,
         36 => ClientErrorKind::TopicExists,
         // A member that must ask its claim for its present identity, or learns there that it has lost it.
-        ILLEGAL_GENERATION | UNKNOWN_MEMBER_ID | REBALANCE_IN_PROGRESS => ClientErrorKind::Retriable,
+        ILLEGAL_GENERATION | UNKNOWN_MEMBER_ID | REBALANCE_IN_PROGRESS => {
+            ClientErrorKind::Retriable
+        }
         47 | FENCED_INSTANCE_ID | 90 | 110 => ClientErrorKind::Fenced,
         17 | 24 | 26 | 37..=40 | 44 => ClientErrorKind::Config,
         code if is_transient(code) => ClientErrorKind::Retriable,
@@ -104,18 +106,52 @@ pub(in crate::client::kafka) fn kind(code: i16) -> ClientErrorKind {
 
 /// Whether the same request may succeed a moment later, when asked of the right broker. The wire client tries these again itself.
 pub(super) fn is_transient(code: i16) -> bool {
-    matches!(code, 2 | 5 | 6 | 7 | 8 | 9 | 13 | 14 | 15 | 16 | 19 | 20 | 41 | 56 | 72 | 74 | 75 | 78 | 80 | 88 | 89 | 113)
+    matches!(
+        code,
+        2 | 5
+            | 6
+            | 7
+            | 8
+            | 9
+            | 13
+            | 14
+            | 15
+            | 16
+            | 19
+            | 20
+            | 41
+            | 56
+            | 72
+            | 74
+            | 75
+            | 78
+            | 80
+            | 88
+            | 89
+            | 113
+    )
 }
 
 /// The error of `code`; `what` says what was asked of whom, `message` is the broker's own text.
 pub(super) fn error(code: i16, what: impl std::fmt::Display, message: Option<&str>) -> ClientError {
     match message.filter(|message| !message.is_empty()) {
-        Some(message) => ClientError::new(kind(code), format_args!("{what}: {} ({code}): {message}", name(code))),
+        Some(message) => ClientError::new(
+            kind(code),
+            format_args!("{what}: {} ({code}): {message}", name(code)),
+        ),
         None => ClientError::new(kind(code), format_args!("{what}: {} ({code})", name(code))),
     }
 }
 
 /// `Ok` for no error.
-pub(super) fn check(code: i16, what: impl std::fmt::Display, message: Option<&str>) -> Result<(), ClientError> {
-    if code == NONE { Ok(()) } else { Err(error(code, what, message)) }
+pub(super) fn check(
+    code: i16,
+    what: impl std::fmt::Display,
+    message: Option<&str>,
+) -> Result<(), ClientError> {
+    if code == NONE {
+        Ok(())
+    } else {
+        Err(error(code, what, message))
+    }
 }

@@ -36,7 +36,11 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(5);
 type Reply = Box<dyn FnOnce(Result<AdminResponse, ClientError>) + Send>;
 
 enum Job {
-    Request { request: AdminRequest, patience: Duration, reply: Reply },
+    Request {
+        request: AdminRequest,
+        patience: Duration,
+        reply: Reply,
+    },
     Claim(Box<claim::ClaimTask>),
 }
 
@@ -54,8 +58,14 @@ impl WireClient {
         let bootstrap: Arc<[String]> = parse_bootstrap(bootstrap)?.into();
         let (jobs, received) = mpsc::unbounded_channel();
         let brokers = Brokers::new(bootstrap.to_vec(), "brooklet", REQUEST_PATIENCE);
-        let failed = |error: std::io::Error| ClientError::new(ClientErrorKind::Fatal, format_args!("wire client: {error}"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(failed)?;
+        let failed = |error: std::io::Error| {
+            ClientError::new(ClientErrorKind::Fatal, format_args!("wire client: {error}"))
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(failed)?;
         thread::Builder::new()
             .name("brooklet-wire".to_owned())
             .spawn(move || runtime.block_on(serve(Arc::new(brokers), received)))
@@ -65,16 +75,29 @@ impl WireClient {
 
     /// Performs `request` in the background and then calls `reply`, on the wire thread: it must not block.
     pub(super) fn submit(&self, request: AdminRequest, patience: Option<Duration>, reply: Reply) {
-        let job = Job::Request { request, patience: patience.unwrap_or(API_PATIENCE), reply };
+        let job = Job::Request {
+            request,
+            patience: patience.unwrap_or(API_PATIENCE),
+            reply,
+        };
         if let Err(mpsc::error::SendError(Job::Request { reply, .. })) = self.jobs.send(job) {
             // Only when the thread has died of a bug.
-            reply(Err(ClientError::new(ClientErrorKind::Fatal, "the wire client's thread has ended")));
+            reply(Err(ClientError::new(
+                ClientErrorKind::Fatal,
+                "the wire client's thread has ended",
+            )));
         }
     }
 
     /// Takes a place in a group; see [`crate::client::Cluster::claim`].
     pub(super) fn claim(&self, group: &str, instance_id: &str, topics: &[String]) -> WireClaim {
-        let (claim, task) = WireClaim::new(self.clone(), self.bootstrap.to_vec(), group, instance_id, topics);
+        let (claim, task) = WireClaim::new(
+            self.clone(),
+            self.bootstrap.to_vec(),
+            group,
+            instance_id,
+            topics,
+        );
         // When the thread is gone the task is dropped here, which the claim reports.
         let _ = self.jobs.send(Job::Claim(Box::new(task)));
         claim
@@ -85,10 +108,16 @@ async fn serve(brokers: Arc<Brokers>, mut jobs: mpsc::UnboundedReceiver<Job>) {
     let mut claims = JoinSet::new();
     while let Some(job) = jobs.recv().await {
         match job {
-            Job::Request { request, patience, reply } => {
+            Job::Request {
+                request,
+                patience,
+                reply,
+            } => {
                 let brokers = Arc::clone(&brokers);
                 // Not joined: its reply is the last thing it does, and at the end nobody is there to take it.
-                tokio::spawn(async move { reply(requests::execute(&brokers, request, patience).await) });
+                tokio::spawn(
+                    async move { reply(requests::execute(&brokers, request, patience).await) },
+                );
             }
             Job::Claim(task) => {
                 claims.spawn(task.run());
@@ -97,23 +126,40 @@ async fn serve(brokers: Arc<Brokers>, mut jobs: mpsc::UnboundedReceiver<Job>) {
         while claims.try_join_next().is_some() {}
     }
     // Nobody holds the client any more, so the claims are dropped or about to be; they still say good-bye.
-    let _ = tokio::time::timeout(LEAVE_PATIENCE, async { while claims.join_next().await.is_some() {} }).await;
+    let _ = tokio::time::timeout(LEAVE_PATIENCE, async {
+        while claims.join_next().await.is_some() {}
+    })
+    .await;
 }
 
 /// `host:port,host:port` as addresses. IPv6 hosts are in brackets.
 fn parse_bootstrap(bootstrap: &str) -> Result<Vec<String>, ClientError> {
     let mut addresses = Vec::new();
-    for entry in bootstrap.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+    for entry in bootstrap
+        .split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+    {
         // A listener name in front, as Kafka's own configs have it, is not part of the address.
-        let address = entry.rsplit_once("://").map_or(entry, |(_, address)| address);
-        let valid = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        let address = entry
+            .rsplit_once("://")
+            .map_or(entry, |(_, address)| address);
+        let valid = address
+            .rsplit_once(':')
+            .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if !valid {
-            return Err(ClientError::new(ClientErrorKind::Config, format_args!("bootstrap.servers: {entry:?} is not host:port")));
+            return Err(ClientError::new(
+                ClientErrorKind::Config,
+                format_args!("bootstrap.servers: {entry:?} is not host:port"),
+            ));
         }
         addresses.push(address.to_owned());
     }
     if addresses.is_empty() {
-        return Err(ClientError::new(ClientErrorKind::Config, "bootstrap.servers is empty, want host:port"));
+        return Err(ClientError::new(
+            ClientErrorKind::Config,
+            "bootstrap.servers is empty, want host:port",
+        ));
     }
     Ok(addresses)
 }
@@ -126,9 +172,16 @@ mod tests {
 
     #[test]
     fn bootstrap_is_a_list_of_hosts_and_ports() {
-        assert_eq!(parse_bootstrap("a:1, PLAINTEXT://b:2,,[::1]:3").unwrap(), ["a:1", "b:2", "[::1]:3"]);
+        assert_eq!(
+            parse_bootstrap("a:1, PLAINTEXT://b:2,,[::1]:3").unwrap(),
+            ["a:1", "b:2", "[::1]:3"]
+        );
         for wrong in ["", "a", "a:", ":9092", "a:70000", "a:1,b"] {
-            assert_eq!(parse_bootstrap(wrong).unwrap_err().kind, ClientErrorKind::Config, "{wrong:?}");
+            assert_eq!(
+                parse_bootstrap(wrong).unwrap_err().kind,
+                ClientErrorKind::Config,
+                "{wrong:?}"
+            );
         }
     }
 }

@@ -15,10 +15,13 @@ use kafka_wire::describe_configs_request::DescribeConfigsResource;
 use kafka_wire::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_wire::metadata_response::MetadataResponseTopic;
 use kafka_wire::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
-use kafka_wire::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics};
+use kafka_wire::offset_fetch_request::{
+    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
 use kafka_wire::{
-    ConsumerGroupDescribeRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, ListGroupsRequest, ListOffsetsRequest, OffsetCommitRequest, OffsetFetchRequest,
+    ConsumerGroupDescribeRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, ListGroupsRequest, ListOffsetsRequest,
+    OffsetCommitRequest, OffsetFetchRequest,
 };
 use kafka_wire_core::{DecodeLimits, StrBytes};
 use tokio::time::Instant;
@@ -27,8 +30,8 @@ use super::brokers::Brokers;
 use super::connection::Connection;
 use super::error_code;
 use crate::client::{
-    AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset, GroupDescription, GroupListing, MemberDescription,
-    MemberIdentity, NewTopic, OffsetSpec, TopicPartition,
+    AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset, GroupDescription,
+    GroupListing, MemberDescription, MemberIdentity, NewTopic, OffsetSpec, TopicPartition,
 };
 
 const RETRY_BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -51,7 +54,11 @@ const LATEST_TIMESTAMP: i64 = -1;
 const CONSUMER: i32 = -1;
 
 /// Performs `request`; tries again until it is answered, fails for good, or `patience` is over.
-pub(super) async fn execute(brokers: &Brokers, request: AdminRequest, patience: Duration) -> Result<AdminResponse, ClientError> {
+pub(super) async fn execute(
+    brokers: &Brokers,
+    request: AdminRequest,
+    patience: Duration,
+) -> Result<AdminResponse, ClientError> {
     let start = Instant::now();
     let mut backoff = RETRY_BACKOFF_MIN;
     loop {
@@ -59,7 +66,11 @@ pub(super) async fn execute(brokers: &Brokers, request: AdminRequest, patience: 
         let Ok(outcome) = tokio::time::timeout(left, attempt(brokers, &request)).await else {
             return Err(ClientError::new(
                 ClientErrorKind::Retriable,
-                format_args!("cluster {}: {} not answered within {patience:?}", brokers.bootstrap(), name(&request)),
+                format_args!(
+                    "cluster {}: {} not answered within {patience:?}",
+                    brokers.bootstrap(),
+                    name(&request)
+                ),
             ));
         };
         let again = match &outcome {
@@ -91,7 +102,10 @@ impl From<ClientError> for Failure {
 
 impl Failure {
     fn of_code(code: i16, what: impl std::fmt::Display, message: Option<&str>) -> Self {
-        Self { error: error_code::error(code, what, message), again: error_code::is_transient(code) }
+        Self {
+            error: error_code::error(code, what, message),
+            again: error_code::is_transient(code),
+        }
     }
 }
 
@@ -103,10 +117,15 @@ fn deserves_retry(response: &AdminResponse, elapsed: Duration) -> bool {
         _ => false,
     };
     match response {
-        AdminResponse::Offsets(offsets) => offsets.iter().any(|(_, result)| result.as_ref().err().is_some_and(passes)),
-        AdminResponse::PerTopic(topics) => {
-            topics.iter().any(|(_, result)| result.as_ref().err().is_some_and(|error| error.kind == ClientErrorKind::Retriable))
-        }
+        AdminResponse::Offsets(offsets) => offsets
+            .iter()
+            .any(|(_, result)| result.as_ref().err().is_some_and(passes)),
+        AdminResponse::PerTopic(topics) => topics.iter().any(|(_, result)| {
+            result
+                .as_ref()
+                .err()
+                .is_some_and(|error| error.kind == ClientErrorKind::Retriable)
+        }),
         _ => false,
     }
 }
@@ -136,10 +155,18 @@ async fn attempt(brokers: &Brokers, request: &AdminRequest) -> Result<AdminRespo
         AdminRequest::DescribeTopicConfigs(topic) => describe_topic_configs(brokers, topic).await,
         AdminRequest::ListOffsets(partitions) => list_offsets(brokers, partitions).await,
         AdminRequest::DeleteRecords(partitions) => delete_records(brokers, partitions).await,
-        AdminRequest::FetchOffsets { group, partitions } => fetch_offsets(brokers, group, partitions).await,
-        AdminRequest::CommitOffsets { group, member, offsets } => commit_offsets(brokers, group, member, offsets).await,
+        AdminRequest::FetchOffsets { group, partitions } => {
+            fetch_offsets(brokers, group, partitions).await
+        }
+        AdminRequest::CommitOffsets {
+            group,
+            member,
+            offsets,
+        } => commit_offsets(brokers, group, member, offsets).await,
         AdminRequest::ListGroups => list_groups(brokers).await,
-        AdminRequest::DescribeGroup(group) => describe_group(brokers, group).await.map(AdminResponse::Group),
+        AdminRequest::DescribeGroup(group) => describe_group(brokers, group)
+            .await
+            .map(AdminResponse::Group),
     }
 }
 
@@ -150,7 +177,9 @@ pub(super) fn partition_count(topic: &MetadataResponseTopic) -> Result<Option<i3
         error_code::UNKNOWN_TOPIC_OR_PARTITION => Ok(None),
         // Some partition, or all of a topic being created, has no leader yet.
         error_code::NONE | error_code::LEADER_NOT_AVAILABLE => {
-            Ok(i32::try_from(topic.partitions.len()).ok().filter(|count| *count > 0))
+            Ok(i32::try_from(topic.partitions.len())
+                .ok()
+                .filter(|count| *count > 0))
         }
         code => Err(error_code::error(code, format_args!("topic {name}"), None)),
     }
@@ -163,7 +192,11 @@ async fn describe_topics(brokers: &Brokers, topics: &[String]) -> Result<AdminRe
     let metadata = brokers.metadata(Some(topics)).await?;
     let mut described = Vec::with_capacity(topics.len());
     for name in topics {
-        let count = match metadata.topics.iter().find(|topic| topic.name.as_deref() == Some(name)) {
+        let count = match metadata
+            .topics
+            .iter()
+            .find(|topic| topic.name.as_deref() == Some(name))
+        {
             Some(topic) => partition_count(topic)?,
             None => None,
         };
@@ -210,14 +243,19 @@ async fn create_topics(brokers: &Brokers, topics: &[NewTopic]) -> Result<AdminRe
             creatable
         })
         .collect();
-    let patience = brokers.request_patience() + Duration::from_millis(OPERATION_TIMEOUT_MS.unsigned_abs().into());
+    let patience = brokers.request_patience()
+        + Duration::from_millis(OPERATION_TIMEOUT_MS.unsigned_abs().into());
     let response = connection.call(&request, version, patience).await?;
     let results = response
         .topics
         .iter()
         .map(|topic| {
             let name = topic.name.as_str().to_owned();
-            let result = error_code::check(topic.error_code, format_args!("creating topic {name}"), topic.error_message.as_deref());
+            let result = error_code::check(
+                topic.error_code,
+                format_args!("creating topic {name}"),
+                topic.error_message.as_deref(),
+            );
             (name, result)
         })
         .collect();
@@ -240,23 +278,34 @@ async fn delete_topics(brokers: &Brokers, topics: &[String]) -> Result<AdminResp
             })
             .collect();
     } else {
-        request.topic_names = topics.iter().map(|name| StrBytes::from(name.as_str())).collect();
+        request.topic_names = topics
+            .iter()
+            .map(|name| StrBytes::from(name.as_str()))
+            .collect();
     }
-    let patience = brokers.request_patience() + Duration::from_millis(OPERATION_TIMEOUT_MS.unsigned_abs().into());
+    let patience = brokers.request_patience()
+        + Duration::from_millis(OPERATION_TIMEOUT_MS.unsigned_abs().into());
     let response = connection.call(&request, version, patience).await?;
     let results = response
         .responses
         .iter()
         .map(|topic| {
             let name = topic.name.as_deref().unwrap_or_default().to_owned();
-            let result = error_code::check(topic.error_code, format_args!("deleting topic {name}"), topic.error_message.as_deref());
+            let result = error_code::check(
+                topic.error_code,
+                format_args!("deleting topic {name}"),
+                topic.error_message.as_deref(),
+            );
             (name, result)
         })
         .collect();
     Ok(AdminResponse::PerTopic(results))
 }
 
-async fn controller_or_any(brokers: &Brokers, controller: i32) -> Result<Arc<Connection>, ClientError> {
+async fn controller_or_any(
+    brokers: &Brokers,
+    controller: i32,
+) -> Result<Arc<Connection>, ClientError> {
     match brokers.node(controller).await {
         Ok(connection) => Ok(connection),
         Err(_) => brokers.any().await,
@@ -272,17 +321,29 @@ async fn describe_topic_configs(brokers: &Brokers, topic: &str) -> Result<AdminR
     resource.configuration_keys = None;
     let mut request = DescribeConfigsRequest::default();
     request.resources = vec![resource];
-    let response = connection.call(&request, version, brokers.request_patience()).await?;
+    let response = connection
+        .call(&request, version, brokers.request_patience())
+        .await?;
     let what = format_args!("configs of topic {topic}").to_string();
-    let result = response
-        .results
-        .into_iter()
-        .next()
-        .ok_or_else(|| ClientError::new(ClientErrorKind::Fatal, format_args!("{what}: the answer is empty")))?;
+    let result = response.results.into_iter().next().ok_or_else(|| {
+        ClientError::new(
+            ClientErrorKind::Fatal,
+            format_args!("{what}: the answer is empty"),
+        )
+    })?;
     if result.error_code != error_code::NONE {
-        return Err(Failure::of_code(result.error_code, what, result.error_message.as_deref()));
+        return Err(Failure::of_code(
+            result.error_code,
+            what,
+            result.error_message.as_deref(),
+        ));
     }
-    let configs = result.configs.iter().map(|config| (config.name.as_str().to_owned(), config.value.as_deref().unwrap_or_default().to_owned()));
+    let configs = result.configs.iter().map(|config| {
+        (
+            config.name.as_str().to_owned(),
+            config.value.as_deref().unwrap_or_default().to_owned(),
+        )
+    });
     Ok(AdminResponse::Configs(configs.collect()))
 }
 
@@ -292,23 +353,42 @@ async fn by_leader<T>(
     partitions: &[(TopicPartition, T)],
     results: &mut [Option<Result<i64, ClientError>>],
 ) -> Result<BTreeMap<i32, Vec<usize>>, ClientError> {
-    let mut topics: Vec<String> = partitions.iter().map(|(partition, _)| partition.topic.to_string()).collect();
+    let mut topics: Vec<String> = partitions
+        .iter()
+        .map(|(partition, _)| partition.topic.to_string())
+        .collect();
     topics.sort();
     topics.dedup();
     let metadata = brokers.metadata(Some(&topics)).await?;
     let mut leaders: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
     for (index, ((wanted, _), result)) in partitions.iter().zip(results).enumerate() {
-        let topic = metadata.topics.iter().find(|topic| topic.name.as_deref() == Some(&*wanted.topic));
+        let topic = metadata
+            .topics
+            .iter()
+            .find(|topic| topic.name.as_deref() == Some(&*wanted.topic));
         let unknown = || error_code::error(error_code::UNKNOWN_TOPIC_OR_PARTITION, wanted, None);
         match topic {
             None => *result = Some(Err(unknown())),
-            Some(topic) if !matches!(topic.error_code, error_code::NONE | error_code::LEADER_NOT_AVAILABLE) => {
+            Some(topic)
+                if !matches!(
+                    topic.error_code,
+                    error_code::NONE | error_code::LEADER_NOT_AVAILABLE
+                ) =>
+            {
                 *result = Some(Err(error_code::error(topic.error_code, wanted, None)));
             }
-            Some(topic) => match topic.partitions.iter().find(|partition| partition.partition_index == wanted.partition) {
+            Some(topic) => match topic
+                .partitions
+                .iter()
+                .find(|partition| partition.partition_index == wanted.partition)
+            {
                 None => *result = Some(Err(unknown())),
                 Some(partition) if partition.leader_id < 0 => {
-                    *result = Some(Err(error_code::error(error_code::LEADER_NOT_AVAILABLE, wanted, None)));
+                    *result = Some(Err(error_code::error(
+                        error_code::LEADER_NOT_AVAILABLE,
+                        wanted,
+                        None,
+                    )));
                 }
                 Some(partition) => leaders.entry(partition.leader_id).or_default().push(index),
             },
@@ -318,7 +398,10 @@ async fn by_leader<T>(
 }
 
 /// Groups the partitions at `indexes` by topic.
-fn by_topic<'a, T>(partitions: &'a [(TopicPartition, T)], indexes: &'a [usize]) -> BTreeMap<&'a str, Vec<&'a (TopicPartition, T)>> {
+fn by_topic<'a, T>(
+    partitions: &'a [(TopicPartition, T)],
+    indexes: &'a [usize],
+) -> BTreeMap<&'a str, Vec<&'a (TopicPartition, T)>> {
     let mut topics: BTreeMap<&str, Vec<&(TopicPartition, T)>> = BTreeMap::new();
     for entry in indexes.iter().filter_map(|index| partitions.get(*index)) {
         topics.entry(&entry.0.topic).or_default().push(entry);
@@ -335,31 +418,61 @@ fn place<T>(
     partition: i32,
     answer: Result<i64, ClientError>,
 ) {
-    let asked = |index: &&usize| partitions.get(**index).is_some_and(|(wanted, _)| &*wanted.topic == topic && wanted.partition == partition);
-    if let Some(result) = indexes.iter().find(asked).and_then(|index| results.get_mut(*index)) {
+    let asked = |index: &&usize| {
+        partitions
+            .get(**index)
+            .is_some_and(|(wanted, _)| &*wanted.topic == topic && wanted.partition == partition)
+    };
+    if let Some(result) = indexes
+        .iter()
+        .find(asked)
+        .and_then(|index| results.get_mut(*index))
+    {
         *result = Some(answer);
     }
 }
 
 /// The results in order of the question. A partition that the broker left out was not answered.
-fn in_order<T>(partitions: &[(TopicPartition, T)], results: Vec<Option<Result<i64, ClientError>>>) -> AdminResponse {
+fn in_order<T>(
+    partitions: &[(TopicPartition, T)],
+    results: Vec<Option<Result<i64, ClientError>>>,
+) -> AdminResponse {
     let answer = |((partition, _), result): (&(TopicPartition, T), Option<_>)| {
-        let missing = || Err(ClientError::new(ClientErrorKind::Retriable, format_args!("{partition} is not in the broker's answer")));
+        let missing = || {
+            Err(ClientError::new(
+                ClientErrorKind::Retriable,
+                format_args!("{partition} is not in the broker's answer"),
+            ))
+        };
         (partition.clone(), result.unwrap_or_else(missing))
     };
     AdminResponse::Offsets(partitions.iter().zip(results).map(answer).collect())
 }
 
-async fn list_offsets(brokers: &Brokers, partitions: &[(TopicPartition, OffsetSpec)]) -> Result<AdminResponse, Failure> {
+async fn list_offsets(
+    brokers: &Brokers,
+    partitions: &[(TopicPartition, OffsetSpec)],
+) -> Result<AdminResponse, Failure> {
     let mut results: Vec<Option<Result<i64, ClientError>>> = vec![None; partitions.len()];
     for (leader, indexes) in by_leader(brokers, partitions, &mut results).await? {
         // The isolation level is the request's, and a partition may be asked about only once in it.
         let mut rounds: Vec<(bool, Vec<usize>)> = Vec::new();
         for index in indexes {
-            let Some((partition, spec)) = partitions.get(index) else { continue };
-            let read_committed = matches!(spec, OffsetSpec::Latest { read_committed: true });
+            let Some((partition, spec)) = partitions.get(index) else {
+                continue;
+            };
+            let read_committed = matches!(
+                spec,
+                OffsetSpec::Latest {
+                    read_committed: true
+                }
+            );
             let fits = |(stable, asked): &&mut (bool, Vec<usize>)| {
-                let known = |other: &usize| partitions.get(*other).is_some_and(|(other, _)| other == partition);
+                let known = |other: &usize| {
+                    partitions
+                        .get(*other)
+                        .is_some_and(|(other, _)| other == partition)
+                };
                 *stable == read_committed && !asked.iter().any(known)
             };
             match rounds.iter_mut().find(fits) {
@@ -368,7 +481,16 @@ async fn list_offsets(brokers: &Brokers, partitions: &[(TopicPartition, OffsetSp
             }
         }
         for (read_committed, indexes) in rounds {
-            if let Err(error) = list_offsets_of(brokers, leader, read_committed, partitions, &indexes, &mut results).await {
+            if let Err(error) = list_offsets_of(
+                brokers,
+                leader,
+                read_committed,
+                partitions,
+                &indexes,
+                &mut results,
+            )
+            .await
+            {
                 for index in indexes {
                     if let Some(result) = results.get_mut(index) {
                         *result = Some(Err(error.clone()));
@@ -381,15 +503,27 @@ async fn list_offsets(brokers: &Brokers, partitions: &[(TopicPartition, OffsetSp
     let past_the_end: Vec<(TopicPartition, OffsetSpec)> = partitions
         .iter()
         .zip(&results)
-        .filter(|((_, spec), result)| matches!(spec, OffsetSpec::Timestamp(_)) && matches!(result, Some(Ok(-1))))
-        .map(|((partition, _), _)| (partition.clone(), OffsetSpec::Latest { read_committed: false }))
+        .filter(|((_, spec), result)| {
+            matches!(spec, OffsetSpec::Timestamp(_)) && matches!(result, Some(Ok(-1)))
+        })
+        .map(|((partition, _), _)| {
+            (
+                partition.clone(),
+                OffsetSpec::Latest {
+                    read_committed: false,
+                },
+            )
+        })
         .collect();
     if !past_the_end.is_empty()
         && let AdminResponse::Offsets(ends) = Box::pin(list_offsets(brokers, &past_the_end)).await?
     {
         for (end, answer) in ends {
             for ((partition, spec), result) in partitions.iter().zip(&mut results) {
-                if *partition == end && matches!(spec, OffsetSpec::Timestamp(_)) && matches!(result, Some(Ok(-1))) {
+                if *partition == end
+                    && matches!(spec, OffsetSpec::Timestamp(_))
+                    && matches!(result, Some(Ok(-1)))
+                {
                     *result = Some(answer.clone());
                 }
             }
@@ -434,21 +568,37 @@ async fn list_offsets_of(
             topic
         })
         .collect();
-    let response = connection.call(&request, version, brokers.request_patience()).await?;
+    let response = connection
+        .call(&request, version, brokers.request_patience())
+        .await?;
     for topic in &response.topics {
         for partition in &topic.partitions {
-            let what = format_args!("offsets of {}-{}", topic.name, partition.partition_index).to_string();
-            let answer = error_code::check(partition.error_code, what, None).map(|()| partition.offset);
-            place(partitions, indexes, results, &topic.name, partition.partition_index, answer);
+            let what =
+                format_args!("offsets of {}-{}", topic.name, partition.partition_index).to_string();
+            let answer =
+                error_code::check(partition.error_code, what, None).map(|()| partition.offset);
+            place(
+                partitions,
+                indexes,
+                results,
+                &topic.name,
+                partition.partition_index,
+                answer,
+            );
         }
     }
     Ok(())
 }
 
-async fn delete_records(brokers: &Brokers, partitions: &[(TopicPartition, i64)]) -> Result<AdminResponse, Failure> {
+async fn delete_records(
+    brokers: &Brokers,
+    partitions: &[(TopicPartition, i64)],
+) -> Result<AdminResponse, Failure> {
     let mut results: Vec<Option<Result<i64, ClientError>>> = vec![None; partitions.len()];
     for (leader, indexes) in by_leader(brokers, partitions, &mut results).await? {
-        if let Err(error) = delete_records_of(brokers, leader, partitions, &indexes, &mut results).await {
+        if let Err(error) =
+            delete_records_of(brokers, leader, partitions, &indexes, &mut results).await
+        {
             for index in indexes {
                 if let Some(result) = results.get_mut(index) {
                     *result = Some(Err(error.clone()));
@@ -487,59 +637,88 @@ async fn delete_records_of(
             topic
         })
         .collect();
-    let patience = brokers.request_patience() + Duration::from_millis(OPERATION_TIMEOUT_MS.unsigned_abs().into());
+    let patience = brokers.request_patience()
+        + Duration::from_millis(OPERATION_TIMEOUT_MS.unsigned_abs().into());
     let response = connection.call(&request, version, patience).await?;
     for topic in &response.topics {
         for partition in &topic.partitions {
-            let what = format_args!("deleting records of {}-{}", topic.name, partition.partition_index).to_string();
-            let answer = error_code::check(partition.error_code, what, None).map(|()| partition.low_watermark);
-            place(partitions, indexes, results, &topic.name, partition.partition_index, answer);
+            let what = format_args!(
+                "deleting records of {}-{}",
+                topic.name, partition.partition_index
+            )
+            .to_string();
+            let answer = error_code::check(partition.error_code, what, None)
+                .map(|()| partition.low_watermark);
+            place(
+                partitions,
+                indexes,
+                results,
+                &topic.name,
+                partition.partition_index,
+                answer,
+            );
         }
     }
     Ok(())
 }
 
-async fn fetch_offsets(brokers: &Brokers, group: &str, partitions: &[TopicPartition]) -> Result<AdminResponse, Failure> {
+async fn fetch_offsets(
+    brokers: &Brokers,
+    group: &str,
+    partitions: &[TopicPartition],
+) -> Result<AdminResponse, Failure> {
     let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for partition in partitions {
-        topics.entry(&partition.topic).or_default().push(partition.partition);
+        topics
+            .entry(&partition.topic)
+            .or_default()
+            .push(partition.partition);
     }
     let all = partitions.is_empty();
     let (_, response) = brokers
-        .call_coordinator(group, OFFSET_FETCH_VERSION_MAX, brokers.request_patience(), |version| {
-            let mut request = OffsetFetchRequest::default();
-            // An offset in an open transaction is not yet the group's: wait for its end.
-            request.require_stable = version.value() >= 7;
-            if version.value() >= 8 {
-                let mut wanted = OffsetFetchRequestGroup::default();
-                wanted.group_id = StrBytes::from(group);
-                wanted.topics = (!all).then(|| {
-                    let topic = |(name, indexes): (&&str, &Vec<i32>)| {
-                        let mut topic = OffsetFetchRequestTopics::default();
-                        topic.name = StrBytes::from(*name);
-                        topic.partition_indexes.clone_from(indexes);
-                        topic
-                    };
-                    topics.iter().map(topic).collect()
-                });
-                request.groups = vec![wanted];
-            } else {
-                request.group_id = StrBytes::from(group);
-                request.topics = (!all || version.value() < 2).then(|| {
-                    let topic = |(name, indexes): (&&str, &Vec<i32>)| {
-                        let mut topic = OffsetFetchRequestTopic::default();
-                        topic.name = StrBytes::from(*name);
-                        topic.partition_indexes.clone_from(indexes);
-                        topic
-                    };
-                    topics.iter().map(topic).collect()
-                });
-            }
-            request
-        })
+        .call_coordinator(
+            group,
+            OFFSET_FETCH_VERSION_MAX,
+            brokers.request_patience(),
+            |version| {
+                let mut request = OffsetFetchRequest::default();
+                // An offset in an open transaction is not yet the group's: wait for its end.
+                request.require_stable = version.value() >= 7;
+                if version.value() >= 8 {
+                    let mut wanted = OffsetFetchRequestGroup::default();
+                    wanted.group_id = StrBytes::from(group);
+                    wanted.topics = (!all).then(|| {
+                        let topic = |(name, indexes): (&&str, &Vec<i32>)| {
+                            let mut topic = OffsetFetchRequestTopics::default();
+                            topic.name = StrBytes::from(*name);
+                            topic.partition_indexes.clone_from(indexes);
+                            topic
+                        };
+                        topics.iter().map(topic).collect()
+                    });
+                    request.groups = vec![wanted];
+                } else {
+                    request.group_id = StrBytes::from(group);
+                    request.topics = (!all || version.value() < 2).then(|| {
+                        let topic = |(name, indexes): (&&str, &Vec<i32>)| {
+                            let mut topic = OffsetFetchRequestTopic::default();
+                            topic.name = StrBytes::from(*name);
+                            topic.partition_indexes.clone_from(indexes);
+                            topic
+                        };
+                        topics.iter().map(topic).collect()
+                    });
+                }
+                request
+            },
+        )
         .await?;
     let what = format_args!("committed offsets of group {group}").to_string();
-    let codes = response.groups.iter().map(|answer| answer.error_code).chain([response.error_code]);
+    let codes = response
+        .groups
+        .iter()
+        .map(|answer| answer.error_code)
+        .chain([response.error_code]);
     for code in codes {
         brokers.heed_coordinator(group, code);
         if code != error_code::NONE {
@@ -548,33 +727,66 @@ async fn fetch_offsets(brokers: &Brokers, group: &str, partitions: &[TopicPartit
     }
     // Either shape, by version; the other is empty.
     let old = response.topics.iter().flat_map(|topic| {
-        let partition = |answer: &kafka_wire::offset_fetch_response::OffsetFetchResponsePartition| {
-            (answer.partition_index, answer.error_code, answer.committed_offset, answer.metadata.clone())
-        };
-        topic.partitions.iter().map(partition).map(|answer| (topic.name.clone(), answer))
+        let partition =
+            |answer: &kafka_wire::offset_fetch_response::OffsetFetchResponsePartition| {
+                (
+                    answer.partition_index,
+                    answer.error_code,
+                    answer.committed_offset,
+                    answer.metadata.clone(),
+                )
+            };
+        topic
+            .partitions
+            .iter()
+            .map(partition)
+            .map(|answer| (topic.name.clone(), answer))
     });
-    let new = response.groups.iter().flat_map(|answer| &answer.topics).flat_map(|topic| {
-        let partition = |answer: &kafka_wire::offset_fetch_response::OffsetFetchResponsePartitions| {
-            (answer.partition_index, answer.error_code, answer.committed_offset, answer.metadata.clone())
-        };
-        topic.partitions.iter().map(partition).map(|answer| (topic.name.clone(), answer))
-    });
+    let new = response
+        .groups
+        .iter()
+        .flat_map(|answer| &answer.topics)
+        .flat_map(|topic| {
+            let partition =
+                |answer: &kafka_wire::offset_fetch_response::OffsetFetchResponsePartitions| {
+                    (
+                        answer.partition_index,
+                        answer.error_code,
+                        answer.committed_offset,
+                        answer.metadata.clone(),
+                    )
+                };
+            topic
+                .partitions
+                .iter()
+                .map(partition)
+                .map(|answer| (topic.name.clone(), answer))
+        });
     let mut found: BTreeMap<TopicPartition, Option<CommittedOffset>> = BTreeMap::new();
     for (topic, (partition, code, offset, metadata)) in old.chain(new) {
         let partition = TopicPartition::new(topic.as_str(), partition);
         // Old versions report the group's troubles here.
         brokers.heed_coordinator(group, code);
         if code != error_code::NONE && code != error_code::UNKNOWN_TOPIC_OR_PARTITION {
-            return Err(Failure::of_code(code, format_args!("{what}, {partition}"), None));
+            return Err(Failure::of_code(
+                code,
+                format_args!("{what}, {partition}"),
+                None,
+            ));
         }
-        let committed = (offset >= 0 && code == error_code::NONE)
-            .then(|| CommittedOffset { offset, metadata: metadata.as_deref().unwrap_or_default().to_owned() });
+        let committed = (offset >= 0 && code == error_code::NONE).then(|| CommittedOffset {
+            offset,
+            metadata: metadata.as_deref().unwrap_or_default().to_owned(),
+        });
         found.insert(partition, committed);
     }
     let offsets = if all {
         found.into_iter().collect()
     } else {
-        partitions.iter().map(|partition| (partition.clone(), found.remove(partition).flatten())).collect()
+        partitions
+            .iter()
+            .map(|partition| (partition.clone(), found.remove(partition).flatten()))
+            .collect()
     };
     Ok(AdminResponse::CommittedOffsets(offsets))
 }
@@ -589,39 +801,48 @@ async fn commit_offsets(
         return Ok(AdminResponse::Done);
     }
     let (_, response) = brokers
-        .call_coordinator(group, OFFSET_COMMIT_VERSION_MAX, brokers.request_patience(), |version| {
-            let mut request = OffsetCommitRequest::default();
-            request.group_id = StrBytes::from(group);
-            request.generation_id_or_member_epoch = member.generation;
-            request.member_id = StrBytes::from(member.member_id.as_str());
-            if version.value() >= 7 {
-                request.group_instance_id = member.instance_id.as_deref().map(StrBytes::from);
-            }
-            let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-            for (partition, committed) in offsets {
-                let mut entry = OffsetCommitRequestPartition::default();
-                entry.partition_index = partition.partition;
-                entry.committed_offset = committed.offset;
-                entry.committed_metadata = Some(StrBytes::from(committed.metadata.as_str()));
-                topics.entry(&partition.topic).or_default().push(entry);
-            }
-            request.topics = topics
-                .into_iter()
-                .map(|(name, partitions)| {
-                    let mut topic = OffsetCommitRequestTopic::default();
-                    topic.name = StrBytes::from(name);
-                    topic.partitions = partitions;
-                    topic
-                })
-                .collect();
-            request
-        })
+        .call_coordinator(
+            group,
+            OFFSET_COMMIT_VERSION_MAX,
+            brokers.request_patience(),
+            |version| {
+                let mut request = OffsetCommitRequest::default();
+                request.group_id = StrBytes::from(group);
+                request.generation_id_or_member_epoch = member.generation;
+                request.member_id = StrBytes::from(member.member_id.as_str());
+                if version.value() >= 7 {
+                    request.group_instance_id = member.instance_id.as_deref().map(StrBytes::from);
+                }
+                let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
+                for (partition, committed) in offsets {
+                    let mut entry = OffsetCommitRequestPartition::default();
+                    entry.partition_index = partition.partition;
+                    entry.committed_offset = committed.offset;
+                    entry.committed_metadata = Some(StrBytes::from(committed.metadata.as_str()));
+                    topics.entry(&partition.topic).or_default().push(entry);
+                }
+                request.topics = topics
+                    .into_iter()
+                    .map(|(name, partitions)| {
+                        let mut topic = OffsetCommitRequestTopic::default();
+                        topic.name = StrBytes::from(name);
+                        topic.partitions = partitions;
+                        topic
+                    })
+                    .collect();
+                request
+            },
+        )
         .await?;
     for topic in &response.topics {
         for partition in &topic.partitions {
             if partition.error_code != error_code::NONE {
                 brokers.heed_coordinator(group, partition.error_code);
-                let what = format_args!("committing {}-{} of group {group}", topic.name, partition.partition_index).to_string();
+                let what = format_args!(
+                    "committing {}-{} of group {group}",
+                    topic.name, partition.partition_index
+                )
+                .to_string();
                 return Err(Failure::of_code(partition.error_code, what, None));
             }
         }
@@ -636,9 +857,19 @@ async fn list_groups(brokers: &Brokers) -> Result<AdminResponse, Failure> {
     for broker in &metadata.brokers {
         let connection = brokers.node(broker.node_id).await?;
         let version = connection.version::<ListGroupsRequest>(i16::MAX)?;
-        let response = connection.call(&ListGroupsRequest::default(), version, brokers.request_patience()).await?;
+        let response = connection
+            .call(
+                &ListGroupsRequest::default(),
+                version,
+                brokers.request_patience(),
+            )
+            .await?;
         if response.error_code != error_code::NONE {
-            return Err(Failure::of_code(response.error_code, format_args!("listing the groups of broker {}", connection.address()), None));
+            return Err(Failure::of_code(
+                response.error_code,
+                format_args!("listing the groups of broker {}", connection.address()),
+                None,
+            ));
         }
         groups.extend(response.groups.iter().map(|group| GroupListing {
             group: group.group_id.as_str().to_owned(),
@@ -652,7 +883,10 @@ async fn list_groups(brokers: &Brokers) -> Result<AdminResponse, Failure> {
     Ok(AdminResponse::Groups(groups))
 }
 
-pub(super) async fn describe_group(brokers: &Brokers, group: &str) -> Result<GroupDescription, Failure> {
+pub(super) async fn describe_group(
+    brokers: &Brokers,
+    group: &str,
+) -> Result<GroupDescription, Failure> {
     let (_, response) = brokers
         .call_coordinator(group, i16::MAX, brokers.request_patience(), |_| {
             let mut request = DescribeGroupsRequest::default();
@@ -661,7 +895,12 @@ pub(super) async fn describe_group(brokers: &Brokers, group: &str) -> Result<Gro
         })
         .await?;
     let what = format_args!("group {group}").to_string();
-    let empty = || ClientError::new(ClientErrorKind::Fatal, format_args!("{what}: the answer is empty"));
+    let empty = || {
+        ClientError::new(
+            ClientErrorKind::Fatal,
+            format_args!("{what}: the answer is empty"),
+        )
+    };
     let described = response.groups.into_iter().next().ok_or_else(empty)?;
     brokers.heed_coordinator(group, described.error_code);
     if described.error_code == error_code::GROUP_ID_NOT_FOUND {
@@ -669,7 +908,11 @@ pub(super) async fn describe_group(brokers: &Brokers, group: &str) -> Result<Gro
         return describe_consumer_group(brokers, group).await;
     }
     if described.error_code != error_code::NONE {
-        return Err(Failure::of_code(described.error_code, what, described.error_message.as_deref()));
+        return Err(Failure::of_code(
+            described.error_code,
+            what,
+            described.error_message.as_deref(),
+        ));
     }
     let consumer = described.protocol_type.as_str() == "consumer";
     let members = described
@@ -680,7 +923,11 @@ pub(super) async fn describe_group(brokers: &Brokers, group: &str) -> Result<Gro
             instance_id: member.group_instance_id.map(|id| id.as_str().to_owned()),
             client_id: member.client_id.as_str().to_owned(),
             host: member.client_host.as_str().to_owned(),
-            assignment: if consumer { assigned(member.member_assignment) } else { Vec::new() },
+            assignment: if consumer {
+                assigned(member.member_assignment)
+            } else {
+                Vec::new()
+            },
         })
         .collect();
     Ok(GroupDescription {
@@ -693,19 +940,40 @@ pub(super) async fn describe_group(brokers: &Brokers, group: &str) -> Result<Gro
 
 /// The partitions of an assignment in the consumer protocol; none when it is empty or of another kind.
 fn assigned(assignment: kafka_wire_core::Bytes) -> Vec<TopicPartition> {
-    let Ok((_, assignment)) = kafka_wire::decode_consumer_protocol_assignment(assignment, DecodeLimits::default()) else { return Vec::new() };
+    let Ok((_, assignment)) =
+        kafka_wire::decode_consumer_protocol_assignment(assignment, DecodeLimits::default())
+    else {
+        return Vec::new();
+    };
     let mut partitions = Vec::new();
     for topic in assignment.assigned_partitions {
         let name: Arc<str> = Arc::from(topic.topic.as_str());
-        partitions.extend(topic.partitions.iter().map(|partition| TopicPartition::new(Arc::clone(&name), *partition)));
+        partitions.extend(
+            topic
+                .partitions
+                .iter()
+                .map(|partition| TopicPartition::new(Arc::clone(&name), *partition)),
+        );
     }
     partitions
 }
 
 /// A group of the protocol of KIP-848.
-async fn describe_consumer_group(brokers: &Brokers, group: &str) -> Result<GroupDescription, Failure> {
-    let dead = || GroupDescription { group: group.to_owned(), state: "Dead".to_owned(), protocol: String::new(), members: Vec::new() };
-    if !brokers.coordinator(group).await?.serves::<ConsumerGroupDescribeRequest>() {
+async fn describe_consumer_group(
+    brokers: &Brokers,
+    group: &str,
+) -> Result<GroupDescription, Failure> {
+    let dead = || GroupDescription {
+        group: group.to_owned(),
+        state: "Dead".to_owned(),
+        protocol: String::new(),
+        members: Vec::new(),
+    };
+    if !brokers
+        .coordinator(group)
+        .await?
+        .serves::<ConsumerGroupDescribeRequest>()
+    {
         return Ok(dead());
     }
     let (_, response) = brokers
@@ -715,19 +983,32 @@ async fn describe_consumer_group(brokers: &Brokers, group: &str) -> Result<Group
             request
         })
         .await?;
-    let Some(described) = response.groups.into_iter().next() else { return Ok(dead()) };
+    let Some(described) = response.groups.into_iter().next() else {
+        return Ok(dead());
+    };
     brokers.heed_coordinator(group, described.error_code);
     match described.error_code {
         error_code::NONE => {}
         error_code::GROUP_ID_NOT_FOUND => return Ok(dead()),
-        code => return Err(Failure::of_code(code, format_args!("group {group}"), described.error_message.as_deref())),
+        code => {
+            return Err(Failure::of_code(
+                code,
+                format_args!("group {group}"),
+                described.error_message.as_deref(),
+            ));
+        }
     }
     let members = described
         .members
         .into_iter()
         .map(|member| {
             let topics = member.assignment.topic_partitions.iter();
-            let partitions = topics.flat_map(|topic| topic.partitions.iter().map(|partition| TopicPartition::new(topic.topic_name.as_str(), *partition)));
+            let partitions = topics.flat_map(|topic| {
+                topic
+                    .partitions
+                    .iter()
+                    .map(|partition| TopicPartition::new(topic.topic_name.as_str(), *partition))
+            });
             MemberDescription {
                 assignment: partitions.collect(),
                 member_id: member.member_id.as_str().to_owned(),
