@@ -235,7 +235,7 @@ fn run(workload: &str, options: &Options) -> Result<(), Box<dyn Error>> {
     let before = usage()?;
     let begin = Instant::now();
     let streams = Streams::new(&application, topology)
-        .cluster(cluster.clone())
+        .cluster(cluster)
         .state_dir(&options.state_dir)
         .stream_threads(options.threads)
         .commit_interval(Duration::from_millis(options.commit_ms))

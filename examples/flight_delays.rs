@@ -206,7 +206,9 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
                     "os" => Flush::Os,
                     "durable" => Flush::Durable,
                     other => {
-                        return Err(format!("--flush is os or durable, not {other}\n{USAGE}").into());
+                        return Err(
+                            format!("--flush is os or durable, not {other}\n{USAGE}").into()
+                        );
                     }
                 }
             }
@@ -408,11 +410,13 @@ fn writer<K: HasSerde, V: HasSerde>(
     Ok(TopicWriter::new(cluster, topic, Produced::default())?.resume(present))
 }
 
+type Row<const N: usize> = Result<[String; N], Box<dyn Error>>;
+
 /// The wanted columns of a CSV file without quotes, which these are.
 fn rows<const N: usize>(
     file: impl std::io::Read,
     columns: &[&str; N],
-) -> Result<impl Iterator<Item = Result<[String; N], Box<dyn Error>>>, Box<dyn Error>> {
+) -> Result<impl Iterator<Item = Row<N>>, Box<dyn Error>> {
     let mut lines = BufReader::new(file).lines();
     let header = lines.next().ok_or("the file is empty")??;
     let names: Vec<&str> = header.split(',').collect();

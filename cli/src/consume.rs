@@ -156,6 +156,8 @@ fn write_key(out: &mut impl Write, key: Option<&[u8]>, windowed: bool) -> std::i
     }
 }
 
+type Offsets = Vec<(TopicPartition, Result<i64, ClientError>)>;
+
 /// The wanted partitions with where to begin, and the end they have now.
 fn open(arguments: &Arguments) -> Result<Vec<Partition>, Box<dyn Error>> {
     let connection = &arguments.connection;
@@ -180,9 +182,16 @@ fn open(arguments: &Arguments) -> Result<Vec<Partition>, Box<dyn Error>> {
         }
         None => (0..count).collect(),
     };
-    let offsets = |spec: OffsetSpec| -> Result<Vec<(TopicPartition, Result<i64, ClientError>)>, Box<dyn Error>> {
-        let asked = wanted.iter().map(|partition| (TopicPartition::new(topic, *partition), spec)).collect();
-        let AdminResponse::Offsets(mut offsets) = connection.call(AdminRequest::ListOffsets(asked))? else { return Err(unexpected()) };
+    let offsets = |spec: OffsetSpec| -> Result<Offsets, Box<dyn Error>> {
+        let asked = wanted
+            .iter()
+            .map(|partition| (TopicPartition::new(topic, *partition), spec))
+            .collect();
+        let AdminResponse::Offsets(mut offsets) =
+            connection.call(AdminRequest::ListOffsets(asked))?
+        else {
+            return Err(unexpected());
+        };
         offsets.sort_by_key(|(partition, _)| partition.partition);
         Ok(offsets)
     };

@@ -556,13 +556,13 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     ///     .join(&cities, |page, city| format!("{page} from {city}"))
     ///     .to("clicks-with-city", Produced::default());
     /// ```
-    pub fn join<KT: StoreKey, VT: Datum, VR: Datum>(
+    pub fn join<KT, VT: Datum, VR: Datum>(
         &self,
         table: &KTable<KT, VT>,
         joiner: impl Fn(V, &VT) -> VR + Send + Sync + 'static,
     ) -> KStream<K, VR>
     where
-        KT: JoinKey<K>,
+        KT: StoreKey + JoinKey<K>,
         K: HasSerde,
         V: HasSerde,
     {
@@ -575,14 +575,14 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     }
 
     /// As [`KStream::join`], with a closure that sees the key, and serdes or a name.
-    pub fn join_with<KT: StoreKey, VT: Datum, VR: Datum>(
+    pub fn join_with<KT, VT: Datum, VR: Datum>(
         &self,
         table: &KTable<KT, VT>,
         joiner: impl Fn(&K, V, &VT) -> VR + Send + Sync + 'static,
         joined: Joined<K, V>,
     ) -> KStream<K, VR>
     where
-        KT: JoinKey<K>,
+        KT: StoreKey + JoinKey<K>,
     {
         self.join_table(
             table,
@@ -593,13 +593,13 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     }
 
     /// As [`KStream::join`], but a record without a row is joined with `None`.
-    pub fn left_join<KT: StoreKey, VT: Datum, VR: Datum>(
+    pub fn left_join<KT, VT: Datum, VR: Datum>(
         &self,
         table: &KTable<KT, VT>,
         joiner: impl Fn(V, Option<&VT>) -> VR + Send + Sync + 'static,
     ) -> KStream<K, VR>
     where
-        KT: JoinKey<K>,
+        KT: StoreKey + JoinKey<K>,
         K: HasSerde,
         V: HasSerde,
     {
@@ -612,14 +612,14 @@ impl<K: Datum, V: Datum> KStream<K, V> {
     }
 
     /// As [`KStream::left_join`], with a closure that sees the key, and serdes or a name.
-    pub fn left_join_with<KT: StoreKey, VT: Datum, VR: Datum>(
+    pub fn left_join_with<KT, VT: Datum, VR: Datum>(
         &self,
         table: &KTable<KT, VT>,
         joiner: impl Fn(&K, V, Option<&VT>) -> VR + Send + Sync + 'static,
         joined: Joined<K, V>,
     ) -> KStream<K, VR>
     where
-        KT: JoinKey<K>,
+        KT: StoreKey + JoinKey<K>,
     {
         self.join_table(
             table,
@@ -641,7 +641,7 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         }
     }
 
-    fn join_table<KT: StoreKey, VT: Datum, VR: Datum>(
+    fn join_table<KT, VT: Datum, VR: Datum>(
         &self,
         table: &KTable<KT, VT>,
         joiner: impl Joiner<K, V, VT, VR>,
@@ -649,7 +649,7 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         left: bool,
     ) -> KStream<K, VR>
     where
-        KT: JoinKey<K>,
+        KT: StoreKey + JoinKey<K>,
     {
         let Joined {
             key,

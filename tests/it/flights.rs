@@ -168,9 +168,8 @@ pub(crate) fn carrier_day_rows(stats: &BTreeMap<(i64, String), Stats>) -> Vec<St
         (1..=12)
             .flat_map(|month| (1..=31).map(move |day| (2013, month, day)))
             .chain([(2014, 1, 1)])
-            .filter(|(year, month, day)| day_number(*year, *month, *day) == wanted)
             // What would be the 31st of June is the 1st of July, which comes later.
-            .last()
+            .rfind(|(year, month, day)| day_number(*year, *month, *day) == wanted)
             .map(|(year, month, day)| format!("{year}-{month:02}-{day:02}"))
             .unwrap()
     };

@@ -298,7 +298,7 @@ proptest! {
             log.check_invariants(model.end());
         }
         let expected: Vec<Vec<u8>> = model.batches.iter().filter(|batch| batch.1 >= model.start).map(|batch| batch.2.clone()).collect();
-        prop_assert_eq!(read_all(&log, model.start, 700), expected.clone());
+        prop_assert_eq!(&read_all(&log, model.start, 700), &expected);
         log = reopen(log, &disk, false);
         prop_assert_eq!(read_all(&log, model.start, 700), expected);
     }

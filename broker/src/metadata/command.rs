@@ -205,7 +205,7 @@ mod tests {
             let bytes = command.encode();
             prop_assert_eq!(Command::decode(&bytes), Some(command));
             for end in 0..bytes.len() {
-                prop_assert_eq!(Command::decode(&bytes[..end]), None);
+                prop_assert_eq!(Command::decode(bytes.get(..end).unwrap_or_default()), None);
             }
         }
 

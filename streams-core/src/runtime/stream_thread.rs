@@ -52,7 +52,7 @@ enum State {
     /// Its stores are being filled from their changelogs.
     Restoring(Stores),
     /// It processes. A global task only keeps its stores up to date.
-    Running(Task),
+    Running(Box<Task>),
     /// It was closed, or is between the two states above.
     Closed,
 }
@@ -517,7 +517,7 @@ impl StreamThread {
                     .map(|(name, store)| (name.clone(), store.clone())),
             );
         }
-        task.state = State::Running(running);
+        task.state = State::Running(Box::new(running));
         tracing::debug!(task = %task.id, "task runs");
         Ok(())
     }
@@ -746,7 +746,7 @@ impl StreamThread {
         });
         self.stopping
             || now_ms - self.last_commit_ms >= config.commit_interval_ms
-            || running.any(Task::wants_commit)
+            || running.any(|task| task.wants_commit())
     }
 
     fn begin_commit(&mut self, now_ms: i64) -> Result<(), StreamsError> {

@@ -92,12 +92,9 @@ pub fn create(cluster: &dyn Cluster, topics: &[NewTopic]) -> Result<(), StreamsE
 /// When the cluster does not answer.
 pub fn end_offsets(cluster: &dyn Cluster, topic: &str) -> Result<Option<Vec<i64>>, StreamsError> {
     let mut requests = requests(cluster)?;
-    let partitions = match super::internal_topics::describe(&mut requests, vec![topic.to_owned()])?
-        .into_iter()
-        .next()
-    {
-        Some((_, Some(partitions))) => partitions,
-        _ => return Ok(None),
+    let described = super::internal_topics::describe(&mut requests, vec![topic.to_owned()])?;
+    let Some((_, Some(partitions))) = described.into_iter().next() else {
+        return Ok(None);
     };
     let asked = (0..partitions)
         .map(|partition| {

@@ -244,6 +244,7 @@ fn keys_values_timestamps_and_headers_survive() {
     headers.push("a", Some(Bytes::from_static(b"1\0")));
     headers.push("a", None);
     headers.push("", Some(Bytes::new()));
+    #[expect(clippy::type_complexity)]
     let records: [(Option<&[u8]>, Option<&[u8]>, i64, &Headers); 4] = [
         (None, None, 5, &headers),
         (Some(b""), Some(b""), 6, &Headers::default()),
