@@ -5,7 +5,7 @@
 //! then a frame a command: length u32, crc-32c of the command u32, command
 //! ```
 //!
-//! 1. Opening reads frames until the first that is short or does not match its checksum: a torn tail, never acknowledged.
+//! 1. Opening reads frames until the first that is short, empty or does not match its checksum: a torn tail, never acknowledged.
 //! 2. The state is then written as a snapshot over the old file (atomically), so the journal does not grow from run to run
 //!    and a torn tail is gone.
 //! 3. Appending writes one frame and syncs. After a failed write or sync the journal is poisoned: what is on disk is unknown.
@@ -139,7 +139,8 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Catalog, BrokerError> {
         let Some((command, next)) = after.split_at_checked(length) else {
             break;
         };
-        if checksum(command) != u32::from_be_bytes(crc) {
+        // The checksum of nothing is zero: an empty frame is what a torn write left as zeros. No command is empty.
+        if length == 0 || checksum(command) != u32::from_be_bytes(crc) {
             break;
         }
         let command = Command::decode(command)
@@ -198,6 +199,17 @@ mod tests {
                 "cut at {cut}"
             );
         }
+    }
+
+    #[test]
+    fn a_tail_of_zeros_is_torn() {
+        let mut catalog = Catalog::default();
+        let mut contents = header();
+        put_frame(&mut contents, &create(&mut catalog, "a"));
+        // The file's length reached the disk before the bytes did.
+        contents.resize(contents.len() + 100, 0);
+        let parsed = parse(Path::new("j"), &contents).unwrap();
+        assert_eq!(parsed.topics().count(), 1);
     }
 
     #[test]
