@@ -207,7 +207,7 @@ impl Log {
             .note(self.disk.as_ref(), &facts, self.config.index_interval_bytes);
         self.tail
             .push(facts.base_offset, facts.last_offset, bytes.freeze());
-        self.note(&facts);
+        self.note(&facts, now_ms);
         self.next_offset = facts.last_offset + 1;
         self.unsynced.active = true;
         Ok(Appended {
@@ -507,8 +507,8 @@ impl Log {
     }
 
     /// Notes a batch outside the segment: producers and leader epochs.
-    fn note(&mut self, facts: &BatchFacts) {
-        self.producers.note(facts);
+    fn note(&mut self, facts: &BatchFacts, now_ms: i64) {
+        self.producers.note(facts, now_ms);
         self.unsynced.leader_epochs |= self
             .leader_epochs
             .note(facts.leader_epoch, facts.base_offset);

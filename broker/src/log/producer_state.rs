@@ -8,7 +8,7 @@
 //! 0 version i16 = 1
 //! 2 CRC-32C u32 of everything from byte 6
 //! 6 count   i32, then for each producer, 46 bytes:
-//!   producer id i64, epoch i16, last sequence i32, last offset i64, offset delta i32, timestamp i64,
+//!   producer id i64, epoch i16, last sequence i32, last offset i64, offset delta i32, time of the last append i64,
 //!   coordinator epoch i32, first offset of the open transaction i64 (-1: none)
 //! ```
 //!
@@ -50,7 +50,8 @@ struct ProducerState {
     batches: VecDeque<BatchMark>,
     coordinator_epoch: i32,
     transaction_first_offset: Option<i64>,
-    last_timestamp: i64,
+    /// When it last wrote to the log, or the log was recovered: what it expires by.
+    last_append_ms: i64,
 }
 
 /// All producers of a log.
@@ -105,8 +106,8 @@ impl ProducerStates {
         }
     }
 
-    /// Notes a batch that has been appended.
-    pub(super) fn note(&mut self, batch: &BatchFacts) {
+    /// Notes a batch that has been appended now. Its own timestamps say nothing of that: they are the producer's.
+    pub(super) fn note(&mut self, batch: &BatchFacts, now_ms: i64) {
         if batch.producer_id < 0 || batch.is_control {
             return;
         }
@@ -118,7 +119,7 @@ impl ProducerStates {
                 batches: VecDeque::with_capacity(BATCHES_MAX),
                 coordinator_epoch: -1,
                 transaction_first_offset: None,
-                last_timestamp: batch.max_timestamp,
+                last_append_ms: now_ms,
             });
         if state.epoch != batch.producer_epoch {
             state.epoch = batch.producer_epoch;
@@ -135,14 +136,14 @@ impl ProducerStates {
             offset_delta: (batch.last_offset - batch.base_offset) as i32,
             timestamp: batch.max_timestamp,
         });
-        state.last_timestamp = batch.max_timestamp;
+        state.last_append_ms = now_ms;
     }
 
     /// Forgets producers that have written nothing for so long.
     pub(super) fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.retain(|_, state| {
             state.transaction_first_offset.is_some()
-                || now_ms.saturating_sub(state.last_timestamp) < expiration_ms
+                || now_ms.saturating_sub(state.last_append_ms) < expiration_ms
         });
     }
 
@@ -158,7 +159,7 @@ impl ProducerStates {
             entries.extend_from_slice(&last.map_or(-1, |mark| mark.last_sequence).to_be_bytes());
             entries.extend_from_slice(&last.map_or(-1, |mark| mark.last_offset).to_be_bytes());
             entries.extend_from_slice(&last.map_or(0, |mark| mark.offset_delta).to_be_bytes());
-            entries.extend_from_slice(&state.last_timestamp.to_be_bytes());
+            entries.extend_from_slice(&state.last_append_ms.to_be_bytes());
             entries.extend_from_slice(&state.coordinator_epoch.to_be_bytes());
             entries.extend_from_slice(&state.transaction_first_offset.unwrap_or(-1).to_be_bytes());
         }
@@ -213,7 +214,7 @@ impl ProducerStates {
                     batches,
                     coordinator_epoch,
                     transaction_first_offset,
-                    last_timestamp: timestamp,
+                    last_append_ms: timestamp,
                 },
             );
         }
@@ -263,7 +264,7 @@ mod tests {
         for turn in 0..7 {
             let next = batch(0, turn * 2, 2, i64::from(turn) * 10);
             assert_eq!(states.check(&next).unwrap(), None);
-            states.note(&next);
+            states.note(&next, 1000);
         }
         for turn in 2..7 {
             let mark = states.check(&batch(0, turn * 2, 2, 999)).unwrap().unwrap();
@@ -287,7 +288,7 @@ mod tests {
     #[test]
     fn sequences_wrap() {
         let mut states = ProducerStates::default();
-        states.note(&batch(0, i32::MAX - 1, 2, 0));
+        states.note(&batch(0, i32::MAX - 1, 2, 0), 1000);
         assert_eq!(states.check(&batch(0, 0, 1, 2)).unwrap(), None);
         assert!(states.check(&batch(0, 1, 1, 2)).is_err());
     }
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn an_epoch_starts_at_zero_and_fences_the_older_one() {
         let mut states = ProducerStates::default();
-        states.note(&batch(3, 5, 1, 0));
+        states.note(&batch(3, 5, 1, 0), 1000);
         assert!(matches!(
             states.check(&batch(4, 6, 1, 1)),
             Err(AppendError::OutOfOrderSequence { want: 0, .. })
@@ -310,7 +311,7 @@ mod tests {
         ));
         let next = batch(4, 0, 1, 1);
         assert_eq!(states.check(&next).unwrap(), None);
-        states.note(&next);
+        states.note(&next, 1000);
         assert!(matches!(
             states.check(&batch(3, 6, 1, 1)),
             Err(AppendError::InvalidProducerEpoch { .. })
@@ -320,10 +321,23 @@ mod tests {
     #[test]
     fn a_producer_expires() {
         let mut states = ProducerStates::default();
-        states.note(&batch(0, 0, 1, 0));
+        states.note(&batch(0, 0, 1, 0), 1000);
         states.expire(1000 + 99, 100);
         assert_eq!(states.producers.len(), 1);
         states.expire(1000 + 100, 100);
+        assert_eq!(states.producers.len(), 0);
+    }
+
+    #[test]
+    fn a_producer_of_old_events_lives_as_long_as_it_writes() {
+        let mut states = ProducerStates::default();
+        let first = batch(0, 0, 1, 0);
+        let now_ms = 1_700_000_000_000;
+        states.note(&first, now_ms);
+        let mut states = ProducerStates::decode_snapshot(&states.encode_snapshot()).unwrap();
+        states.expire(now_ms + 99, 100);
+        assert!(states.check(&first).unwrap().is_some());
+        states.expire(now_ms + 100, 100);
         assert_eq!(states.producers.len(), 0);
     }
 
@@ -335,7 +349,7 @@ mod tests {
         ) {
             let mut states = ProducerStates::default();
             for (id, epoch, sequence, count, offset) in producers {
-                states.note(&BatchFacts { producer_id: id, ..batch(epoch, sequence, count, offset) });
+                states.note(&BatchFacts { producer_id: id, ..batch(epoch, sequence, count, offset) }, 1000);
             }
             let mut expected = states.clone();
             for state in expected.producers.values_mut() {

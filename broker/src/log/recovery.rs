@@ -570,7 +570,7 @@ impl<'a> Walk<'a> {
                         rebuilt.note(self.disk, &facts, self.index_interval_bytes);
                     }
                     if facts.base_offset >= self.replay_from {
-                        self.producers.note(&facts);
+                        self.producers.note(&facts, self.now_ms);
                     }
                     self.unsynced.leader_epochs |= self
                         .leader_epochs
