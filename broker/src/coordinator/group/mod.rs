@@ -7,7 +7,7 @@
 //! Membership itself is soft: it is known to the process, restored from the group's last record after a restart, and expires with the
 //! members' session timeouts. What is durable (offsets, generations, assignments) is never told before it is on disk.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -306,6 +306,8 @@ impl GroupCoordinator {
             .or_insert_with(|| ClassicGroup::new(now_ms));
         let effects = live.join(join, id, &self.rules, now_ms);
         state.perform(core, group, effects, &mut after);
+        // A join that was refused leaves nothing behind.
+        state.remove_if_unused(group);
         drop(state);
         after.run();
         core.deadlines_changed();
@@ -554,18 +556,39 @@ impl GroupCoordinator {
     pub(crate) fn topic_deleted(&self, core: &Arc<Core>, topic: &str) {
         let mut after = After::default();
         let mut state = self.lock();
-        let groups: Vec<_> = state
+        let mut groups: BTreeSet<_> = state
             .offsets
             .groups()
             .filter(|(_, offsets)| offsets.contains_key(topic))
             .map(|(group, _)| group.to_owned())
             .collect();
+        // Commits that are on their way become offsets before the tombstones that follow them remove them.
+        for record in state.pending.values().flatten().flat_map(|of| &of.records) {
+            if let GroupRecord::OffsetCommit {
+                group, topic: of, ..
+            } = record
+                && of == topic
+            {
+                groups.insert(group.clone());
+            }
+        }
         for group in groups {
             let records = state.offset_tombstones(core, &group, |name, _| name == topic);
-            state.write(core, &group, records, Then::Nothing, &mut after);
+            if !records.is_empty() {
+                state.write(core, &group, records, Then::Nothing, &mut after);
+            }
         }
         drop(state);
         after.run();
+    }
+
+    /// Topics with committed offsets.
+    pub(crate) fn committed_topics(&self) -> BTreeSet<String> {
+        let state = self.lock();
+        let groups = state.offsets.groups();
+        groups
+            .flat_map(|(_, offsets)| offsets.keys().cloned())
+            .collect()
     }
 
     /// Ends what has waited for too long.
@@ -588,14 +611,8 @@ impl GroupCoordinator {
                 .map(|live| live.expire(&self.rules, now_ms))
                 .unwrap_or_default();
             state.perform(core, &group, effects, &mut after);
-            // Somebody asked to join once and never came: nothing of it is durable, and nothing is left.
-            let unused = state
-                .groups
-                .get(&group)
-                .is_some_and(ClassicGroup::is_unused);
-            if unused && state.offsets.group(&group).is_none() {
-                state.groups.remove(&group);
-            }
+            // Somebody asked to join once and never came.
+            state.remove_if_unused(&group);
         }
         drop(state);
         after.run();
@@ -639,6 +656,14 @@ impl Groups {
     fn next_reply(&mut self) -> ReplyId {
         self.next_reply += 1;
         self.next_reply
+    }
+
+    /// Removes a group of which nothing is durable and nobody is left.
+    fn remove_if_unused(&mut self, group: &str) {
+        let unused = self.groups.get(group).is_some_and(ClassicGroup::is_unused);
+        if unused && self.offsets.group(group).is_none() {
+            self.groups.remove(group);
+        }
     }
 
     /// The first records that wait on this partition, if they end at or below the offset.
@@ -773,7 +798,7 @@ impl Groups {
         group: &str,
         wanted: impl Fn(&str, i32) -> bool,
     ) -> Vec<GroupRecord> {
-        let mut keys = std::collections::BTreeSet::new();
+        let mut keys = BTreeSet::new();
         for (topic, partitions) in self.offsets.group(group).into_iter().flatten() {
             keys.extend(
                 partitions
