@@ -87,6 +87,18 @@ impl NameChange {
             NameChange::Rename { from, to, file } => {
                 names.remove(from);
                 names.insert(to.clone(), *file);
+                // A directory takes along what is in it.
+                let below: Vec<_> = names
+                    .range(from.clone()..)
+                    .take_while(|(path, _)| path.starts_with(from))
+                    .map(|(path, file)| (path.clone(), *file))
+                    .collect();
+                for (path, file) in below {
+                    names.remove(&path);
+                    if let Ok(rest) = path.strip_prefix(from) {
+                        names.insert(to.join(rest), file);
+                    }
+                }
             }
         }
     }

@@ -70,8 +70,17 @@ impl Dirty {
             .filter_map(|partition| {
                 // Cleared before the sync is taken: an append after this marks it again, one before it is included.
                 partition.is_dirty.store(false, Ordering::Release);
-                let job = partition.lock().as_mut()?.begin_sync()?;
-                Some((partition, job))
+                let mut guard = partition.lock();
+                let log = guard.as_mut()?;
+                let job = log.begin_sync();
+                let is_poisoned = log.poison_reason().is_some();
+                drop(guard);
+                if job.is_none() && is_poisoned {
+                    // A write failed beyond repair: what was appended before it will not be synced either.
+                    partition.failed.store(true, Ordering::Release);
+                    partition.watchers.wake();
+                }
+                Some((partition, job?))
             })
             .collect();
         let count = begun.len();
