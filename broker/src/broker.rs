@@ -154,6 +154,8 @@ pub(crate) struct Core {
     dirty: Arc<Dirty>,
     /// Keep the coordinator told of its topic's high watermarks.
     offsets_watches: Mutex<Vec<Watch>>,
+    /// Held from collecting offsets to the end of writing them: an older collection must not replace a newer one.
+    checkpoint: Mutex<()>,
     next_retention_ms: AtomicI64,
     next_checkpoint_ms: AtomicI64,
     closed: AtomicBool,
@@ -246,6 +248,7 @@ impl Core {
             endpoint: RwLock::new((host, port)),
             dirty: Arc::default(),
             offsets_watches: Mutex::default(),
+            checkpoint: Mutex::default(),
             next_retention_ms: AtomicI64::new(
                 now_ms.saturating_add(config.retention_check_interval_ms),
             ),
@@ -263,25 +266,59 @@ impl Core {
                 core.remove_dirs(&name, partition_count);
             }
         }
+        core.data_dir.remove_deleted()?;
         let topics: Vec<_> = catalog.topics().cloned().collect();
         *core.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
         for topic in topics {
-            core.open_partitions(&topic, 0, now_ms)?;
+            core.open_partitions(&topic, 0, now_ms, true)?;
         }
+        core.forget_deleted_topics()?;
         Ok(core)
+    }
+
+    /// Finishes deletions that a crash cut short: no checkpoint and no committed offset may outlive its topic, or a new topic of the same
+    /// name would inherit them.
+    fn forget_deleted_topics(self: &Arc<Self>) -> Result<(), BrokerError> {
+        let noted = [
+            &self.data_dir.recovery_points,
+            &self.data_dir.log_start_offsets,
+        ];
+        if noted
+            .iter()
+            .flat_map(|offsets| offsets.keys())
+            .any(|(name, _)| self.topic(name).is_none())
+        {
+            self.write_checkpoints()?;
+        }
+        let mut any = false;
+        for name in self.groups.committed_topics() {
+            if self.topic(&name).is_none() {
+                self.groups.topic_deleted(self, &name);
+                any = true;
+            }
+        }
+        if any {
+            self.dirty.flush_round();
+        }
+        Ok(())
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
         self.config.clock.now_ms()
     }
 
-    /// Opens the logs of a topic's partitions from `first` on.
+    /// Opens the logs of a topic's partitions from `first` on. What the directory noted of them when it was opened counts only
+    /// `at_start`: a topic that is created later may have the name of one that was deleted since.
     fn open_partitions(
         self: &Arc<Self>,
         topic: &Topic,
         first: i32,
         now_ms: i64,
+        at_start: bool,
     ) -> Result<(), BrokerError> {
+        let noted = |offsets: &Offsets, key: &(String, i32)| {
+            offsets.get(key).copied().filter(|_| at_start).unwrap_or(0)
+        };
         let config = self.log_config(&topic.configs);
         let mut opened = Vec::new();
         for index in first..topic.partition_count {
@@ -290,28 +327,16 @@ impl Core {
                 dir: self.data_dir.partition_dir(&topic.name, index),
                 topic_id: topic.id,
                 config: config.clone(),
-                clean_shutdown: self.data_dir.clean_shutdown,
-                recovery_point: self
-                    .data_dir
-                    .recovery_points
-                    .get(&key)
-                    .copied()
-                    .unwrap_or(0),
-                log_start_offset: self
-                    .data_dir
-                    .log_start_offsets
-                    .get(&key)
-                    .copied()
-                    .unwrap_or(0),
+                clean_shutdown: at_start && self.data_dir.clean_shutdown,
+                recovery_point: noted(&self.data_dir.recovery_points, &key),
+                log_start_offset: noted(&self.data_dir.log_start_offsets, &key),
             };
             let log = match Log::open(self.data_dir.disk.clone(), options.clone(), now_ms) {
                 Err(LogError::TopicId { path, found, .. }) => {
                     // Left by a deleted topic of the same name: the journal is the truth, the directory is not.
                     tracing::warn!(path = %path.display(), %found, "removing the directory of a deleted topic");
                     self.data_dir
-                        .disk
-                        .remove_dir_all(&options.dir)
-                        .map_err(BrokerError::disk("removing", &options.dir))?;
+                        .remove_partitions(&topic.name, index..index + 1)?;
                     let fresh = OpenOptions {
                         recovery_point: 0,
                         log_start_offset: 0,
@@ -452,7 +477,7 @@ impl Core {
         if !validate_only {
             // Between the two a client may see the topic without its partitions: it is told that the leader is not there yet.
             self.commit(&mut journal, &command)?;
-            self.open_partitions(&topic, 0, self.now_ms())?;
+            self.open_partitions(&topic, 0, self.now_ms(), false)?;
             tracing::info!(topic = name, partition_count, "topic created");
         }
         Ok(topic)
@@ -474,6 +499,10 @@ impl Core {
             drop(partition.take_log());
         }
         self.remove_dirs(name, topic.partition_count);
+        // Before anybody can create the name anew: what is noted of the old topic's logs does not hold for the new one's.
+        if let Err(error) = self.write_checkpoints() {
+            tracing::error!(topic = name, %error, "checkpoints still name a deleted topic");
+        }
         drop(journal);
         self.groups.topic_deleted(self, name);
         tracing::info!(topic = name, "topic deleted");
@@ -481,11 +510,10 @@ impl Core {
     }
 
     fn remove_dirs(&self, topic: &str, partition_count: i32) {
-        for index in 0..partition_count {
-            let dir = self.data_dir.partition_dir(topic, index);
-            if let Err(error) = self.data_dir.disk.remove_dir_all(&dir) {
-                tracing::warn!(dir = %dir.display(), %error, "directory of a deleted topic not removed");
-            }
+        if let Err(error) = self
+            .data_dir
+            .remove_partitions(topic, 0..partition_count) {
+            tracing::warn!(topic, %error, "directories of a deleted topic not removed");
         }
     }
 
@@ -505,7 +533,7 @@ impl Core {
         let before = self.topic(name).map_or(0, |topic| topic.partition_count);
         self.commit(&mut journal, &command)?;
         if let Some(topic) = self.topic(name) {
-            self.open_partitions(&topic, before, self.now_ms())?;
+            self.open_partitions(&topic, before, self.now_ms(), false)?;
         }
         Ok(())
     }
@@ -669,6 +697,7 @@ impl Core {
     }
 
     fn write_checkpoints(&self) -> Result<(), BrokerError> {
+        let _checkpoint = self.lock_checkpoint()?;
         let (recovery_points, log_starts, high_watermarks) = self.checkpoints();
         self.data_dir
             .write_checkpoints(&recovery_points, &log_starts, &high_watermarks)
@@ -676,7 +705,21 @@ impl Core {
 
     /// Notes log start offsets, so that what DeleteRecords removed stays removed.
     pub(crate) fn write_log_start_offsets(&self) -> Result<(), BrokerError> {
+        let _checkpoint = self.lock_checkpoint()?;
         self.data_dir.write_log_start_offsets(&self.checkpoints().1)
+    }
+
+    /// The turn to write checkpoints. None is given once the logs are closed: there is nothing left to collect.
+    fn lock_checkpoint(&self) -> Result<MutexGuard<'_, ()>, BrokerError> {
+        let checkpoint = self
+            .checkpoint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::Acquire) {
+            Err(BrokerError::Closed)
+        } else {
+            Ok(checkpoint)
+        }
     }
 
     fn checkpoints(&self) -> (Offsets, Offsets, Offsets) {
@@ -699,9 +742,14 @@ impl Core {
         }
         // Waits for a change of the metadata that is under way; later ones are refused.
         let _journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.close();
+        // First what can still be acknowledged: a produce that is written and waits for the disk has succeeded.
         self.dirty.flush_round();
+        self.waiting.close();
         self.groups.close(self);
+        let _checkpoint = self
+            .checkpoint
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let (mut recovery_points, log_starts, mut high_watermarks) = self.checkpoints();
         for partition in self.all_partitions() {
             let Some(log) = partition.take_log() else {

@@ -9,10 +9,12 @@
 //! log-start-offset-checkpoint        below it, records are deleted
 //! replication-offset-checkpoint      high watermarks, for Kafka's tools
 //! TOPIC-PARTITION/                   a log each
+//! TOPIC-PARTITION.ID-delete/         a log that is being deleted
 //! ```
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +29,11 @@ use crate::log::offset_checkpoint::{
 const LOCK_FILE: &str = ".lock";
 const PROPERTIES_FILE: &str = "meta.properties";
 const CLEAN_SHUTDOWN_FILE: &str = ".kafka_cleanshutdown";
+
+/// How the names of directories end that are being deleted. Those of logs end in a number.
+const DELETED_SUFFIX: &str = "-delete";
+/// Longest name in a directory.
+const NAME_BYTES_MAX: usize = 255;
 
 /// The newest format of the directory that this version reads and writes.
 const FORMAT_VERSION: i64 = 1;
@@ -102,6 +109,55 @@ impl DataDir {
         self.path.join(format!("{topic}-{partition}"))
     }
 
+    /// Removes the directories of partitions, each as a whole: first all lose their names, then their files. A crash leaves a
+    /// log as it was or under a name that nobody opens (`remove_deleted` finds it).
+    pub(crate) fn remove_partitions(
+        &self,
+        topic: &str,
+        partitions: Range<i32>,
+    ) -> Result<(), BrokerError> {
+        let mut renamed = Vec::new();
+        for index in partitions {
+            let dir = self.partition_dir(topic, index);
+            let to = self.path.join(deleted_name(topic, index, Uuid::new_v4()));
+            match self.disk.rename(&dir, &to) {
+                Ok(()) => renamed.push(to),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(BrokerError::disk("renaming", dir)(error)),
+            }
+        }
+        self.remove_renamed(&renamed)
+    }
+
+    /// Removes what a crash left of `remove_partitions`.
+    pub(crate) fn remove_deleted(&self) -> Result<(), BrokerError> {
+        let entries = self
+            .disk
+            .list(&self.path)
+            .map_err(BrokerError::disk("listing", &self.path))?;
+        let left: Vec<_> = entries
+            .into_iter()
+            .filter(|entry| entry.is_dir && entry.name.ends_with(DELETED_SUFFIX))
+            .map(|entry| self.path.join(entry.name))
+            .collect();
+        self.remove_renamed(&left)
+    }
+
+    fn remove_renamed(&self, dirs: &[PathBuf]) -> Result<(), BrokerError> {
+        if dirs.is_empty() {
+            return Ok(());
+        }
+        self.disk
+            .sync_dir(&self.path)
+            .map_err(BrokerError::disk("syncing", &self.path))?;
+        for dir in dirs {
+            self.disk
+                .remove_dir_all(dir)
+                .map_err(BrokerError::disk("removing", dir))?;
+        }
+        Ok(())
+    }
+
     /// Writes the checkpoints.
     pub(crate) fn write_checkpoints(
         &self,
@@ -136,6 +192,14 @@ impl DataDir {
             .write_file_atomically(&file, b"{\"version\":0}")
             .map_err(BrokerError::disk("writing", file))
     }
+}
+
+/// Name of a directory that is being deleted; a long topic is cut to what fits, the id makes it unique.
+fn deleted_name(topic: &str, partition: i32, id: Uuid) -> String {
+    let suffix = format!("-{partition}.{}{DELETED_SUFFIX}", id.simple());
+    let topic_bytes_max = NAME_BYTES_MAX.saturating_sub(suffix.len());
+    // Names of topics are ASCII.
+    format!("{}{suffix}", topic.get(..topic_bytes_max).unwrap_or(topic))
 }
 
 /// Creates a directory with what it lies in, each name synced where it is new.

@@ -10,7 +10,7 @@ use kafka_wire as wire;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::config::Flush;
-use crate::disk::{Crash, SimDisk};
+use crate::disk::{Crash, Disk, SimDisk};
 use crate::protocol::record_batch::{self, Builder};
 use crate::protocol::{ErrorCode, message};
 use crate::replica::Isolation;
@@ -1344,4 +1344,216 @@ fn threads_share_fsyncs_and_lose_nothing() {
     broker.shutdown().unwrap();
     drop(broker);
     assert_eq!(ends(&Broker::open(config).unwrap()), [100, 100]);
+}
+
+fn open_on(disk: &SimDisk, clock: &Arc<ManualClock>) -> Broker {
+    let mut config = config(Path::new("/data"), clock.clone());
+    config.disk = Arc::new(disk.clone());
+    config.lock_data_dir = false;
+    Broker::open(config).unwrap()
+}
+
+fn append_many(broker: &Broker, topic: &str, count: usize) {
+    let partition = broker.partition(topic, 0).unwrap();
+    for value in 0..count {
+        partition
+            .append(batch(&[&value.to_string()]), NOW_MS)
+            .unwrap();
+    }
+    broker.flush_once();
+}
+
+fn delete(broker: &Broker, topic: &str) {
+    let request = message!(wire::DeleteTopicsRequest {
+        topics: vec![message!(wire::delete_topics_request::DeleteTopicState {
+            name: Some(topic.into())
+        })],
+        topic_names: vec![topic.into()],
+    });
+    let response = broker.call(request).unwrap();
+    assert_eq!(response.responses[0].error_code, 0);
+}
+
+fn delete_records(broker: &Broker, topic: &str, offset: i64) {
+    let request = message!(wire::DeleteRecordsRequest {
+        topics: vec![message!(wire::delete_records_request::DeleteRecordsTopic {
+            name: topic.into(),
+            partitions: vec![message!(
+                wire::delete_records_request::DeleteRecordsPartition {
+                    partition_index: 0,
+                    offset: offset
+                }
+            )]
+        })]
+    });
+    let response = broker.call(request).unwrap();
+    assert_eq!(response.topics[0].partitions[0].error_code, 0);
+}
+
+#[test]
+fn a_topic_created_anew_inherits_no_log_start_from_the_deleted_one() {
+    let mut fixture = Fixture::new();
+    fixture.create("t", 1);
+    append_many(fixture.broker(), "t", 8);
+    delete_records(fixture.broker(), "t", 6);
+    delete(fixture.broker(), "t");
+    fixture.create("t", 1);
+    append_many(fixture.broker(), "t", 3);
+    fixture.crash();
+    assert_eq!(read_all(fixture.broker(), "t"), ["0", "1", "2"]);
+}
+
+#[test]
+fn a_topic_created_anew_begins_at_zero_though_the_start_noted_another_log() {
+    let mut fixture = Fixture::new();
+    fixture.create("t", 1);
+    append_many(fixture.broker(), "t", 8);
+    delete_records(fixture.broker(), "t", 6);
+    fixture.restart();
+    delete(fixture.broker(), "t");
+    fixture.create("t", 1);
+    let partition = fixture.broker().partition("t", 0).unwrap();
+    assert_eq!(
+        (partition.log_start_offset(), partition.log_end_offset()),
+        (0, 0)
+    );
+}
+
+#[test]
+fn a_deletion_cut_short_anywhere_leaves_the_topic_or_nothing() {
+    let clock = Arc::new(ManualClock::new(NOW_MS));
+    let history = |disk: &SimDisk| {
+        let broker = open_on(disk, &clock);
+        create(&broker, "t", 2, &[]).unwrap();
+        append_many(&broker, "t", 8);
+        delete_records(&broker, "t", 6);
+        let response = broker.call(commit_request("g", "t", 7)).unwrap();
+        assert_eq!(response.topics[0].partitions[0].error_code, 0);
+        broker
+    };
+    let delete_request = || {
+        message!(wire::DeleteTopicsRequest {
+            topics: vec![message!(wire::delete_topics_request::DeleteTopicState {
+                name: Some("t".into())
+            })],
+            topic_names: vec!["t".into()],
+        })
+    };
+    let disk = SimDisk::new();
+    let broker = history(&disk);
+    let first = disk.operations();
+    delete(&broker, "t");
+    broker.flush_once();
+    let last = disk.operations();
+    assert!(last > first);
+    for stop in first..=last {
+        for how in [Crash::KeepAll, Crash::LoseUnsynced, Crash::Torn { seed: stop }] {
+            let disk = SimDisk::new();
+            let broker = history(&disk);
+            disk.set_fault(crate::disk::Fault::StopAt(stop));
+            broker.call(delete_request()).unwrap();
+            broker.flush_once();
+            let disk = disk.crash(how);
+            drop(broker);
+            let broker = open_on(&disk, &clock);
+            if broker.partition("t", 0).is_some() {
+                assert_eq!(read_all(&broker, "t"), ["6", "7"], "{stop} {how:?}");
+                continue;
+            }
+            let names = disk.list(Path::new("/data")).unwrap();
+            assert!(
+                !names
+                    .iter()
+                    .any(|entry| entry.name.starts_with("t-")),
+                "{stop} {how:?}: {names:?}"
+            );
+            create(&broker, "t", 2, &[]).unwrap();
+            let offsets = broker
+                .core
+                .groups
+                .with_offsets("g", |offsets| offsets.is_some());
+            assert!(!offsets, "{stop} {how:?}");
+            append_many(&broker, "t", 3);
+            let disk = disk.crash(Crash::LoseUnsynced);
+            drop(broker);
+            let broker = open_on(&disk, &clock);
+            assert_eq!(read_all(&broker, "t"), ["0", "1", "2"], "{stop} {how:?}");
+        }
+    }
+}
+
+#[test]
+fn a_commit_on_its_way_does_not_outlive_its_topic() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1);
+    let _committed = fixture.submit(commit_request("g", "t", 7));
+    delete(fixture.broker(), "t");
+    fixture.broker().flush_once();
+    fixture.broker().flush_once();
+    assert_eq!(fixture.committed("g", "t"), -1);
+}
+
+#[test]
+fn checkpoints_are_not_written_once_the_logs_are_closed() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1);
+    append_many(fixture.broker(), "t", 3);
+    delete_records(fixture.broker(), "t", 2);
+    fixture.broker().shutdown().unwrap();
+    assert!(matches!(
+        fixture.broker().core.write_log_start_offsets(),
+        Err(BrokerError::Closed)
+    ));
+}
+
+#[test]
+fn a_stop_acknowledges_what_is_written() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1);
+    let answer = fixture.submit(produce_request("t", -1, 1000, batch(&["a"])));
+    assert!(answer.try_recv().is_err());
+    fixture.broker().shutdown().unwrap();
+    assert_eq!(produced(answer.try_recv().unwrap()).error_code, 0);
+}
+
+#[test]
+fn a_write_that_cannot_be_undone_fails_who_waits_for_earlier_ones() {
+    let clock = Arc::new(ManualClock::new(NOW_MS));
+    let disk = SimDisk::new();
+    let broker = open_on(&disk, &clock);
+    create(&broker, "t", 1, &[]).unwrap();
+    let (sender, answer) = mpsc::channel();
+    broker.submit(
+        &RequestContext::in_process("test"),
+        produce_request("t", -1, 1000, batch(&["a"])).into(),
+        Box::new(move |response| sender.send(response).unwrap()),
+    );
+    assert!(answer.try_recv().is_err());
+    disk.set_fault(crate::disk::Fault::StopAt(disk.operations()));
+    let partition = broker.partition("t", 0).unwrap();
+    partition.append(batch(&["b"]), NOW_MS).unwrap_err();
+    broker.flush_once();
+    assert!(partition.has_failed());
+    assert_eq!(
+        produced(answer.try_recv().unwrap()).error_code,
+        ErrorCode::KafkaStorageError.code()
+    );
+}
+
+#[test]
+fn a_fetch_waits_for_no_more_than_it_could_get_and_no_longer_than_a_minute() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1);
+    append_many(fixture.broker(), "t", 1);
+    let mut request = fetch_request("t", 0, i32::MAX, 1000);
+    request.max_bytes = 10;
+    let answer = fixture.submit(request);
+    assert!(!fetched(answer.try_recv().unwrap()).records.unwrap().is_empty());
+    let answer = fixture.submit(fetch_request("t", 1, 1, i32::MAX));
+    fixture.clock.advance(59_999);
+    fixture.broker().step();
+    assert!(answer.try_recv().is_err());
+    fixture.clock.advance(1);
+    fixture.broker().step();
+    assert_eq!(fetched(answer.try_recv().unwrap()).error_code, 0);
 }

@@ -1,7 +1,8 @@
 //! Fetch (key 1), v4–v18.
 //! - Whole batches from the one that holds the wanted offset, up to the high watermark (or last stable offset). The first partition
 //!   with data gets at least one batch, however small the limits.
-//! - Waits until `min_bytes` are there, a partition has an error, or `max_wait_ms` has passed.
+//! - Waits until `min_bytes` are there (no more than `max_bytes`, which is all it could get), a partition has an error, or `max_wait_ms`
+//!   (a minute at most: a client that went away is not waited for) has passed.
 //! - v12: answers a diverging epoch. v13: topics by id.
 //! - Sessions (v7) are not kept: every answer has session id 0. Not served: preferred read replica (one rack), followers.
 
@@ -11,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_wire::fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData};
 use kafka_wire::{FetchRequest, FetchResponse, fetch_request};
 
-use super::errors;
+use super::{WAIT_MS_MAX, errors};
 use crate::broker::{Answer, Core};
 use crate::protocol::{ErrorCode, RequestContext, id_of, message};
 use crate::replica::{Attempt, Isolation, Partition};
@@ -61,9 +62,12 @@ pub(super) fn handle(
         .into_iter()
         .map(|topic| find(core, context, topic))
         .collect();
+    let mut seen = Seen::of(&topics);
     let found = read(&topics, bytes_max, isolation);
-    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
-    let wait_ms = i64::from(request.max_wait_ms.max(0));
+    let bytes_min = usize::try_from(request.min_bytes)
+        .unwrap_or(0)
+        .min(bytes_max);
+    let wait_ms = i64::from(request.max_wait_ms).clamp(0, WAIT_MS_MAX);
     let is_empty = topics.iter().all(|topic| topic.partitions.is_empty());
     if found.size_bytes >= bytes_min || found.has_error || wait_ms == 0 || is_empty {
         return answer(found.response.into());
@@ -79,6 +83,11 @@ pub(super) fn handle(
         deadline_ms,
         watched,
         Box::new(move |attempt| {
+            let now = Seen::of(&topics);
+            if attempt == Attempt::Event && now == seen {
+                return false;
+            }
+            seen = now;
             let found = read(&topics, bytes_max, isolation);
             if attempt == Attempt::Event && found.size_bytes < bytes_min && !found.has_error {
                 return false;
@@ -90,6 +99,29 @@ pub(super) fn handle(
         }),
     );
     core.deadline_at(deadline_ms);
+}
+
+/// What a read depends on: while it is the same there is nothing new to read.
+#[derive(PartialEq, Eq)]
+struct Seen {
+    /// Sum of the high watermarks, which only rise.
+    high_watermarks: i128,
+    failed: usize,
+}
+
+impl Seen {
+    fn of(topics: &[WantedTopic]) -> Self {
+        let mut seen = Self {
+            high_watermarks: 0,
+            failed: 0,
+        };
+        let wanted = topics.iter().flat_map(|topic| &topic.partitions);
+        for partition in wanted.filter_map(|wanted| wanted.partition.as_ref().ok()) {
+            seen.high_watermarks += i128::from(partition.high_watermark());
+            seen.failed += usize::from(partition.has_failed());
+        }
+        seen
+    }
 }
 
 fn find(

@@ -36,6 +36,9 @@ mod offset_for_leader_epoch;
 mod produce;
 mod sync_group;
 
+/// How long a request waits at most, whatever it asks for: it is kept for its client, which may be gone.
+const WAIT_MS_MAX: i64 = 60_000;
+
 /// Handles one request. The answer comes at once, or when what it waits for has come or its time is up.
 pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Request, answer: Answer) {
     match request {

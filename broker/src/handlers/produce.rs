@@ -13,7 +13,7 @@ use kafka_wire::produce_response::{
 };
 use kafka_wire::{ProduceRequest, ProduceResponse};
 
-use super::errors;
+use super::{WAIT_MS_MAX, errors};
 use crate::broker::{Answer, Core};
 use crate::log::AppendError;
 use crate::metadata::{self, Topic, topic_config};
@@ -102,7 +102,7 @@ pub(super) fn handle(
     if unacknowledged.is_empty() {
         return answer(response.into());
     }
-    let deadline_ms = now_ms.saturating_add(i64::from(request.timeout_ms.max(0)));
+    let deadline_ms = now_ms.saturating_add(i64::from(request.timeout_ms).clamp(0, WAIT_MS_MAX));
     let watched: Vec<_> = unacknowledged
         .iter()
         .map(|batch| batch.of.clone())
