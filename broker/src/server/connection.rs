@@ -12,10 +12,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::broker::Broker;
 use crate::protocol::framing::FrameCutter;
@@ -63,20 +64,23 @@ pub(super) async fn serve(
     let (owe, owed) = mpsc::channel(PIPELINE_MAX);
     // Request bytes whose answers are written, told to the reading half.
     let (done, progress) = watch::channel(Progress::default());
-    let mut writing = tokio::spawn(write_answers(write, owed, done));
+    let idle_ms = broker.config().connections_idle_ms_max;
+    // In a set, which ends its task when it is dropped: no writing half outlives its connection.
+    let mut writing = JoinSet::new();
+    writing.spawn(write_answers(write, owed, done, idle_ms));
     let reading = read_requests(broker, read, peer, stopped, owe, progress);
     tokio::select! {
         read = reading => {
             read?;
             // The queue is closed: the writing half ends when the last answer is written.
-            match writing.await {
-                Ok(written) => written,
-                Err(_) => Ok(()),
+            match writing.join_next().await {
+                Some(Ok(written)) => written,
+                _ => Ok(()),
             }
         }
-        written = &mut writing => match written {
-            Ok(written) => written,
-            Err(_) => Ok(()),
+        written = writing.join_next() => match written {
+            Some(Ok(written)) => written,
+            _ => Ok(()),
         },
     }
 }
@@ -98,7 +102,7 @@ async fn read_requests(
 ) -> Result<(), ConnectionError> {
     let cutter = FrameCutter::new(broker.config().request_bytes_max);
     let idle_ms = broker.config().connections_idle_ms_max;
-    let idle = Duration::from_millis(u64::try_from(idle_ms).unwrap_or(u64::MAX));
+    let idle = idle_time(idle_ms);
     let client_host = format!("/{}", peer.ip());
     let mut buffer = BytesMut::new();
     let mut started = Progress::default();
@@ -192,10 +196,31 @@ fn on_this_thread(run: impl FnOnce()) {
     }
 }
 
+fn idle_time(idle_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(idle_ms).unwrap_or(u64::MAX))
+}
+
+/// Writes all of it, unless the peer takes nothing for too long.
+async fn write(
+    stream: &mut (impl AsyncWrite + Unpin),
+    mut bytes: Bytes,
+    idle_ms: i64,
+) -> Result<(), ConnectionError> {
+    while !bytes.is_empty() {
+        match tokio::time::timeout(idle_time(idle_ms), stream.write_buf(&mut bytes)).await {
+            Err(_) => return Err(ConnectionError::Idle(idle_ms)),
+            Ok(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+            Ok(written) => written?,
+        };
+    }
+    Ok(())
+}
+
 async fn write_answers(
     mut stream: OwnedWriteHalf,
     mut owed: mpsc::Receiver<Owed>,
     done: watch::Sender<Progress>,
+    idle_ms: i64,
 ) -> Result<(), ConnectionError> {
     while let Some(Owed {
         answer,
@@ -212,8 +237,8 @@ async fn write_answers(
             },
         };
         if let Some(bytes) = bytes {
-            match stream.write_all(&bytes).await {
-                Err(error)
+            match write(&mut stream, bytes, idle_ms).await {
+                Err(ConnectionError::Io(error))
                     if matches!(
                         error.kind(),
                         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
@@ -233,5 +258,46 @@ async fn write_answers(
     match stream.shutdown().await {
         Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_given_up() {
+        runtime().block_on(async {
+            let (mut here, _there) = tokio::io::duplex(16);
+            let answer = Bytes::from(vec![7; 17]);
+            assert!(matches!(
+                write(&mut here, answer, 1).await,
+                Err(ConnectionError::Idle(1))
+            ));
+        });
+    }
+
+    #[test]
+    fn an_answer_larger_than_the_pipe_arrives_whole() {
+        runtime().block_on(async {
+            let (mut here, mut there) = tokio::io::duplex(16);
+            let answer = Bytes::from((0..=255).collect::<Vec<u8>>());
+            let mut read = vec![0; answer.len()];
+            let (written, taken) = tokio::join!(
+                write(&mut here, answer.clone(), 60_000),
+                there.read_exact(&mut read)
+            );
+            written.unwrap();
+            taken.unwrap();
+            assert_eq!(read, answer);
+        });
     }
 }
