@@ -1367,8 +1367,7 @@ fn delete(broker: &Broker, topic: &str) {
     let request = message!(wire::DeleteTopicsRequest {
         topics: vec![message!(wire::delete_topics_request::DeleteTopicState {
             name: Some(topic.into())
-        })],
-        topic_names: vec![topic.into()],
+        })]
     });
     let response = broker.call(request).unwrap();
     assert_eq!(response.responses[0].error_code, 0);
@@ -1435,8 +1434,7 @@ fn a_deletion_cut_short_anywhere_leaves_the_topic_or_nothing() {
         message!(wire::DeleteTopicsRequest {
             topics: vec![message!(wire::delete_topics_request::DeleteTopicState {
                 name: Some("t".into())
-            })],
-            topic_names: vec!["t".into()],
+            })]
         })
     };
     let disk = SimDisk::new();
@@ -1447,7 +1445,11 @@ fn a_deletion_cut_short_anywhere_leaves_the_topic_or_nothing() {
     let last = disk.operations();
     assert!(last > first);
     for stop in first..=last {
-        for how in [Crash::KeepAll, Crash::LoseUnsynced, Crash::Torn { seed: stop }] {
+        for how in [
+            Crash::KeepAll,
+            Crash::LoseUnsynced,
+            Crash::Torn { seed: stop },
+        ] {
             let disk = SimDisk::new();
             let broker = history(&disk);
             disk.set_fault(crate::disk::Fault::StopAt(stop));
@@ -1462,9 +1464,7 @@ fn a_deletion_cut_short_anywhere_leaves_the_topic_or_nothing() {
             }
             let names = disk.list(Path::new("/data")).unwrap();
             assert!(
-                !names
-                    .iter()
-                    .any(|entry| entry.name.starts_with("t-")),
+                !names.iter().any(|entry| entry.name.starts_with("t-")),
                 "{stop} {how:?}: {names:?}"
             );
             create(&broker, "t", 2, &[]).unwrap();
@@ -1548,7 +1548,12 @@ fn a_fetch_waits_for_no_more_than_it_could_get_and_no_longer_than_a_minute() {
     let mut request = fetch_request("t", 0, i32::MAX, 1000);
     request.max_bytes = 10;
     let answer = fixture.submit(request);
-    assert!(!fetched(answer.try_recv().unwrap()).records.unwrap().is_empty());
+    assert!(
+        !fetched(answer.try_recv().unwrap())
+            .records
+            .unwrap()
+            .is_empty()
+    );
     let answer = fixture.submit(fetch_request("t", 1, 1, i32::MAX));
     fixture.clock.advance(59_999);
     fixture.broker().step();
@@ -1556,4 +1561,90 @@ fn a_fetch_waits_for_no_more_than_it_could_get_and_no_longer_than_a_minute() {
     fixture.clock.advance(1);
     fixture.broker().step();
     assert_eq!(fetched(answer.try_recv().unwrap()).error_code, 0);
+}
+
+#[test]
+fn a_refused_join_leaves_no_group() {
+    let fixture = Fixture::new();
+    let join = message!(wire::JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 1,
+        rebalance_timeout_ms: 60_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![message!(
+            wire::join_group_request::JoinGroupRequestProtocol {
+                name: "range".into()
+            }
+        )]
+    });
+    assert_eq!(
+        fixture.broker().call(join).unwrap().error_code,
+        ErrorCode::InvalidSessionTimeout.code()
+    );
+    let listed = fixture
+        .broker()
+        .call(wire::ListGroupsRequest::default())
+        .unwrap();
+    assert!(listed.groups.is_empty());
+}
+
+#[test]
+fn what_is_named_again_is_answered_once() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1);
+    let broker = fixture.broker();
+    let topic = message!(wire::metadata_request::MetadataRequestTopic {
+        name: Some("t".into())
+    });
+    let metadata = message!(wire::MetadataRequest {
+        topics: Some(vec![topic; 3])
+    });
+    assert_eq!(broker.call(metadata).unwrap().topics.len(), 1);
+    let groups = message!(wire::DescribeGroupsRequest {
+        groups: vec!["g".into(), "h".into(), "g".into()]
+    });
+    assert_eq!(broker.call(groups).unwrap().groups.len(), 2);
+    let resource = message!(wire::describe_configs_request::DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: "t".into()
+    });
+    let configs = message!(wire::DescribeConfigsRequest {
+        resources: vec![resource; 3]
+    });
+    assert_eq!(broker.call(configs).unwrap().results.len(), 1);
+    let group = message!(wire::offset_fetch_request::OffsetFetchRequestGroup {
+        group_id: "g".into(),
+        topics: Some(vec![message!(
+            wire::offset_fetch_request::OffsetFetchRequestTopics {
+                name: "t".into(),
+                partition_indexes: vec![0, 1, 0, 0]
+            }
+        )])
+    });
+    let offsets = message!(wire::OffsetFetchRequest {
+        groups: vec![group; 2]
+    });
+    let response = broker.call(offsets).unwrap();
+    assert_eq!(response.groups.len(), 1);
+    assert_eq!(response.groups[0].topics[0].partitions.len(), 2);
+}
+
+#[test]
+fn a_request_for_too_many_partitions_creates_none() {
+    let fixture = Fixture::new();
+    let topic = |name: &str| {
+        message!(wire::create_topics_request::CreatableTopic {
+            name: name.into(),
+            num_partitions: 50_001,
+            replication_factor: 1,
+        })
+    };
+    let request = message!(wire::CreateTopicsRequest {
+        topics: vec![topic("t"), topic("u")]
+    });
+    let response = fixture.broker().call(request).unwrap();
+    for topic in &response.topics {
+        assert_eq!(topic.error_code, ErrorCode::PolicyViolation.code());
+    }
+    assert!(fixture.broker().partition("t", 0).is_none());
 }

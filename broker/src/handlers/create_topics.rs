@@ -1,5 +1,6 @@
 //! CreateTopics (key 19), v2–v7.
 //! - A topic is durable before it is answered; `validate_only` checks and creates nothing.
+//! - A request for more partitions in all than one topic may have is refused (44).
 //! - -1 partitions or replicas (v4) mean the broker's default. There is one broker: a replication factor above one is refused (38), unless
 //!   `brooklet.replication.factor.clamp` is set. A manual assignment must name this broker alone.
 
@@ -12,7 +13,7 @@ use kafka_wire::{CreateTopicsRequest, CreateTopicsResponse};
 
 use super::errors;
 use crate::broker::Core;
-use crate::metadata::{self, Topic, topic_config};
+use crate::metadata::{self, PARTITIONS_MAX, Topic, topic_config};
 use crate::protocol::{ErrorCode, RequestContext, message, wire_id};
 
 pub(super) fn handle(
@@ -24,8 +25,14 @@ pub(super) fn handle(
     for topic in &request.topics {
         *seen.entry(topic.name.clone()).or_insert(0) += 1;
     }
+    let is_excessive = partitions(core, &request) > i64::from(PARTITIONS_MAX);
     let topics = request.topics.iter().map(|topic| {
-        let result = if seen.get(&topic.name).is_some_and(|count| *count > 1) {
+        let result = if is_excessive {
+            Err((
+                ErrorCode::PolicyViolation,
+                format!("a request may create {PARTITIONS_MAX} partitions at most"),
+            ))
+        } else if seen.get(&topic.name).is_some_and(|count| *count > 1) {
             Err((
                 ErrorCode::InvalidRequest,
                 format!("topic {} is in the request more than once", topic.name),
@@ -57,6 +64,19 @@ pub(super) fn handle(
     message!(CreateTopicsResponse {
         topics: topics.collect()
     })
+}
+
+/// Partitions that the request asks for, over all topics whose number is allowed. Each is a directory with files.
+fn partitions(core: &Core, request: &CreateTopicsRequest) -> i64 {
+    let of = |topic: &CreatableTopic| match topic.num_partitions {
+        _ if !topic.assignments.is_empty() => {
+            i64::try_from(topic.assignments.len()).unwrap_or(i64::MAX)
+        }
+        -1 => i64::from(core.config.partitions_default),
+        count if (1..=PARTITIONS_MAX).contains(&count) => i64::from(count),
+        _ => 0,
+    };
+    request.topics.iter().map(of).fold(0, i64::saturating_add)
 }
 
 fn create(

@@ -1,5 +1,6 @@
 //! DescribeConfigs (key 32), v1–v4.
 //! - Topics: every config with its value in force and where it comes from. Brokers: the settings this one runs with, read-only.
+//! - A resource that is named again is answered once.
 //! - Synonyms are the places a value was looked for, when asked.
 
 use kafka_wire::describe_configs_request::DescribeConfigsResource;
@@ -8,6 +9,7 @@ use kafka_wire::describe_configs_response::{
 };
 use kafka_wire::{DescribeConfigsRequest, DescribeConfigsResponse};
 
+use super::first_of_each;
 use crate::broker::Core;
 use crate::metadata::{Topic, topic_config};
 use crate::protocol::{ErrorCode, message};
@@ -18,7 +20,10 @@ const BROKER: i8 = 4;
 const STRING: i8 = 2;
 
 pub(super) fn handle(core: &Core, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
-    let results = request.resources.iter().map(|resource| {
+    let results = first_of_each(&request.resources, |resource| {
+        (resource.resource_type, resource.resource_name.clone())
+    })
+    .map(|resource| {
         let described = match resource.resource_type {
             TOPIC => match core.topic(&resource.resource_name) {
                 Some(topic) => Ok(topic_configs(core, &topic, &request)),

@@ -1,14 +1,15 @@
 //! DescribeGroups (key 15), v0–v6.
-//! - State, protocol and members of groups. A group that is not there is described as dead, from v6 on with error 69.
+//! - State, protocol and members of groups, each once. A group that is not there is described as dead, from v6 on with error 69.
 
 use kafka_wire::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_wire::{DescribeGroupsRequest, DescribeGroupsResponse};
 
+use super::first_of_each;
 use crate::broker::Core;
 use crate::protocol::{ErrorCode, message};
 
 pub(super) fn handle(core: &Core, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
-    let groups = request.groups.into_iter().map(|group| {
+    let groups = first_of_each(request.groups, Clone::clone).map(|group| {
         let Some(described) = core.groups.describe(&group) else {
             return message!(DescribedGroup {
                 error_code: ErrorCode::GroupIdNotFound.code(),

@@ -1,5 +1,5 @@
 //! Metadata (key 3), v0–v13.
-//! - Brokers (this one), the cluster's id, and the asked topics by name or (v10) by id; null asks for all.
+//! - Brokers (this one), the cluster's id, and the asked topics by name or (v10) by id, each once; null asks for all.
 //! - A topic that is not there is created when the request and the broker allow it (`allow_auto_topic_creation`,
 //!   `auto.create.topics.enable`), with `num.partitions`; its leader is there at once.
 
@@ -12,7 +12,7 @@ use kafka_wire::metadata_response::{
 };
 use kafka_wire::{MetadataRequest, MetadataResponse};
 
-use super::errors;
+use super::{errors, first_of_each};
 use crate::broker::{ChangeError, Core};
 use crate::metadata::{self, OFFSETS_TOPIC, Refusal, Topic};
 use crate::protocol::{ErrorCode, id_of, message, wire_id};
@@ -25,8 +25,7 @@ pub(super) fn handle(core: &Arc<Core>, request: MetadataRequest) -> MetadataResp
                 .map(|topic| describe(core, topic))
                 .collect()
         }),
-        Some(topics) => topics
-            .into_iter()
+        Some(topics) => first_of_each(topics, |topic| (topic.name.clone(), topic.topic_id))
             .map(|topic| find(core, topic, request.allow_auto_topic_creation))
             .collect(),
     };

@@ -1,6 +1,8 @@
 //! One file an API: what it does, then how. A handler takes one struct, keeps no state, and either returns its answer or, where it may
 //! have to wait, is given whom to answer.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::broker::{Answer, Core};
@@ -38,6 +40,15 @@ mod sync_group;
 
 /// How long a request waits at most, whatever it asks for: it is kept for its client, which may be gone.
 const WAIT_MS_MAX: i64 = 60_000;
+
+/// What a request names, each once: a few bytes that name a thing again must not be answered with all of it again.
+fn first_of_each<T, K: Eq + Hash>(
+    named: impl IntoIterator<Item = T>,
+    key: impl Fn(&T) -> K,
+) -> impl Iterator<Item = T> {
+    let mut seen = HashSet::new();
+    named.into_iter().filter(move |item| seen.insert(key(item)))
+}
 
 /// Handles one request. The answer comes at once, or when what it waits for has come or its time is up.
 pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Request, answer: Answer) {

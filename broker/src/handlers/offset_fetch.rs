@@ -1,6 +1,9 @@
 //! OffsetFetch (key 9), v1–v9.
 //! - Committed offsets of groups: of the asked partitions, or (null) of all. -1 where nothing was committed. v8: several groups at once.
+//! - What is named again is answered once.
 //! - There are no transactions yet, so every committed offset is stable (`require_stable`).
+
+use std::collections::{HashMap, HashSet};
 
 use kafka_wire::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_wire::offset_fetch_response::{
@@ -8,15 +11,14 @@ use kafka_wire::offset_fetch_response::{
 };
 use kafka_wire::{OffsetFetchRequest, OffsetFetchResponse};
 
+use super::first_of_each;
 use crate::broker::Core;
 use crate::coordinator::group::records::CommittedOffset;
 use crate::protocol::message;
 
 pub(super) fn handle(core: &Core, request: OffsetFetchRequest) -> OffsetFetchResponse {
     message!(OffsetFetchResponse {
-        groups: request
-            .groups
-            .into_iter()
+        groups: first_of_each(request.groups, |group| group.group_id.clone())
             .map(|group| look_up(core, group))
             .collect()
     })
@@ -26,21 +28,27 @@ fn look_up(core: &Core, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGr
     let topics = core
         .groups
         .with_offsets(&group.group_id, |offsets| match group.topics {
-            Some(topics) => topics
-                .into_iter()
-                .map(|topic| {
-                    let partitions = topic.partition_indexes.iter().map(|index| {
-                        let committed = offsets
-                            .and_then(|offsets| offsets.get(topic.name.as_str()))
-                            .and_then(|of| of.get(index));
-                        describe(*index, committed)
-                    });
-                    message!(OffsetFetchResponseTopics {
-                        partitions: partitions.collect(),
-                        name: topic.name
+            Some(topics) => {
+                let mut seen: HashMap<_, HashSet<i32>> = HashMap::new();
+                let topics = topics.into_iter().filter_map(|topic| {
+                    let is_known = seen.contains_key(&topic.name);
+                    let seen = seen.entry(topic.name.clone()).or_default();
+                    let of_topic = offsets.and_then(|offsets| offsets.get(topic.name.as_str()));
+                    let partitions: Vec<_> = topic
+                        .partition_indexes
+                        .iter()
+                        .filter(|index| seen.insert(**index))
+                        .map(|index| describe(*index, of_topic.and_then(|of| of.get(index))))
+                        .collect();
+                    (!is_known || !partitions.is_empty()).then(|| {
+                        message!(OffsetFetchResponseTopics {
+                            partitions: partitions,
+                            name: topic.name
+                        })
                     })
-                })
-                .collect(),
+                });
+                topics.collect()
+            }
             None => offsets
                 .into_iter()
                 .flatten()
