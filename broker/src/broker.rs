@@ -510,9 +510,7 @@ impl Core {
     }
 
     fn remove_dirs(&self, topic: &str, partition_count: i32) {
-        if let Err(error) = self
-            .data_dir
-            .remove_partitions(topic, 0..partition_count) {
+        if let Err(error) = self.data_dir.remove_partitions(topic, 0..partition_count) {
             tracing::warn!(topic, %error, "directories of a deleted topic not removed");
         }
     }
@@ -530,7 +528,14 @@ impl Core {
         if validate_only {
             return Ok(());
         }
-        let before = self.topic(name).map_or(0, |topic| topic.partition_count);
+        // Those that are open: an earlier change may have failed between its command and its logs.
+        let before = self
+            .partitions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .map_or(0, Vec::len);
+        let before = i32::try_from(before).unwrap_or(i32::MAX);
         self.commit(&mut journal, &command)?;
         if let Some(topic) = self.topic(name) {
             self.open_partitions(&topic, before, self.now_ms(), false)?;

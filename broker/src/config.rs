@@ -151,7 +151,11 @@ impl BrokerConfig {
             "offsets.topic.num.partitions" => {
                 self.offsets_topic_partitions = number(name, value, 1)?
             }
-            "offset.metadata.max.bytes" => self.offset_metadata_bytes_max = number(name, value, 0)?,
+            "offset.metadata.max.bytes" => {
+                // A record of the offsets topic counts its bytes with 16 bits.
+                self.offset_metadata_bytes_max =
+                    number::<usize>(name, value, 0)?.min(i16::MAX as usize);
+            }
             "socket.request.max.bytes" => self.request_bytes_max = number(name, value, 1)?,
             "max.connections" => self.connections_max = number(name, value, 1)?,
             "connections.max.idle.ms" => self.connections_idle_ms_max = number(name, value, 1)?,

@@ -576,6 +576,10 @@ impl Log {
             self.sealed.pop_front();
             self.has_changed = true;
             self.unsynced.dir = true;
+            // Before the next goes: unlinks may reach the disk in any order, and a gap would cut the log there.
+            self.disk
+                .sync_dir(&self.dir)
+                .map_err(disk_error("sync", &self.dir))?;
         }
         // Without fsync (`flush=os`) the log start may overtake what was synced.
         self.flushed_offset = self.flushed_offset.max(self.log_start_offset);

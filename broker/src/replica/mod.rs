@@ -196,6 +196,24 @@ impl Partition {
         isolation: Isolation,
         at_least_one_batch: bool,
     ) -> Result<Fetched, PartitionError> {
+        let mut from = offset;
+        loop {
+            let fetched = self.fetch_once(from, max_bytes, isolation, at_least_one_batch)?;
+            if !fetched.batches.is_empty() || fetched.next_offset == from {
+                return Ok(fetched);
+            }
+            // A gap without records: what is wanted may lie behind it.
+            from = fetched.next_offset;
+        }
+    }
+
+    fn fetch_once(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        isolation: Isolation,
+        at_least_one_batch: bool,
+    ) -> Result<Fetched, PartitionError> {
         let guard = self.lock();
         let log = guard.as_ref().ok_or_else(|| self.gone())?;
         let high_watermark = self.high_watermark();
