@@ -231,7 +231,7 @@ pub struct Fetched {
     /// End of what can be read: high watermark, or last stable offset when read committed; exclusive. -1 when not known, which is so
     /// only beside an error.
     pub end_offset: i64,
-    /// Why this partition cannot be fetched. Fetching goes on only after a `seek` or `remove`, except for retriable errors.
+    /// Why this partition cannot be fetched; there are no batches then. Fetching goes on only after a `seek` or `remove`, except for retriable errors.
     pub error: Option<ClientError>,
 }
 

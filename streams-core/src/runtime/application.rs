@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use brooklet_state_stores::Memory;
 
@@ -75,7 +75,16 @@ impl Application {
         )?;
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
         let waker = thread_waker();
+        let patience_ms = self.config.task_timeout_ms.clamp(30_000, 60_000);
+        let deadline = Instant::now() + Duration::from_millis(patience_ms.unsigned_abs());
         while self.member(&waker)?.is_none() {
+            if Instant::now() >= deadline {
+                return Err(StreamsError::Other(format!(
+                    "group {} on {} cannot be joined: its coordinator does not answer",
+                    self.config.application_id,
+                    self.cluster.name()
+                )));
+            }
             thread::park_timeout(Duration::from_millis(100));
         }
         Ok(())

@@ -55,11 +55,13 @@ pub(crate) fn lag(
         .collect();
     let mut lag = 0;
     for (partition, end) in ends {
+        // What retention has deleted need not be processed any more.
+        let start = starts.get(&partition).copied().unwrap_or(0);
         let from = committed
             .get(&partition)
-            .or_else(|| starts.get(&partition))
             .copied()
-            .unwrap_or(0);
+            .unwrap_or(start)
+            .max(start);
         lag += u64::try_from(end? - from).unwrap_or(0);
     }
     Ok(lag)

@@ -6,8 +6,8 @@ use crate::error::StreamsError;
 
 use super::streams::StopHandle;
 
-/// From now on, SIGINT and SIGTERM call `stop`. The thread that waits for them has a small runtime of its own, so this works with
-/// and without a tokio runtime around.
+/// From now on, SIGINT and SIGTERM call `stop`; a second one ends the process at once, whatever is not committed. The thread that waits
+/// for them has a small runtime of its own, so this works with and without a tokio runtime around.
 pub(crate) fn stop_on_signal(stop: StopHandle) -> Result<(), StreamsError> {
     let failed = |error: std::io::Error| {
         StreamsError::Other(format!("signals cannot be waited for: {error}"))
@@ -16,27 +16,62 @@ pub(crate) fn stop_on_signal(stop: StopHandle) -> Result<(), StreamsError> {
         .enable_all()
         .build()
         .map_err(failed)?;
+    // Registered here, so that a signal that comes as soon as this returns is not missed.
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::register().map_err(failed)?
+    };
     thread::Builder::new()
         .name("brooklet-signals".to_owned())
         .spawn(move || {
-            runtime.block_on(async {
-                #[cfg(unix)]
-                {
-                    use tokio::signal::unix::{SignalKind, signal};
-                    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-                        tokio::select! {
-                            _ = tokio::signal::ctrl_c() => {}
-                            _ = terminate.recv() => {}
-                        }
-                        return;
-                    }
-                }
-                // Without SIGTERM, the interrupt alone.
-                let _ = tokio::signal::ctrl_c().await;
-            });
-            tracing::info!("stopping");
+            runtime.block_on(signals.next());
+            tracing::info!("stopping; a second signal ends the process at once");
             stop.stop();
+            runtime.block_on(signals.next());
+            std::process::exit(130);
         })
         .map_err(failed)?;
     Ok(())
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn register() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Without SIGTERM, the interrupt alone.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn register() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        // When it cannot be waited for, nothing stops the program but its caller.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }

@@ -242,9 +242,10 @@ impl StreamThread {
     /// What ends the thread: its tasks are then where their last commit left them.
     pub(crate) fn step(&mut self, now_ms: i64) -> Result<Step, StreamsError> {
         let mut progressed = self.poll_producer(now_ms)?;
-        progressed |= self.poll_consumer(now_ms)?;
         progressed |= self.advance_commit(now_ms)?;
+        // While a commit is on its way the tasks stand still: what it writes stands for one moment.
         if matches!(self.commit, Commit::Idle) {
+            progressed |= self.poll_consumer(now_ms)?;
             if !self.stopping {
                 progressed |= self.process(now_ms)?;
             }
@@ -392,19 +393,28 @@ impl StreamThread {
                 end,
             });
         }
-        let load_to = if global {
+        let mut load_to = HashMap::new();
+        if global {
             let partitions: Vec<TopicPartition> =
                 inputs.iter().map(|input| input.partition.clone()).collect();
-            list_offsets(
-                requests,
-                &partitions,
-                OffsetSpec::Latest {
-                    read_committed: false,
-                },
-            )?
-        } else {
-            HashMap::new()
-        };
+            let latest = OffsetSpec::Latest {
+                read_committed: false,
+            };
+            let starts = list_offsets(requests, &partitions, OffsetSpec::Earliest)?;
+            load_to = list_offsets(requests, &partitions, latest)?;
+            let does_not_fit = |partition: &TopicPartition| {
+                let offset = |of: &HashMap<_, i64>| of.get(partition).copied().unwrap_or(0);
+                let held = global_position(&stores, partition);
+                let decision = restore::decide(held, offset(&starts), offset(&load_to));
+                matches!(decision, Restoration::Rebuild { .. })
+            };
+            if let Some(partition) = partitions.iter().find(|partition| does_not_fit(partition)) {
+                tracing::warn!(task = %id, %partition, "global store is loaded anew: what it holds does not fit its topic");
+                drop(stores);
+                Stores::delete(&directory)?;
+                stores = Stores::open(Some(&directory), &specs, &application.memory)?;
+            }
+        }
         let inputs = inputs
             .into_iter()
             .map(|input| Input {
@@ -466,11 +476,7 @@ impl StreamThread {
         if task.global {
             // Each thread's copy knows its own place in the topic.
             for input in &mut task.inputs {
-                let position = stores
-                    .positions()
-                    .metadata(&input.partition.to_string())
-                    .and_then(|bytes| bytes.try_into().ok())
-                    .map(i64::from_be_bytes);
+                let position = global_position(&stores, &input.partition);
                 input.start = CommittedOffset {
                     offset: position.unwrap_or(input.start.offset),
                     metadata: String::new(),
@@ -623,11 +629,16 @@ impl StreamThread {
                 let to = to.get(&input.partition).copied().unwrap_or(0);
                 tracing::warn!(partition = %input.partition, %error, to, "position is outside of the log; it is reset as auto.offset.reset says");
                 running.set_position(number, to, "");
+                self.uncommitted = true;
                 self.consumer.seek(fetched.slot, to);
                 return Ok(());
             }
             Some(error) => return Err(StreamsError::Client(error.clone())),
         }
+        // Also past control records and gaps, which nobody processes.
+        self.uncommitted |= running
+            .position(number)
+            .is_some_and(|position| fetched.next_offset > position);
         running.add_fetched(number, fetched)?;
         if let Some(slot) = input.slot
             && !input.paused
@@ -733,20 +744,15 @@ impl StreamThread {
     }
 
     fn commit_due(&self, now_ms: i64) -> bool {
-        if !self.uncommitted {
-            return false;
-        }
-        let config = &self.application.config;
-        let mut running = self.tasks.iter().filter_map(|task| {
-            if let State::Running(running) = &task.state {
-                Some(running)
-            } else {
-                None
-            }
-        });
-        self.stopping
-            || now_ms - self.last_commit_ms >= config.commit_interval_ms
-            || running.any(|task| task.wants_commit())
+        let wants = |task: &ThreadTask| match &task.state {
+            State::Running(running) => running.wants_commit() && running.is_blocked().is_none(),
+            State::Restoring(_) | State::Closed => false,
+        };
+        // A clock that was set back must not put commits off.
+        let waiting = 0..self.application.config.commit_interval_ms;
+        self.tasks.iter().any(wants)
+            || self.uncommitted
+                && (self.stopping || !waiting.contains(&(now_ms - self.last_commit_ms)))
     }
 
     fn begin_commit(&mut self, now_ms: i64) -> Result<(), StreamsError> {
@@ -771,7 +777,9 @@ impl StreamThread {
             }
             let mut offsets = Vec::new();
             for task in self.tasks.iter().filter(|task| !task.global) {
-                if let State::Running(running) = &task.state {
+                if let State::Running(running) = &task.state
+                    && running.is_blocked().is_none()
+                {
                     offsets.extend(running.offsets_to_commit());
                 }
             }
@@ -802,11 +810,13 @@ impl StreamThread {
                 // A purge of repartition topics; the next one deletes what this one could not.
                 continue;
             }
-            progressed = true;
             let since_ms = *since_ms;
             let offsets = std::mem::take(offsets);
             match answer {
-                Ok(_) => self.commit_stores(since_ms, now_ms, &offsets)?,
+                Ok(_) => {
+                    progressed = true;
+                    self.commit_stores(since_ms, now_ms, &offsets)?;
+                }
                 Err(error) if error.kind == ClientErrorKind::Retriable => {
                     tracing::warn!(thread = self.name, %error, "commit of offsets will be retried");
                     self.commit = Commit::Offsets {
@@ -873,10 +883,16 @@ impl StreamThread {
         offsets: &[(TopicPartition, CommittedOffset)],
     ) -> Result<(), StreamsError> {
         let (mut dropped, mut late) = (0, 0);
+        let mut blocked = false;
         for task in &mut self.tasks {
             let State::Running(running) = &mut task.state else {
                 continue;
             };
+            if let Some(topic) = running.is_blocked() {
+                tracing::warn!(task = %task.id, %topic, "not committed: the cluster does not know the topic that it writes to");
+                blocked = true;
+                continue;
+            }
             let mut positions = Positions::default();
             for changelog in running.changelogs() {
                 if let Some(end) = self
@@ -912,7 +928,8 @@ impl StreamThread {
             .fetch_max(took_ms, Ordering::Relaxed);
         self.metrics.commit_total.fetch_add(1, Ordering::Release);
         self.commit = Commit::Idle;
-        self.uncommitted = false;
+        // What a stop leaves uncommitted is processed again.
+        self.uncommitted = blocked && !self.stopping;
         self.last_commit_ms = now_ms;
         if now_ms - self.last_purge_ms >= self.application.config.repartition_purge_interval_ms {
             self.last_purge_ms = now_ms;
@@ -935,15 +952,22 @@ impl StreamThread {
 
     fn wake_at_ms(&self, now_ms: i64) -> i64 {
         let config = &self.application.config;
-        let mut wake_at_ms = now_ms + config.poll_ms;
+        let mut wake_at_ms = now_ms.saturating_add(config.poll_ms);
+        if !matches!(self.commit, Commit::Idle) {
+            // Only an answer leads on, and it wakes us.
+            return wake_at_ms;
+        }
         if self.uncommitted {
-            wake_at_ms = wake_at_ms.min(self.last_commit_ms + config.commit_interval_ms);
+            let due_ms = self
+                .last_commit_ms
+                .saturating_add(config.commit_interval_ms);
+            wake_at_ms = wake_at_ms.min(due_ms);
         }
         for task in &self.tasks {
             if let State::Running(running) = &task.state {
                 for due_ms in [
                     running.next_wall_clock_punctuation(),
-                    running.idle_until_ms(),
+                    running.idle_until_ms(now_ms),
                 ]
                 .into_iter()
                 .flatten()
@@ -954,6 +978,12 @@ impl StreamThread {
         }
         wake_at_ms.max(now_ms + 1)
     }
+}
+
+/// How much of a partition of its topic a global store holds, exclusive.
+fn global_position(stores: &Stores, partition: &TopicPartition) -> Option<i64> {
+    let bytes = stores.positions().metadata(&partition.to_string())?;
+    bytes.try_into().ok().map(i64::from_be_bytes)
 }
 
 /// Whether the partition counts of all topics that the task writes to are known.

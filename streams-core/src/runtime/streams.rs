@@ -473,6 +473,8 @@ impl RunningStreams {
                     run.run(waker, tasks);
                 })
                 .map_err(|error| {
+                    // Those that have started end.
+                    shared.stop.store(true, Ordering::SeqCst);
                     StreamsError::Other(format!("thread {name} cannot be started: {error}"))
                 })?;
             if let Ok(waker) = receive_waker.recv() {
@@ -667,6 +669,9 @@ impl ThreadRun {
         impl Drop for Ended {
             fn drop(&mut self) {
                 let panicked = thread::panicking();
+                if panicked {
+                    self.0.stop.store(true, Ordering::SeqCst);
+                }
                 self.0.change(|status| {
                     status.ended += 1;
                     if panicked {

@@ -384,13 +384,14 @@ pub fn read<K: 'static, V: 'static>(
             thread::park_timeout(Duration::from_millis(20));
             continue;
         }
-        deadline = Instant::now() + TIMEOUT;
         for fetched in fetched.drain(..) {
             let Some((partition, position, end)) = left.get_mut(&fetched.slot) else {
                 continue;
             };
-            if let Some(error) = fetched.error {
-                return Err(error.into());
+            match fetched.error {
+                Some(error) if error.kind == ClientErrorKind::Retriable => continue,
+                Some(error) => return Err(error.into()),
+                None => deadline = Instant::now() + TIMEOUT,
             }
             for batch in fetched.batches {
                 let mut cursor = BatchCursor::new(batch).map_err(ClientError::from)?;

@@ -128,7 +128,10 @@ impl RawQueue {
             }
         }
         self.fetch_position = self.fetch_position.max(next_offset);
-        self.end_offset = Some(end_offset);
+        // Below zero it is not known (anew): what was known stays.
+        if end_offset >= 0 {
+            self.end_offset = Some(end_offset);
+        }
         Ok(())
     }
 }

@@ -351,7 +351,8 @@ impl Task {
         if let Some(input) = self.inputs.get_mut(input) {
             let partition_time = offset_metadata::decode(metadata).unwrap_or(-1);
             input.queue.raw_mut().begin_at(offset, partition_time);
-            input.committed = Some(input.to_commit());
+            // What we commit has metadata. Without it this is where a reset policy says to begin, which is to be committed.
+            input.committed = (!metadata.is_empty()).then(|| input.to_commit());
             self.context.stream_time = self.context.stream_time.max(partition_time);
         }
     }
@@ -511,8 +512,9 @@ impl Task {
 
     /// Whether a processor asked for a commit, or the stores hold too much that is not committed.
     pub fn wants_commit(&self) -> bool {
+        let uncommitted_bytes = self.uncommitted_bytes();
         self.context.commit_requested
-            || self.uncommitted_bytes() >= self.settings.uncommitted_bytes_max
+            || (uncommitted_bytes > 0 && uncommitted_bytes >= self.settings.uncommitted_bytes_max)
     }
 
     /// Bytes that the next commit writes.
@@ -537,10 +539,11 @@ impl Task {
     }
 
     /// When an input that is waited for (`max.task.idle.ms` above zero) is waited for no longer.
-    pub fn idle_until_ms(&self) -> Option<i64> {
+    pub fn idle_until_ms(&self, now_ms: i64) -> Option<i64> {
         self.inputs
             .iter()
             .filter_map(|input| input.idle_until_ms)
+            .filter(|until_ms| *until_ms > now_ms)
             .min()
     }
 

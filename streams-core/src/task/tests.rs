@@ -241,7 +241,7 @@ fn an_idle_time_above_zero_waits_that_long_for_an_input_without_lag() {
     bench.fetched(0, 0, &values(&[("a1", 1)]), 1);
     bench.fetched(1, 0, &[], 0);
     assert_eq!(bench.task.process(100, 9).unwrap(), 0);
-    assert_eq!(bench.task.idle_until_ms(), Some(110));
+    assert_eq!(bench.task.idle_until_ms(100), Some(110));
     assert_eq!(bench.task.process(109, 9).unwrap(), 0);
     assert_eq!(bench.task.process(110, 9).unwrap(), 1);
 }

@@ -297,6 +297,16 @@ fn read(
             .unwrap_or(-1)
             .max(partition.position)
     };
+    if error.is_some() && !batches.is_empty() {
+        // An error comes without batches: who stops at the error has what came before it.
+        fetched.push(Fetched {
+            slot,
+            batches: std::mem::take(&mut batches),
+            next_offset: partition.position,
+            end_offset,
+            error: None,
+        });
+    }
     fetched.push(Fetched {
         slot,
         batches,
