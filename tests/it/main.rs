@@ -7,4 +7,5 @@ mod crashes;
 mod demo;
 mod flights;
 mod programs;
+mod streams;
 mod tidy;

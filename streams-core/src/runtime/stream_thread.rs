@@ -524,6 +524,8 @@ impl StreamThread {
             );
         }
         task.state = State::Running(Box::new(running));
+        // Where a reset policy begins is committed as well.
+        self.uncommitted = true;
         tracing::debug!(task = %task.id, "task runs");
         Ok(())
     }

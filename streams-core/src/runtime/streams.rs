@@ -321,9 +321,15 @@ fn starting_offsets(
         .iter()
         .filter(|partition| !starts.contains_key(*partition))
         .map(|partition| {
-            let reset = topology
-                .offset_reset(&config.application_id, &partition.topic)
-                .unwrap_or(config.auto_offset_reset);
+            let id = &config.application_id;
+            // Everything in a repartition topic is this application's own, whatever the policy for its input.
+            let reset = if topology.is_repartition_topic(id, &partition.topic) {
+                AutoOffsetReset::Earliest
+            } else {
+                topology
+                    .offset_reset(id, &partition.topic)
+                    .unwrap_or(config.auto_offset_reset)
+            };
             match reset {
                 AutoOffsetReset::Earliest => Ok((partition.clone(), OffsetSpec::Earliest)),
                 AutoOffsetReset::Latest => Ok((

@@ -1,0 +1,297 @@
+//! Starting, stopping, failing and coming back: applications on an embedded broker.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use brooklet::prelude::*;
+use brooklet::topics::{self, NewTopic, TopicWriter};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn cluster(directory: &Path) -> Cluster {
+    Cluster::embedded(directory.join("broker")).flush(Flush::Os)
+}
+
+fn create(cluster: &Cluster, names: &[&str]) {
+    let new: Vec<NewTopic> = names.iter().map(|name| NewTopic::new(*name, 2)).collect();
+    topics::create(cluster, &new).unwrap();
+}
+
+fn write(cluster: &Cluster, topic: &str, lines: &[&str]) {
+    let mut writer =
+        TopicWriter::<String, String>::new(cluster, topic, Produced::default()).unwrap();
+    for (number, line) in lines.iter().enumerate() {
+        let record = Record::new(format!("line {number}"), (*line).to_owned(), number as i64);
+        writer.send(&record).unwrap();
+    }
+    writer.flush().unwrap();
+}
+
+fn word_count() -> Topology {
+    let builder = StreamsBuilder::new();
+    builder
+        .stream::<String, String>("lines", Consumed::default())
+        .flat_map_values(|_, line| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .group_by(|_, word| word.clone())
+        .count(Materialized::named("counts"))
+        .to_stream()
+        .to("counts-by-word", Produced::default());
+    builder.build().unwrap()
+}
+
+fn application(directory: &Path, cluster: &Cluster, topology: Topology) -> Streams {
+    Streams::new("application", topology)
+        .cluster(cluster.clone())
+        .state_dir(directory.join("state"))
+        .commit_interval(Duration::from_millis(20))
+}
+
+fn counts(cluster: &Cluster) -> BTreeMap<String, i64> {
+    let mut counts = BTreeMap::new();
+    topics::read(
+        cluster,
+        "counts-by-word",
+        &Consumed::default(),
+        |_, _, record: Record<String, i64>| {
+            counts.insert(record.key, record.value);
+        },
+    )
+    .unwrap();
+    counts
+}
+
+fn expected(pairs: &[(&str, i64)]) -> BTreeMap<String, i64> {
+    pairs
+        .iter()
+        .map(|(word, count)| ((*word).to_owned(), *count))
+        .collect()
+}
+
+#[test]
+fn a_lost_state_directory_is_restored_from_the_changelogs() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = cluster(directory.path());
+    create(&cluster, &["lines", "counts-by-word"]);
+    write(&cluster, "lines", &["to be or not to be", "be"]);
+    let first = application(directory.path(), &cluster, word_count())
+        .stream_threads(2)
+        .start()
+        .unwrap();
+    first.wait_until_caught_up(LIMIT).unwrap();
+    first.stop().unwrap();
+    assert_eq!(
+        counts(&cluster),
+        expected(&[("be", 3), ("not", 1), ("or", 1), ("to", 2)])
+    );
+
+    std::fs::remove_dir_all(directory.path().join("state")).unwrap();
+    write(&cluster, "lines", &["be quick"]);
+    let second = application(directory.path(), &cluster, word_count())
+        .start()
+        .unwrap();
+    second.wait_until_caught_up(LIMIT).unwrap();
+    assert!(
+        second.metric_total("restore-total") >= 4.0,
+        "four rows were to be restored"
+    );
+    second.stop().unwrap();
+    assert_eq!(
+        counts(&cluster),
+        expected(&[("be", 4), ("not", 1), ("or", 1), ("quick", 1), ("to", 2)])
+    );
+
+    let third = application(directory.path(), &cluster, word_count())
+        .start()
+        .unwrap();
+    third.wait_until_caught_up(LIMIT).unwrap();
+    assert_eq!(
+        third.metric_total("restore-total"),
+        0.0,
+        "after a clean stop nothing is missing"
+    );
+    third.stop().unwrap();
+}
+
+#[test]
+fn a_store_that_knows_more_than_its_changelog_is_rebuilt() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = cluster(directory.path());
+    create(&first, &["lines", "counts-by-word"]);
+    write(&first, "lines", &["be be be be"]);
+    let streams = application(directory.path(), &first, word_count())
+        .start()
+        .unwrap();
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    streams.stop().unwrap();
+
+    let another = Cluster::embedded(directory.path().join("another broker")).flush(Flush::Os);
+    create(&another, &["lines", "counts-by-word"]);
+    write(&another, "lines", &["be"]);
+    let streams = application(directory.path(), &another, word_count())
+        .start()
+        .unwrap();
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    streams.stop().unwrap();
+    assert_eq!(
+        counts(&another),
+        expected(&[("be", 1)]),
+        "the rows of the other cluster are gone"
+    );
+}
+
+#[test]
+fn a_second_instance_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = cluster(directory.path());
+    create(&cluster, &["lines", "counts-by-word"]);
+    let first = application(directory.path(), &cluster, word_count())
+        .start()
+        .unwrap();
+    let error = application(directory.path(), &cluster, word_count())
+        .start()
+        .map(drop)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("application application is already running"),
+        "{error}"
+    );
+    first.stop().unwrap();
+    application(directory.path(), &cluster, word_count())
+        .start()
+        .unwrap()
+        .stop()
+        .unwrap();
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_named_by_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = cluster(directory.path());
+    let start = || application(directory.path(), &cluster, word_count());
+    let error = |streams: Streams| streams.start().map(drop).unwrap_err().to_string();
+    assert!(error(start()).contains("source topic lines does not exist on the embedded broker in"));
+    create(&cluster, &["lines"]);
+    assert!(error(start()).contains("sink topic counts-by-word does not exist"));
+    assert_eq!(
+        error(start().set("comit.interval.ms", "1")),
+        "setting comit.interval.ms: is not a setting that Brooklet knows"
+    );
+    assert!(error(Streams::new("application", word_count())).contains("no cluster is set"));
+    assert!(
+        error(Streams::new("a/b", word_count()).cluster(cluster.clone()))
+            .contains("application.id")
+    );
+}
+
+#[test]
+fn start_and_stop_work_inside_a_tokio_runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster = cluster(directory.path());
+        create(&cluster, &["lines", "counts-by-word"]);
+        write(&cluster, "lines", &["be"]);
+        let streams = application(directory.path(), &cluster, word_count())
+            .start()
+            .unwrap();
+        streams.wait_until_caught_up(LIMIT).unwrap();
+        let stop = streams.stop_handle();
+        stop.stop();
+        streams.run_until_stopped().unwrap();
+        assert_eq!(counts(&cluster), expected(&[("be", 1)]));
+    });
+}
+
+#[test]
+fn a_closure_that_fails_stops_the_application_and_the_error_says_where() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = cluster(directory.path());
+    create(&cluster, &["lines", "numbers"]);
+    write(&cluster, "lines", &["one"]);
+    let builder = StreamsBuilder::new();
+    builder
+        .stream::<String, String>("lines", Consumed::default())
+        .try_map_values(|_, line| line.parse::<i64>())
+        .named("parse")
+        .to("numbers", Produced::default());
+    let streams = application(directory.path(), &cluster, builder.build().unwrap())
+        .start()
+        .unwrap();
+    let error = streams.wait_until_caught_up(LIMIT).unwrap_err().to_string();
+    assert!(
+        error.contains("lines-")
+            && error.contains("at offset 0")
+            && error.contains("parse: invalid digit"),
+        "{error}"
+    );
+    assert_eq!(streams.state(), brooklet::State::Error);
+    assert!(streams.stop().is_err());
+}
+
+#[test]
+fn records_held_for_a_topic_that_does_not_exist_are_not_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = cluster(directory.path());
+    create(&cluster, &["lines"]);
+    write(&cluster, "lines", &["elsewhere"]);
+    let topology = || {
+        let builder = StreamsBuilder::new();
+        builder
+            .stream::<String, String>("lines", Consumed::default())
+            .to_dynamic(|record, _| record.value.clone(), Produced::default());
+        builder.build().unwrap()
+    };
+    let streams = application(directory.path(), &cluster, topology())
+        .start()
+        .unwrap();
+    let error = streams
+        .wait_until_caught_up(Duration::from_millis(300))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("1 records are not yet processed"), "{error}");
+    streams.stop().unwrap();
+
+    create(&cluster, &["elsewhere"]);
+    let streams = application(directory.path(), &cluster, topology())
+        .start()
+        .unwrap();
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    streams.stop().unwrap();
+    let mut found = Vec::new();
+    topics::read(
+        &cluster,
+        "elsewhere",
+        &Consumed::default(),
+        |_, _, record: Record<String, String>| found.push(record.value),
+    )
+    .unwrap();
+    assert_eq!(found, ["elsewhere"]);
+}
+
+#[test]
+fn an_application_that_begins_at_the_end_passes_over_what_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = cluster(directory.path());
+    create(&cluster, &["lines", "counts-by-word"]);
+    write(&cluster, "lines", &["old"]);
+    let start = || {
+        application(directory.path(), &cluster, word_count())
+            .set("auto.offset.reset", "latest")
+            .start()
+            .unwrap()
+    };
+    let streams = start();
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    streams.stop().unwrap();
+    // Written while the application is down: it was there before, so this is not for the reset policy to skip.
+    write(&cluster, "lines", &["new"]);
+    let streams = start();
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    streams.stop().unwrap();
+    assert_eq!(counts(&cluster), expected(&[("new", 1)]));
+}
