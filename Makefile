@@ -2,7 +2,7 @@
 # once into a cache (scripts/rocksdb.sh), and asks nothing.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint broker bench-peers prerequisites
+.PHONY: help demo test lint broker bench-peers compat-java prerequisites
 
 target := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/brooklet/target)
 environment := . scripts/env.sh
@@ -38,6 +38,10 @@ bench-peers: prerequisites ## the same workloads here and on the JVM, side by si
 	@for tool in java javac mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
 	$(call first-build,release/examples/flight_delays,9)
 	@$(environment) && cargo bench --bench peers -- compare $(ARGS)
+
+compat-java: prerequisites ## Apache Kafka's own tools against our broker and its files (needs Java 17 and mvn)
+	@for tool in java mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
+	@$(environment) && cargo build --release -p brooklet-cli && scripts/compat-java.sh "$(target)/release/brooklet"
 
 prerequisites:
 	@scripts/install-prerequisites.sh
