@@ -3,6 +3,7 @@
 //! Everything but `broker`, `log` and `topology` works against any Kafka cluster.
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let run = || -> Result<(), Box<dyn Error>> {
         match arguments.command {

@@ -3,6 +3,7 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod command;
 mod crashes;
 mod demo;
 mod flights;
