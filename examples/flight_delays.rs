@@ -286,10 +286,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     match arguments.cluster_name.strip_prefix("embedded:") {
         Some(dir) => println!(
-            "look further: brooklet broker --data {dir} --listen 127.0.0.1:9092   and then   brooklet consume delays-by-manufacturer --from-beginning"
+            "look further (cargo install --path cli): brooklet broker --data {dir} --listen 127.0.0.1:9092   and then   brooklet consume delays-by-manufacturer --from-beginning"
         ),
         None => println!(
-            "look further: brooklet consume delays-by-manufacturer --bootstrap {} --from-beginning",
+            "look further (cargo install --path cli): brooklet consume delays-by-manufacturer --bootstrap {} --from-beginning",
             arguments.cluster_name
         ),
     }
