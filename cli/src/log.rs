@@ -11,7 +11,7 @@ use clap::Subcommand;
 /// A compressed batch is shown up to this size.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
-/// Look into log files.
+/// Look into log files, ours and Apache Kafka's.
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Print the batches of segment files, and their records: `brooklet log dump data/orders-0/*.log --records`.

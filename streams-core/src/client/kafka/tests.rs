@@ -686,43 +686,6 @@ fn a_claim_is_held_and_commits_as_its_member() {
 }
 
 #[test]
-fn a_second_instance_is_refused_and_the_first_keeps_its_place() {
-    let (mock, cluster) = mock("t", 1);
-    let topics = ["t".to_owned()];
-    let mut first = cluster.claim("app", "process-1", &topics).unwrap();
-    let held = |claim: &mut dyn Claim, waker: &Waker| match claim.poll(0, waker) {
-        ClaimState::Held(member) => Some(member),
-        ClaimState::Pending => None,
-        other => panic!("{other:?}"),
-    };
-    let member =
-        Arc::new(Bell::default()).until("the first holds", |waker| held(&mut *first, waker));
-    let elsewhere = KafkaCluster::new(&mock.bootstrap_servers(), []).unwrap();
-    let mut second = elsewhere.claim("app", "process-2", &topics).unwrap();
-    let reason = Arc::new(Bell::default()).until("the second is refused", |waker| {
-        match second.poll(0, waker) {
-            ClaimState::Refused(reason) => Some(reason),
-            ClaimState::Pending => None,
-            other => panic!("{other:?}"),
-        }
-    });
-    assert!(
-        reason.contains("group app") && reason.contains(&mock.bootstrap_servers()),
-        "{reason}"
-    );
-    // The mock cluster has no description of groups, so the second got as far as joining: the first holds on through the rebalance.
-    let again = Arc::new(Bell::default()).until("the first holds in a later generation", |waker| {
-        held(&mut *first, waker).filter(|again| again.generation > member.generation)
-    });
-    assert_eq!(again.member_id, member.member_id);
-    drop(second);
-    drop(first);
-    // Both have left: the group is free for anyone.
-    let mut third = elsewhere.claim("app", "process-3", &topics).unwrap();
-    Arc::new(Bell::default()).until("the third holds", |waker| held(&mut *third, waker));
-}
-
-#[test]
 fn nobody_at_the_address_is_an_error_that_names_it() {
     // Bound and not listened to by anyone who answers: taken from the system, then given back.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
