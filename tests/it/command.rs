@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::programs::{Program, brooklet, free_port};
+use crate::programs::{Program, brooklet, free_port, start_broker};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -17,22 +17,10 @@ struct Server {
 impl Server {
     fn start(data: &Path) -> Self {
         let port = free_port();
-        let address = format!("127.0.0.1:{port}");
-        let mut program = Program::start(
-            brooklet()
-                .args(["broker", "--data"])
-                .arg(data)
-                .args(["--listen", &address]),
-        );
-        let deadline = Instant::now() + LIMIT;
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "the broker does not listen");
-            assert!(
-                !program.ended_within(Duration::from_millis(5)),
-                "the broker ended"
-            );
+        Self {
+            program: start_broker(data, port),
+            address: format!("127.0.0.1:{port}"),
         }
-        Self { program, address }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -7,36 +7,11 @@ use brooklet::topics;
 use brooklet_streams_core::client::{AdminRequest, AdminResponse, TopicPartition};
 
 use crate::flights;
-use crate::programs::{Program, Random, brooklet, example, free_port};
+use crate::programs::{Program, Random, example, free_port, start_broker};
 
 const KILLS: usize = 20;
 const LIMIT: Duration = Duration::from_secs(300);
 const APPLICATION: &str = "flight-delays";
-
-fn listening(port: u16) -> bool {
-    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-}
-
-fn start_broker(data: &std::path::Path, port: u16) -> Program {
-    let mut broker = Program::start(brooklet().args(["broker", "--data"]).arg(data).args([
-        "--listen",
-        &format!("127.0.0.1:{port}"),
-        "--flush",
-        "durable",
-    ]));
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while !listening(port) {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the broker does not listen"
-        );
-        assert!(
-            !broker.ended_within(Duration::from_millis(5)),
-            "the broker ended"
-        );
-    }
-    broker
-}
 
 #[test]
 fn a_broker_killed_twenty_times_under_a_live_application_loses_nothing_and_the_tables_are_the_same()

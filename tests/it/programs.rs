@@ -1,10 +1,10 @@
 //! The programs under test: examples and the command, as cargo has built them beside this test.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where cargo has put this profile's binaries.
 fn profile_directory() -> PathBuf {
@@ -70,11 +70,11 @@ impl Program {
 
     /// Waits until the program has ended, at the most so long; whether it has.
     pub(crate) fn ended_within(&mut self, limit: Duration) -> bool {
-        let deadline = std::time::Instant::now() + limit;
+        let deadline = Instant::now() + limit;
         loop {
             match self
                 .lines
-                .recv_timeout(deadline.saturating_duration_since(std::time::Instant::now()))
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
             {
                 Ok(line) => self.printed.push(line),
                 Err(RecvTimeoutError::Timeout) => return false,
@@ -140,4 +140,24 @@ pub(crate) fn free_port() -> u16 {
         .local_addr()
         .unwrap()
         .port()
+}
+
+/// A broker as a server on this port of the loopback, listening when this returns.
+pub(crate) fn start_broker(data: &Path, port: u16) -> Program {
+    let address = format!("127.0.0.1:{port}");
+    let mut broker = Program::start(
+        brooklet()
+            .args(["broker", "--data"])
+            .arg(data)
+            .args(["--listen", &address]),
+    );
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while std::net::TcpStream::connect(&address).is_err() {
+        assert!(Instant::now() < deadline, "the broker does not listen");
+        assert!(
+            !broker.ended_within(Duration::from_millis(5)),
+            "the broker ended"
+        );
+    }
+    broker
 }

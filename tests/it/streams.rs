@@ -7,6 +7,8 @@ use std::time::Duration;
 use brooklet::prelude::*;
 use brooklet::topics::{self, NewTopic, TopicWriter};
 
+use crate::programs::{free_port, start_broker};
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn cluster(directory: &Path) -> Cluster {
@@ -163,6 +165,42 @@ fn a_second_instance_is_refused() {
         .unwrap()
         .stop()
         .unwrap();
+}
+
+#[test]
+fn a_second_instance_over_the_wire_is_refused_and_the_first_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let broker = start_broker(&directory.path().join("broker"), port);
+    let cluster = Cluster::kafka(format!("127.0.0.1:{port}"));
+    create(&cluster, &["lines", "counts-by-word"]);
+    write(&cluster, "lines", &["be"]);
+    // Another state directory, as on another machine: it is the group that tells of the first.
+    let instance = |machine: &str| {
+        application(&directory.path().join(machine), &cluster, word_count()).start()
+    };
+    let first = instance("first").unwrap();
+    first.wait_until_caught_up(LIMIT).unwrap();
+    let error = match instance("second") {
+        Err(error) => error.to_string(),
+        // `start` returns before the group has answered.
+        Ok(second) => second.wait_until_caught_up(LIMIT).unwrap_err().to_string(),
+    };
+    assert!(
+        error.contains("group application") && error.contains(&format!("127.0.0.1:{port}")),
+        "{error}"
+    );
+    write(&cluster, "lines", &["be"]);
+    first.wait_until_caught_up(LIMIT).unwrap();
+    assert_eq!(counts(&cluster), expected(&[("be", 2)]));
+    first.stop().unwrap();
+    // The place is free when the first has left.
+    let third = instance("second").unwrap();
+    write(&cluster, "lines", &["be"]);
+    third.wait_until_caught_up(LIMIT).unwrap();
+    assert_eq!(counts(&cluster), expected(&[("be", 3)]));
+    third.stop().unwrap();
+    broker.kill();
 }
 
 #[test]
