@@ -10,7 +10,7 @@
 //! A pure state machine: requests and the time go in, `Effect`s come out. It keeps the replies of members that wait (for the others to
 //! join, for the leader to assign) as `ReplyId`s; its deadlines are values that `expire(now)` looks at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -945,6 +945,23 @@ impl ClassicGroup {
             .chain(sync)
             .chain(pending)
             .min()
+    }
+
+    /// Topics that members subscribe to; `None` if the protocol does not say.
+    pub(crate) fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
+        if self.members.is_empty() {
+            return Some(BTreeSet::new());
+        }
+        if self.protocol_type.as_deref() != Some("consumer") {
+            return None;
+        }
+        let mut topics = BTreeSet::new();
+        for member in self.members.values() {
+            for (_, metadata) in &member.protocols {
+                topics.extend(crate::protocol::subscribed_topics(metadata)?);
+            }
+        }
+        Some(topics)
     }
 
     /// Whether the group has had no generation and expects nobody.

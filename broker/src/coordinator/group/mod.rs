@@ -1,11 +1,16 @@
 //! The group coordinator: groups, their members and committed offsets, kept in `__consumer_offsets`.
 //!
-//! 1. A request is checked against the group (`classic`, a pure state machine) and may ask for records.
-//! 2. The records are appended to the group's partition of the topic, in one batch, and queued as pending.
-//! 3. When the partition's high watermark passes them they are replayed, in log order, and whoever waits is answered.
+//! 1. A request is checked against the group (a pure state machine, one module a `kind`) and may ask for records.
+//! 2. The records are appended to the group's partition of the topic, in one batch. Records of groups are replayed at once, so
+//!    that the next decision sees them; records of offsets when they are durable, so that no reader sees what a crash takes back.
+//! 3. When the partition's high watermark passes the batch, whoever waits is answered, in log order. A decision without records
+//!    is answered after those before it, because it may tell of them.
 //!
-//! Membership itself is soft: it is known to the process, restored from the group's last record after a restart, and expires with the
-//! members' session timeouts. What is durable (offsets, generations, assignments) is never told before it is on disk.
+//! A batch that cannot be appended is not replayed. One that is appended and never becomes durable means that the partition has
+//! failed: from then on every request of its groups is refused, until a restart replays what is on disk.
+//!
+//! The rounds of a classic group are soft: known to the process, restored from the group's last record after a restart, and gone
+//! with the members' session timeouts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,10 +23,12 @@ use crate::protocol::record_batch::{self, Builder};
 use crate::replica::{Isolation, Partition, PartitionError, Wake};
 
 pub(crate) mod classic;
+pub(crate) mod kind;
 pub(crate) mod offsets;
 pub mod records;
 
 use classic::{Caller, ClassicGroup, Effect, Join, Joined, ReplyId, Rules, State, Synced};
+use kind::Group;
 use offsets::{GroupOffsets, Offsets};
 use records::{CommittedOffset, GroupMetadata, GroupRecord};
 
@@ -107,6 +114,7 @@ pub(crate) struct Description {
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
     pub(crate) group: String,
+    pub(crate) type_name: &'static str,
     pub(crate) protocol_type: String,
     pub(crate) state: &'static str,
 }
@@ -117,10 +125,17 @@ pub(crate) struct GroupCoordinator {
     state: Mutex<Groups>,
 }
 
+/// What a request to a group comes to: the records that make it so, and what to answer once they are durable.
+pub(crate) struct Decision<T> {
+    pub(crate) records: Vec<GroupRecord>,
+    pub(crate) answer: T,
+}
+
+/// Groups by id, committed offsets, and who waits.
 #[derive(Default)]
-struct Groups {
-    groups: HashMap<String, ClassicGroup>,
-    offsets: Offsets,
+pub(crate) struct Groups {
+    pub(crate) groups: HashMap<String, Group>,
+    pub(crate) offsets: Offsets,
     joins: HashMap<ReplyId, JoinReply>,
     syncs: HashMap<ReplyId, SyncReply>,
     next_reply: ReplyId,
@@ -130,6 +145,7 @@ struct Groups {
 
 struct Pending {
     end_offset: i64,
+    /// Those that are replayed only now.
     records: Vec<GroupRecord>,
     then: Then,
 }
@@ -188,7 +204,6 @@ impl GroupCoordinator {
     pub(crate) fn load(&self, partition: &Partition, now_ms: i64) -> Result<(), PartitionError> {
         let mut offset = partition.log_start_offset().max(0);
         let mut scratch = Vec::new();
-        let mut metadata: HashMap<String, GroupMetadata> = HashMap::new();
         let mut state = self.lock();
         loop {
             let fetched = partition.fetch(offset, 1 << 20, Isolation::ReadUncommitted)?;
@@ -208,17 +223,9 @@ impl GroupCoordinator {
                         let record = record.map_err(AppendError::Corrupt)?;
                         let Some(key) = record.key else { continue };
                         match GroupRecord::decode(key, record.value) {
-                            Ok(GroupRecord::GroupMetadata {
-                                group,
-                                value: Some(value),
-                            }) => {
-                                metadata.insert(group, value);
+                            Ok(record) => {
+                                state.replay(&record, now_ms);
                             }
-                            Ok(GroupRecord::GroupMetadata { group, value: None }) => {
-                                metadata.remove(&group);
-                                state.groups.remove(&group);
-                            }
-                            Ok(record) => state.replay(&record),
                             // Groups of a kind that this version does not coordinate.
                             Err(error) => {
                                 tracing::warn!(partition = partition.index(), offset = record.offset, %error, "group record skipped")
@@ -227,11 +234,6 @@ impl GroupCoordinator {
                     }
                 }
             }
-        }
-        for (group, value) in metadata {
-            state
-                .groups
-                .insert(group, ClassicGroup::restore(&value, now_ms));
         }
         Ok(())
     }
@@ -249,7 +251,7 @@ impl GroupCoordinator {
             let durable = done.end_offset <= high_watermark;
             if durable {
                 for record in &done.records {
-                    state.replay(record);
+                    state.replay_offset(record);
                 }
             }
             match done.then {
@@ -265,7 +267,7 @@ impl GroupCoordinator {
                 }
                 Then::Persisted(group, metadata) => {
                     let now_ms = core.now_ms();
-                    let effects = match state.groups.get_mut(&group) {
+                    let effects = match state.classic(&group) {
                         Some(live) => live.persisted(&metadata, durable, &self.rules, now_ms),
                         None => Vec::new(),
                     };
@@ -300,10 +302,10 @@ impl GroupCoordinator {
         }
         let id = state.next_reply();
         state.joins.insert(id, reply);
-        let live = state
+        let Group::Classic(live) = state
             .groups
             .entry(group.to_owned())
-            .or_insert_with(|| ClassicGroup::new(now_ms));
+            .or_insert_with(|| Group::Classic(ClassicGroup::new(now_ms)));
         let effects = live.join(join, id, &self.rules, now_ms);
         state.perform(core, group, effects, &mut after);
         // A join that was refused leaves nothing behind.
@@ -321,7 +323,7 @@ impl GroupCoordinator {
         let mut after = After::default();
         let mut state = self.lock();
         let id = state.next_reply();
-        let Some(live) = state.groups.get_mut(group) else {
+        let Some(live) = state.classic(group) else {
             drop(state);
             return reply(Err(GroupError::UnknownMember));
         };
@@ -351,10 +353,7 @@ impl GroupCoordinator {
             return Err(GroupError::InvalidGroupId);
         }
         let mut state = self.lock();
-        let live = state
-            .groups
-            .get_mut(group)
-            .ok_or(GroupError::UnknownMember)?;
+        let live = state.classic(group).ok_or(GroupError::UnknownMember)?;
         live.heartbeat(member.caller(), core.now_ms())
     }
 
@@ -373,7 +372,7 @@ impl GroupCoordinator {
         let mut state = self.lock();
         let mut answers = Vec::with_capacity(members.len());
         for (member_id, instance_id) in members {
-            let Some(live) = state.groups.get_mut(group) else {
+            let Some(live) = state.classic(group) else {
                 answers.push(Err(GroupError::UnknownMember));
                 continue;
             };
@@ -404,32 +403,25 @@ impl GroupCoordinator {
             return reply(Err(GroupError::CoordinatorNotAvailable));
         }
         let now_ms = core.now_ms();
-        let mut state = self.lock();
-        let checked = match state.groups.get_mut(group) {
-            Some(live) => live.check_commit(member.caller(), now_ms),
-            // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
-            None if member.generation < 0 && member.member_id.is_empty() => Ok(()),
-            None => Err(GroupError::IllegalGeneration),
+        let decide = |state: &mut Groups| {
+            match state.groups.get_mut(group) {
+                Some(live) => live.check_commit(member, now_ms)?,
+                // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
+                None if member.generation < 0 && member.member_id.is_empty() => {}
+                None => return Err(GroupError::IllegalGeneration),
+            }
+            let record = |(topic, partition, value)| GroupRecord::OffsetCommit {
+                group: group.to_owned(),
+                topic,
+                partition,
+                value: Some(value),
+            };
+            Ok(Decision {
+                records: offsets.into_iter().map(record).collect(),
+                answer: (),
+            })
         };
-        if let Err(error) = checked {
-            drop(state);
-            return reply(Err(error));
-        }
-        let record = |(topic, partition, value)| GroupRecord::OffsetCommit {
-            group: group.to_owned(),
-            topic,
-            partition,
-            value: Some(value),
-        };
-        let records: Vec<_> = offsets.into_iter().map(record).collect();
-        if records.is_empty() {
-            drop(state);
-            return reply(Ok(()));
-        }
-        let mut after = After::default();
-        state.write(core, group, records, Then::Answer(reply), &mut after);
-        drop(state);
-        after.run();
+        self.decide(core, group, decide, reply);
     }
 
     /// Looks at the committed offsets of a group.
@@ -443,10 +435,7 @@ impl GroupCoordinator {
 
     pub(crate) fn describe(&self, group: &str) -> Option<Description> {
         let state = self.lock();
-        let live = state
-            .groups
-            .get(group)
-            .filter(|live| live.state != State::Dead)?;
+        let Group::Classic(live) = state.groups.get(group)?;
         let mut metadata = live.metadata();
         if live.state != State::Stable {
             for member in &mut metadata.members {
@@ -461,15 +450,12 @@ impl GroupCoordinator {
 
     pub(crate) fn list(&self) -> Vec<Listed> {
         let state = self.lock();
-        let listed = state
-            .groups
-            .iter()
-            .filter(|(_, live)| live.state != State::Dead)
-            .map(|(group, live)| Listed {
-                group: group.clone(),
-                protocol_type: live.protocol_type.clone().unwrap_or_default(),
-                state: live.state.name(),
-            });
+        let listed = state.groups.iter().map(|(group, live)| Listed {
+            group: group.clone(),
+            type_name: live.type_name(),
+            protocol_type: live.protocol_type().to_owned(),
+            state: live.state_name(),
+        });
         let mut listed: Vec<_> = listed.collect();
         listed.sort_by(|left, right| left.group.cmp(&right.group));
         listed
@@ -477,26 +463,19 @@ impl GroupCoordinator {
 
     /// Removes an empty group with its offsets; answered when that is durable.
     pub(crate) fn delete(&self, core: &Arc<Core>, group: &str, reply: WriteReply) {
-        let mut state = self.lock();
-        let refused = match state.groups.get(group) {
-            None => Some(GroupError::GroupNotFound),
-            Some(live) if live.state == State::Dead => Some(GroupError::GroupNotFound),
-            Some(live) if live.state != State::Empty => Some(GroupError::NonEmptyGroup),
-            Some(_) => None,
+        let decide = |state: &mut Groups| {
+            let live = state.groups.get(group).ok_or(GroupError::GroupNotFound)?;
+            if !live.is_empty() {
+                return Err(GroupError::NonEmptyGroup);
+            }
+            let mut records = state.offset_tombstones(core, group, |_, _| true);
+            records.extend(live.tombstones(group));
+            Ok(Decision {
+                records,
+                answer: (),
+            })
         };
-        if let Some(error) = refused {
-            drop(state);
-            return reply(Err(error));
-        }
-        let mut records = state.offset_tombstones(core, group, |_, _| true);
-        records.push(GroupRecord::GroupMetadata {
-            group: group.to_owned(),
-            value: None,
-        });
-        let mut after = After::default();
-        state.write(core, group, records, Then::Answer(reply), &mut after);
-        drop(state);
-        after.run();
+        self.decide(core, group, decide, reply);
     }
 
     /// Removes offsets of a group (OffsetDelete); answered when that is durable. Topics that a member subscribes to are refused.
@@ -507,49 +486,29 @@ impl GroupCoordinator {
         wanted: &[(String, i32)],
         reply: Reply<Result<Vec<Result<(), GroupError>>, GroupError>>,
     ) {
-        let mut state = self.lock();
-        let subscribed = match state.groups.get(group) {
-            None => {
-                drop(state);
-                return reply(Err(GroupError::GroupNotFound));
-            }
-            Some(live) if live.state == State::Dead => {
-                drop(state);
-                return reply(Err(GroupError::GroupNotFound));
-            }
-            Some(live) => subscribed_topics(live),
-        };
-        let Some(subscribed) = subscribed else {
-            // Members of a protocol that says nothing of topics.
-            drop(state);
-            return reply(Err(GroupError::NonEmptyGroup));
-        };
-        let answers: Vec<_> = wanted
-            .iter()
-            .map(|(topic, _)| {
+        let decide = |state: &mut Groups| {
+            let live = state.groups.get(group).ok_or(GroupError::GroupNotFound)?;
+            // Members of a protocol that says nothing of topics may be reading any.
+            let subscribed = live.subscribed_topics().ok_or(GroupError::NonEmptyGroup)?;
+            let answers = wanted.iter().map(|(topic, _)| {
                 if subscribed.contains(topic) {
                     Err(GroupError::SubscribedToTopic)
                 } else {
                     Ok(())
                 }
+            });
+            let is_wanted = |topic: &str, partition: i32| {
+                !subscribed.contains(topic)
+                    && wanted
+                        .iter()
+                        .any(|(name, index)| name == topic && *index == partition)
+            };
+            Ok(Decision {
+                records: state.offset_tombstones(core, group, is_wanted),
+                answer: answers.collect(),
             })
-            .collect();
-        let wanted = |topic: &str, partition: i32| {
-            !subscribed.iter().any(|name| name == topic)
-                && wanted
-                    .iter()
-                    .any(|(name, index)| name == topic && *index == partition)
         };
-        let records = state.offset_tombstones(core, group, wanted);
-        if records.is_empty() {
-            drop(state);
-            return reply(Ok(answers));
-        }
-        let mut after = After::default();
-        let then = Then::Answer(Box::new(move |result| reply(result.map(|()| answers))));
-        state.write(core, group, records, then, &mut after);
-        drop(state);
-        after.run();
+        self.decide(core, group, decide, reply);
     }
 
     /// Removes what was committed for a topic that is no more.
@@ -605,11 +564,10 @@ impl GroupCoordinator {
             .map(|(group, _)| group.clone())
             .collect();
         for group in due {
-            let effects = state
-                .groups
-                .get_mut(&group)
-                .map(|live| live.expire(&self.rules, now_ms))
-                .unwrap_or_default();
+            let effects = match state.groups.get_mut(&group) {
+                Some(Group::Classic(live)) => live.expire(&self.rules, now_ms),
+                None => Vec::new(),
+            };
             state.perform(core, &group, effects, &mut after);
             // Somebody asked to join once and never came.
             state.remove_if_unused(&group);
@@ -622,7 +580,7 @@ impl GroupCoordinator {
         self.lock()
             .groups
             .values()
-            .filter_map(ClassicGroup::next_deadline_ms)
+            .filter_map(Group::next_deadline_ms)
             .min()
     }
 
@@ -632,11 +590,12 @@ impl GroupCoordinator {
         let mut state = self.lock();
         let groups: Vec<_> = state.groups.keys().cloned().collect();
         for group in groups {
-            let effects = state
-                .groups
-                .get_mut(&group)
-                .map(|live| live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms()))
-                .unwrap_or_default();
+            let effects = match state.groups.get_mut(&group) {
+                Some(Group::Classic(live)) => {
+                    live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms())
+                }
+                None => Vec::new(),
+            };
             state.perform(core, &group, effects, &mut after);
         }
         for pending in std::mem::take(&mut state.pending).into_values().flatten() {
@@ -660,7 +619,7 @@ impl Groups {
 
     /// Removes a group of which nothing is durable and nobody is left.
     fn remove_if_unused(&mut self, group: &str) {
-        let unused = self.groups.get(group).is_some_and(ClassicGroup::is_unused);
+        let unused = self.groups.get(group).is_some_and(Group::is_unused);
         if unused && self.offsets.group(group).is_none() {
             self.groups.remove(group);
         }
@@ -675,35 +634,66 @@ impl Groups {
         queue.pop_front()
     }
 
-    /// Applies a durable record: the only thing that changes committed offsets.
-    fn replay(&mut self, record: &GroupRecord) {
+    /// The group of this id, if it is a classic one.
+    fn classic(&mut self, group: &str) -> Option<&mut ClassicGroup> {
+        match self.groups.get_mut(group)? {
+            Group::Classic(live) => Some(live),
+        }
+    }
+
+    /// Applies a record of either kind, as at start.
+    fn replay(&mut self, record: &GroupRecord, now_ms: i64) {
+        if record.is_offset() {
+            self.replay_offset(record);
+        } else {
+            self.replay_group(record, now_ms);
+        }
+    }
+
+    /// Applies a durable record of offsets: the only thing that changes them.
+    fn replay_offset(&mut self, record: &GroupRecord) {
+        let GroupRecord::OffsetCommit {
+            group,
+            topic,
+            partition,
+            value,
+        } = record
+        else {
+            return;
+        };
+        self.offsets
+            .replay(group, topic, *partition, value.as_ref());
+        if value.is_some() {
+            // A group of its own assignments has no members but exists through its offsets. After compaction offsets may also
+            // come before the records of their group, of whatever kind that turns out to be.
+            self.groups
+                .entry(group.clone())
+                .or_insert_with(|| Group::Classic(ClassicGroup::new(0)));
+        } else {
+            self.remove_if_unused(group);
+        }
+    }
+
+    /// Applies a record of a group that is in the log. Tombstones of what is not there change nothing.
+    fn replay_group(&mut self, record: &GroupRecord, now_ms: i64) {
         match record {
-            GroupRecord::OffsetCommit {
+            GroupRecord::OffsetCommit { .. } => {}
+            GroupRecord::GroupMetadata {
                 group,
-                topic,
-                partition,
-                value,
+                value: Some(value),
             } => {
-                self.offsets
-                    .replay(group, topic, *partition, value.as_ref());
-                if value.is_some() {
-                    // A group of its own assignments has no members but exists through its offsets.
-                    self.groups
-                        .entry(group.clone())
-                        .or_insert_with(|| ClassicGroup::new(0));
-                }
+                let restored = ClassicGroup::restore(value, now_ms);
+                self.groups.insert(group.clone(), Group::Classic(restored));
             }
             GroupRecord::GroupMetadata { group, value: None } => {
-                if self
-                    .groups
-                    .get(group)
-                    .is_some_and(|live| live.members.is_empty())
-                {
+                if matches!(self.groups.get(group), Some(Group::Classic(_))) {
                     self.groups.remove(group);
+                    if self.offsets.group(group).is_some() {
+                        let simple = Group::Classic(ClassicGroup::new(0));
+                        self.groups.insert(group.clone(), simple);
+                    }
                 }
             }
-            // The live group is ahead of its record.
-            GroupRecord::GroupMetadata { value: Some(_), .. } => {}
         }
     }
 
@@ -768,9 +758,17 @@ impl Groups {
         let core = core.clone();
         match appended {
             Some((partition, appended, wake)) => {
+                let (offsets, groups): (Vec<_>, Vec<_>) =
+                    records.into_iter().partition(GroupRecord::is_offset);
+                for record in &groups {
+                    // A live classic group is ahead of the record of its generation.
+                    if !matches!(record, GroupRecord::GroupMetadata { value: Some(_), .. }) {
+                        self.replay_group(record, now_ms);
+                    }
+                }
                 let pending = Pending {
                     end_offset: appended.last_offset + 1,
-                    records,
+                    records: offsets,
                     then,
                 };
                 self.pending
@@ -788,6 +786,19 @@ impl Groups {
                     after.call(move || core.groups.not_persisted(&core, &group, &metadata))
                 }
             },
+        }
+    }
+
+    /// Does it once what is appended to the group's partition so far is durable.
+    fn when_durable(&mut self, core: &Core, group: &str, then: WriteReply, after: &mut After) {
+        let queue = self.pending.get_mut(&core.offsets_partition_index(group));
+        match queue.and_then(|queue| Some((queue.back()?.end_offset, queue))) {
+            Some((end_offset, queue)) => queue.push_back(Pending {
+                end_offset,
+                records: Vec::new(),
+                then: Then::Answer(then),
+            }),
+            None => after.call(move || then(Ok(()))),
         }
     }
 
@@ -837,13 +848,52 @@ impl Groups {
 }
 
 impl GroupCoordinator {
+    /// The one way of a request whose decision is pure: decide, append, replay, and answer when it is durable.
+    pub(crate) fn decide<T, E>(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        decide: impl FnOnce(&mut Groups) -> Result<Decision<T>, E>,
+        reply: Reply<Result<T, E>>,
+    ) where
+        T: Send + 'static,
+        E: From<GroupError> + Send + 'static,
+    {
+        if core
+            .offsets_partition(group)
+            .is_some_and(|partition| partition.has_failed())
+        {
+            return reply(Err(GroupError::CoordinatorNotAvailable.into()));
+        }
+        let mut after = After::default();
+        let mut state = self.lock();
+        let mut has_group_records = false;
+        match decide(&mut state) {
+            Err(error) => after.call(move || reply(Err(error))),
+            Ok(Decision { records, answer }) => {
+                let then: WriteReply =
+                    Box::new(move |written| reply(written.map(|()| answer).map_err(E::from)));
+                has_group_records = !records.iter().all(GroupRecord::is_offset);
+                if records.is_empty() {
+                    state.when_durable(core, group, then, &mut after);
+                } else {
+                    state.write(core, group, records, Then::Answer(then), &mut after);
+                }
+            }
+        }
+        drop(state);
+        after.run();
+        if has_group_records {
+            core.deadlines_changed();
+        }
+    }
+
     fn not_persisted(&self, core: &Arc<Core>, group: &str, metadata: &GroupMetadata) {
         let mut after = After::default();
         let mut state = self.lock();
         // Only the members are told; starting over would fail the same way.
         let effects = state
-            .groups
-            .get_mut(group)
+            .classic(group)
             .filter(|live| live.generation == metadata.generation)
             .map(|live| live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms()));
         state.perform(core, group, effects.unwrap_or_default(), &mut after);
@@ -854,23 +904,6 @@ impl GroupCoordinator {
 
 fn is_valid_group_id(group: &str) -> bool {
     !group.is_empty() && group.len() <= i16::MAX as usize
-}
-
-/// Topics that members subscribe to; `None` if the protocol does not say.
-fn subscribed_topics(group: &ClassicGroup) -> Option<Vec<String>> {
-    if group.members.is_empty() {
-        return Some(Vec::new());
-    }
-    if group.protocol_type.as_deref() != Some("consumer") {
-        return None;
-    }
-    let mut topics = Vec::new();
-    for member in group.members.values() {
-        for (_, metadata) in &member.protocols {
-            topics.extend(crate::protocol::subscribed_topics(metadata)?);
-        }
-    }
-    Some(topics)
 }
 
 /// Java's `String.hashCode`, by which Kafka chooses a group's partition.

@@ -17,7 +17,18 @@
 //! ```
 //! A null value is a tombstone.
 
-use bytes::Bytes;
+use ::bytes::Bytes;
+
+#[allow(
+    dead_code,
+    reason = "flexible versions come with the records of the next kinds"
+)]
+pub(crate) mod bytes;
+
+use bytes::{
+    put_bytes, put_i16, put_i32, put_i64, put_string, take_bytes, take_i16, take_i32, take_i64,
+    take_string,
+};
 
 /// A record of the topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +116,11 @@ pub enum RecordError {
 }
 
 impl GroupRecord {
+    /// Whether it is about a committed offset, not about a group.
+    pub(crate) fn is_offset(&self) -> bool {
+        matches!(self, Self::OffsetCommit { .. })
+    }
+
     /// Key and value, as they lie in the log.
     pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         let mut key = Vec::new();
@@ -251,72 +267,6 @@ fn decode_group(value: &[u8]) -> Result<GroupMetadata, RecordError> {
         Some(group)
     };
     decode().ok_or(RecordError::Malformed("group metadata"))
-}
-
-fn put_i16(out: &mut Vec<u8>, value: i16) {
-    out.extend_from_slice(&value.to_be_bytes());
-}
-
-fn put_i32(out: &mut Vec<u8>, value: i32) {
-    out.extend_from_slice(&value.to_be_bytes());
-}
-
-fn put_i64(out: &mut Vec<u8>, value: i64) {
-    out.extend_from_slice(&value.to_be_bytes());
-}
-
-fn put_string(out: &mut Vec<u8>, text: Option<&str>) {
-    let Some(text) = text else {
-        return put_i16(out, -1);
-    };
-    // Strings come from requests, whose strings have an i16 length too, or (flexible versions) are checked on the way in.
-    let length = text.len().min(i16::MAX as usize);
-    put_i16(out, length as i16);
-    out.extend_from_slice(text.as_bytes().get(..length).unwrap_or_default());
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_i32(out, bytes.len() as i32);
-    out.extend_from_slice(bytes);
-}
-
-fn take<const N: usize>(input: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, rest) = input.split_first_chunk::<N>()?;
-    *input = rest;
-    Some(*taken)
-}
-
-fn take_i16(input: &mut &[u8]) -> Option<i16> {
-    take(input).map(i16::from_be_bytes)
-}
-
-fn take_i32(input: &mut &[u8]) -> Option<i32> {
-    take(input).map(i32::from_be_bytes)
-}
-
-fn take_i64(input: &mut &[u8]) -> Option<i64> {
-    take(input).map(i64::from_be_bytes)
-}
-
-fn take_slice<'a>(input: &mut &'a [u8], length: i64) -> Option<&'a [u8]> {
-    let (taken, rest) = input.split_at_checked(usize::try_from(length).ok()?)?;
-    *input = rest;
-    Some(taken)
-}
-
-/// The outer `None` is malformed, the inner is null.
-fn take_string(input: &mut &[u8]) -> Option<Option<String>> {
-    let length = take_i16(input)?;
-    if length == -1 {
-        return Some(None);
-    }
-    let bytes = take_slice(input, i64::from(length))?;
-    String::from_utf8(bytes.to_vec()).ok().map(Some)
-}
-
-fn take_bytes(input: &mut &[u8]) -> Option<Bytes> {
-    let length = take_i32(input)?;
-    take_slice(input, i64::from(length)).map(Bytes::copy_from_slice)
 }
 
 #[cfg(test)]

@@ -1,0 +1,89 @@
+//! The kinds of group that live beside each other, one to an id, and what the coordinator asks of any of them.
+//!
+//! Each kind is a pure machine in a module of its own. A new kind is a variant here, its records in `GroupRecord`, and an arm
+//! in each `match` below: the compiler names the places.
+
+use std::collections::BTreeSet;
+
+use super::classic::{ClassicGroup, State};
+use super::records::GroupRecord;
+use super::{GroupError, MemberRef};
+
+/// A group of any kind.
+#[derive(Debug)]
+pub(crate) enum Group {
+    /// Its members assign by themselves (JoinGroup, SyncGroup). Also the groups that have committed offsets and never a member.
+    Classic(ClassicGroup),
+}
+
+impl Group {
+    /// ListGroups' word for the kind.
+    pub(crate) fn type_name(&self) -> &'static str {
+        match self {
+            Self::Classic(_) => "classic",
+        }
+    }
+
+    /// ListGroups' word for what the members speak.
+    pub(crate) fn protocol_type(&self) -> &str {
+        match self {
+            Self::Classic(group) => group.protocol_type.as_deref().unwrap_or_default(),
+        }
+    }
+
+    /// ListGroups' word for the state.
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self {
+            Self::Classic(group) => group.state.name(),
+        }
+    }
+
+    /// Whether it may be deleted.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Classic(group) => group.state == State::Empty,
+        }
+    }
+
+    /// Whether nothing of it is durable and nobody is expected: it may be forgotten without a record.
+    pub(crate) fn is_unused(&self) -> bool {
+        match self {
+            Self::Classic(group) => group.is_unused(),
+        }
+    }
+
+    /// Whether a commit may be made by who says so.
+    pub(crate) fn check_commit(
+        &mut self,
+        member: &MemberRef,
+        now_ms: i64,
+    ) -> Result<(), GroupError> {
+        match self {
+            Self::Classic(group) => group.check_commit(member.caller(), now_ms),
+        }
+    }
+
+    /// Topics that members subscribe to; `None` if the members' protocol does not say.
+    pub(crate) fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
+        match self {
+            Self::Classic(group) => group.subscribed_topics(),
+        }
+    }
+
+    /// Tombstones for all that is durable of the group itself. It has no members.
+    pub(crate) fn tombstones(&self, group: &str) -> Vec<GroupRecord> {
+        match self {
+            Self::Classic(_) => vec![GroupRecord::GroupMetadata {
+                group: group.to_owned(),
+                value: None,
+            }],
+        }
+    }
+
+    /// When the coordinator has to look at it again at the latest.
+    pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
+        match self {
+            Self::Classic(group) => group.next_deadline_ms(),
+        }
+    }
+}
