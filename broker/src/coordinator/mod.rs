@@ -6,3 +6,4 @@
 
 pub mod group;
 pub mod producer_ids;
+pub mod transaction;
