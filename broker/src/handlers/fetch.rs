@@ -9,11 +9,14 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use kafka_wire::fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData};
+use kafka_wire::fetch_response::{
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
+};
 use kafka_wire::{FetchRequest, FetchResponse, fetch_request};
 
 use super::{WAIT_MS_MAX, errors};
 use crate::broker::{Answer, Core};
+use crate::log;
 use crate::protocol::{ErrorCode, RequestContext, id_of, message};
 use crate::replica::{Attempt, Isolation, Partition};
 
@@ -62,7 +65,7 @@ pub(super) fn handle(
         .into_iter()
         .map(|topic| find(core, context, topic))
         .collect();
-    let mut seen = Seen::of(&topics);
+    let mut seen = Seen::of(&topics, isolation);
     let found = read(&topics, bytes_max, isolation);
     let bytes_min = usize::try_from(request.min_bytes)
         .unwrap_or(0)
@@ -83,7 +86,7 @@ pub(super) fn handle(
         deadline_ms,
         watched,
         Box::new(move |attempt| {
-            let now = Seen::of(&topics);
+            let now = Seen::of(&topics, isolation);
             if attempt == Attempt::Event && now == seen {
                 return false;
             }
@@ -104,20 +107,23 @@ pub(super) fn handle(
 /// What a read depends on: while it is the same there is nothing new to read.
 #[derive(PartialEq, Eq)]
 struct Seen {
-    /// Sum of the high watermarks, which only rise.
-    high_watermarks: i128,
+    /// Sum of the ends that the isolation shows, which only rise.
+    end_offsets: i128,
     failed: usize,
 }
 
 impl Seen {
-    fn of(topics: &[WantedTopic]) -> Self {
+    fn of(topics: &[WantedTopic], isolation: Isolation) -> Self {
         let mut seen = Self {
-            high_watermarks: 0,
+            end_offsets: 0,
             failed: 0,
         };
         let wanted = topics.iter().flat_map(|topic| &topic.partitions);
         for partition in wanted.filter_map(|wanted| wanted.partition.as_ref().ok()) {
-            seen.high_watermarks += i128::from(partition.high_watermark());
+            seen.end_offsets += i128::from(match isolation {
+                Isolation::ReadUncommitted => partition.high_watermark(),
+                Isolation::ReadCommitted => partition.last_stable_offset(),
+            });
             seen.failed += usize::from(partition.has_failed());
         }
         seen
@@ -245,7 +251,8 @@ fn read_partition(
             high_watermark: fetched.high_watermark,
             last_stable_offset: fetched.last_stable_offset,
             log_start_offset: fetched.log_start_offset,
-            aborted_transactions: (isolation == Isolation::ReadCommitted).then(Vec::new),
+            aborted_transactions: (isolation == Isolation::ReadCommitted)
+                .then(|| aborted(&fetched.aborted)),
             records: Some(joined(fetched.batches, fetched.size_bytes)),
         }),
         Err(error) => {
@@ -257,6 +264,16 @@ fn read_partition(
             data
         }
     }
+}
+
+fn aborted(transactions: &[log::AbortedTransaction]) -> Vec<AbortedTransaction> {
+    let of = |transaction: &log::AbortedTransaction| {
+        message!(AbortedTransaction {
+            producer_id: transaction.producer_id,
+            first_offset: transaction.first_offset,
+        })
+    };
+    transactions.iter().map(of).collect()
 }
 
 /// The wire wants one run of bytes: shared if there is one, else copied together.

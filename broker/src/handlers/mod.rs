@@ -18,6 +18,7 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_producers;
 mod describe_topic_partitions;
 mod errors;
 mod fetch;
@@ -37,6 +38,7 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod sync_group;
+mod write_txn_markers;
 
 /// How long a request waits at most, whatever it asks for: it is kept for its client, which may be gone.
 const WAIT_MS_MAX: i64 = 60_000;
@@ -75,6 +77,10 @@ pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Reques
         Request::DeleteTopics(request) => answer(delete_topics::handle(core, request).into()),
         Request::DeleteRecords(request) => answer(delete_records::handle(core, request).into()),
         Request::InitProducerId(request) => answer(init_producer_id::handle(core, request).into()),
+        Request::WriteTxnMarkers(request) => write_txn_markers::handle(core, request, answer),
+        Request::DescribeProducers(request) => {
+            answer(describe_producers::handle(core, request).into())
+        }
         Request::OffsetForLeaderEpoch(request) => {
             answer(offset_for_leader_epoch::handle(core, request).into())
         }

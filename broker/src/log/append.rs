@@ -3,9 +3,9 @@
 use bytes::BytesMut;
 
 use crate::log::segment::BatchFacts;
-use crate::log::{AppendError, LogConfig};
+use crate::log::{AppendError, LogConfig, Marker, VerificationGuard};
 use crate::protocol::record_batch::{
-    self, BatchError, DECOMPRESSED_BYTES_MAX, RecordBatch, TimestampType,
+    self, BatchError, DECOMPRESSED_BYTES_MAX, EndTransaction, RecordBatch, TimestampType,
 };
 
 /// Who appends.
@@ -52,9 +52,47 @@ pub struct ValidBatch {
     pub(super) facts: BatchFacts,
     pub(super) origin: AppendOrigin,
     pub(super) timestamp_type: TimestampType,
+    pub(super) guard: Option<VerificationGuard>,
 }
 
 impl ValidBatch {
+    /// The same batch, with leave to begin a transaction.
+    #[must_use]
+    pub fn verified(mut self, guard: Option<VerificationGuard>) -> Self {
+        self.guard = guard;
+        self
+    }
+
+    /// The control batch of a marker.
+    pub(super) fn of_marker(marker: &Marker, rules: &AppendRules, now_ms: i64) -> ValidBatch {
+        let end = EndTransaction {
+            commit: marker.commit,
+            coordinator_epoch: marker.coordinator_epoch,
+        };
+        let bytes = end.batch(marker.producer_id, marker.producer_epoch, now_ms);
+        let facts = BatchFacts {
+            base_offset: 0,
+            last_offset: 0,
+            size_bytes: bytes.len() as u64,
+            leader_epoch: -1,
+            max_timestamp: now_ms,
+            producer_id: marker.producer_id,
+            producer_epoch: marker.producer_epoch,
+            base_sequence: -1,
+            last_sequence: -1,
+            is_control: true,
+            is_transactional: true,
+            marker: Some(end),
+        };
+        ValidBatch {
+            bytes,
+            facts,
+            origin: AppendOrigin::Coordinator,
+            timestamp_type: rules.timestamp_type,
+            guard: None,
+        }
+    }
+
     /// Checks everything that does not depend on the log's state. Pure, and the costly part of an append: call it without the log's lock.
     ///
     /// Records are walked, compressed ones as they are decompressed: what is stored can be read by every consumer. A false max timestamp
@@ -103,6 +141,7 @@ impl ValidBatch {
             facts,
             origin,
             timestamp_type: rules.timestamp_type,
+            guard: None,
         })
     }
 
@@ -134,13 +173,8 @@ fn check_header(batch: &RecordBatch<'_>) -> Result<(), AppendError> {
         return Err(invalid("batch's record count is not that of its offsets"));
     }
     if batch.has_producer_id() {
-        let producer_id = batch.producer_id();
         if batch.producer_epoch() < 0 || batch.base_sequence() < 0 {
             return Err(invalid("batch has a producer id but no epoch or sequence"));
-        }
-        if batch.is_transactional() {
-            // A transaction begins with its coordinator, and there is none yet.
-            return Err(AppendError::InvalidTxnState { producer_id });
         }
     } else if batch.is_transactional() {
         return Err(invalid("batch is transactional but has no producer id"));
@@ -303,10 +337,9 @@ mod tests {
             check(two_records(Builder::new().control()), &rules()),
             Err(AppendError::InvalidRecord { .. })
         ));
-        let transactional = Builder::new().producer(1, 0, 0).transactional();
         assert!(matches!(
-            check(two_records(transactional), &rules()),
-            Err(AppendError::InvalidTxnState { producer_id: 1 })
+            check(two_records(Builder::new().transactional()), &rules()),
+            Err(AppendError::InvalidRecord { .. })
         ));
         assert!(matches!(
             check(two_records(Builder::new().producer(1, 0, -1)), &rules()),

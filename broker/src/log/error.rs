@@ -76,8 +76,18 @@ pub enum AppendError {
         current: i16,
     },
     /// INVALID_TXN_STATE (48).
-    #[error("producer {producer_id} has no open transaction here")]
-    InvalidTxnState { producer_id: i64 },
+    #[error("producer {producer_id} {reason}")]
+    InvalidTxnState {
+        producer_id: i64,
+        reason: &'static str,
+    },
+    /// TRANSACTION_COORDINATOR_FENCED (52).
+    #[error("marker of producer {producer_id} has coordinator epoch {found}, current is {current}")]
+    CoordinatorFenced {
+        producer_id: i64,
+        found: i32,
+        current: i32,
+    },
     /// KAFKA_STORAGE_ERROR (56).
     #[error(transparent)]
     Log(#[from] LogError),

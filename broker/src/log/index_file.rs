@@ -67,6 +67,16 @@ impl<E: IndexEntry> GrowingIndex<E> {
         }))
     }
 
+    /// Goes on with entries that are in the file.
+    pub(super) fn of_written(path: PathBuf, entries: Vec<E>) -> Self {
+        GrowingIndex {
+            path,
+            written: entries.len(),
+            entries,
+            file: None,
+        }
+    }
+
     /// Adds an entry with the highest key so far. Writes a chunk of entries when there is one; what could not be written is tried again with
     /// the next.
     pub(super) fn push(&mut self, disk: &dyn Disk, entry: E) {

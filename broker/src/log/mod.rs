@@ -11,7 +11,8 @@
 //! The offsets, their order and who moves each: docs/design/offsets.md. What is synced when: docs/decisions/0003.
 //!
 //! ## Files of a partition's directory
-//! `%020d.log` (batches), `.index` and `.timeindex` (sparse indexes), `.snapshot` (idempotent producers; at each roll and clean close),
+//! `%020d.log` (batches), `.index` and `.timeindex` (sparse indexes), `.txnindex` (aborted transactions, if any), `.snapshot` (producers; at each
+//! roll and clean close),
 //! `leader-epoch-checkpoint`, `partition.metadata`. Nothing is created before the first append.
 
 use std::collections::VecDeque;
@@ -44,6 +45,7 @@ mod segment;
 mod sync;
 mod tail;
 mod time_index;
+mod transaction_index;
 
 #[cfg(test)]
 mod tests;
@@ -51,16 +53,19 @@ mod tests;
 pub use append::{AppendOrigin, AppendRules, Appended, ValidBatch};
 pub use config::LogConfig;
 pub use error::{AppendError, LogError, ReadError};
+pub use producer_state::{Marker, Producer, VerificationGuard};
 pub use read::{ReadPlan, ReadSlice, TimestampOffset};
 pub use recovery::Recovery;
 pub use scan::{BatchScanner, Scan};
 pub use sync::SyncJob;
+pub use transaction_index::AbortedTransaction;
 
 use leader_epochs::LeaderEpochs;
 use producer_state::ProducerStates;
 use retention::SegmentView;
 use segment::{ActiveSegment, BatchFacts, SealedSegment};
 use tail::Tail;
+use transaction_index::AbortedTransactionEntry;
 
 /// Where a log lies and what is known of it from before.
 #[derive(Clone, Debug)]
@@ -164,13 +169,16 @@ impl Log {
             mut facts,
             origin,
             timestamp_type,
+            guard,
         } = batch;
         let log_append_time_ms = match timestamp_type {
             TimestampType::CreateTime => -1,
             TimestampType::LogAppendTime => now_ms,
         };
-        let has_sequence = facts.producer_id >= 0 && origin == AppendOrigin::Client;
-        if has_sequence && let Some(mark) = self.producers.check(&facts)? {
+        if facts.producer_id >= 0
+            && facts.marker.is_none()
+            && let Some(mark) = self.producers.check(&facts, origin, guard)?
+        {
             return Ok(Appended {
                 base_offset: mark.base_offset(),
                 last_offset: mark.last_offset,
@@ -217,6 +225,42 @@ impl Log {
             log_start_offset: self.log_start_offset,
             duplicate: false,
         })
+    }
+
+    /// Appends the control batch that ends a producer's transaction, or refuses it for an older epoch of the producer or the coordinator.
+    pub fn append_marker(
+        &mut self,
+        marker: &Marker,
+        leader_epoch: i32,
+        now_ms: i64,
+    ) -> Result<Appended, AppendError> {
+        self.producers.check_marker(marker)?;
+        let batch = ValidBatch::of_marker(marker, &self.append_rules(), now_ms);
+        self.append(batch, leader_epoch, now_ms)
+    }
+
+    /// Asks for leave to begin a transaction, before its coordinator is asked; to be given with [`ValidBatch::verified`]. `None` if the
+    /// transaction is open here already: then none is needed.
+    pub fn begin_verification(
+        &mut self,
+        producer_id: i64,
+        producer_epoch: i16,
+        base_sequence: i32,
+        transaction_version: i16,
+        now_ms: i64,
+    ) -> Option<VerificationGuard> {
+        self.producers.begin_verification(
+            producer_id,
+            producer_epoch,
+            base_sequence,
+            transaction_version,
+            now_ms,
+        )
+    }
+
+    /// The high watermark is there now: transactions that ended below it hold back the last stable offset no longer.
+    pub fn release_completed(&mut self, high_watermark: i64) {
+        self.producers.release_completed(high_watermark);
     }
 
     /// [`ValidBatch::check`] and [`Log::append`] in one, for callers without contention (tests, coordinators).
@@ -384,6 +428,23 @@ impl Log {
         self.flushed_offset
     }
 
+    /// The first offset of a transaction that is open, or that ended at or above the high watermark last told: what read-committed readers
+    /// may not pass.
+    pub fn first_unstable_offset(&self) -> Option<i64> {
+        let first = self.producers.first_unstable_offset()?;
+        Some(first.max(self.log_start_offset))
+    }
+
+    /// What is known of a producer that has written here.
+    pub fn producer(&self, producer_id: i64) -> Option<Producer> {
+        self.producers.producer(producer_id)
+    }
+
+    /// What is known of all producers, by id.
+    pub fn producers(&self) -> Vec<Producer> {
+        self.producers.producers()
+    }
+
     /// Bytes in all segments.
     pub fn size_bytes(&self) -> u64 {
         self.sealed
@@ -506,9 +567,13 @@ impl Log {
         Err(disk_error("append to", &self.active.path)(error))
     }
 
-    /// Notes a batch outside the segment: producers and leader epochs.
+    /// Notes a batch outside the segment: producers, aborted transactions and leader epochs.
     fn note(&mut self, facts: &BatchFacts, now_ms: i64) {
-        self.producers.note(facts, now_ms);
+        let ended = self.producers.note(facts, now_ms);
+        if let Some(ended) = ended.filter(|ended| !ended.commit) {
+            let entry = AbortedTransactionEntry::from(ended);
+            self.active.note_abort(self.disk.as_ref(), entry);
+        }
         self.unsynced.leader_epochs |= self
             .leader_epochs
             .note(facts.leader_epoch, facts.base_offset);

@@ -1,6 +1,14 @@
-//! Idempotent producers: what a log remembers of each, to refuse gaps and to answer retries with the original offset.
+//! Producers: what a log remembers of each, to refuse gaps, to answer retries with the original offset, and to know what is transactional.
 //!
-//! Of each producer id: its epoch and its last five batches, as many as a client may have in flight.
+//! Of each producer id: its epoch and its last five batches, as many as a client may have in flight; where its open transaction began, and
+//! the epoch of the coordinator that ended its last one.
+//!
+//! ## Transactions
+//! 1. A transaction begins here with its producer's first transactional batch. Only who has asked its coordinator may write that one: a
+//!    [`VerificationGuard`] is taken before the coordinator is asked, and is void once a marker has come, so that an answer that is out of
+//!    date begins nothing. Without this a late batch would open a transaction that nobody ends.
+//! 2. While it is open its first offset holds back the last stable offset.
+//! 3. A marker ends it. Its first offset holds the last stable offset back until the marker is below the high watermark (`completed`).
 //!
 //! Snapshot file, `%020d.snapshot`, the state before the offset of its name; big-endian:
 //!
@@ -14,13 +22,13 @@
 //!
 //! It holds the last batch only: after a restart a retry of an older one, written before the snapshot, is out of order, as with Kafka.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use foldhash::HashMap;
 
-use crate::log::AppendError;
 use crate::log::segment::BatchFacts;
-use crate::protocol::record_batch::{sequence_minus, sequence_plus};
+use crate::log::{AppendError, AppendOrigin};
+use crate::protocol::record_batch::{EndTransaction, sequence_minus, sequence_plus};
 
 /// Batches remembered of each producer: a client has at most five requests in flight.
 const BATCHES_MAX: usize = 5;
@@ -54,76 +62,264 @@ struct ProducerState {
     last_append_ms: i64,
 }
 
+impl ProducerState {
+    fn new(epoch: i16, now_ms: i64) -> Self {
+        ProducerState {
+            epoch,
+            batches: VecDeque::with_capacity(BATCHES_MAX),
+            coordinator_epoch: -1,
+            transaction_first_offset: None,
+            last_append_ms: now_ms,
+        }
+    }
+
+    fn repeated(&self, batch: &BatchFacts) -> Option<BatchMark> {
+        let same = |mark: &&BatchMark| {
+            mark.first_sequence == batch.base_sequence && mark.last_sequence == batch.last_sequence
+        };
+        let marks = Some(&self.batches).filter(|_| self.epoch == batch.producer_epoch)?;
+        marks.iter().find(same).copied()
+    }
+
+    fn set_epoch(&mut self, epoch: i16) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+    }
+}
+
+/// Ends a producer's transaction on a partition: what the coordinator, or an administrator in its place, writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marker {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    /// Aborted if not.
+    pub commit: bool,
+    pub coordinator_epoch: i32,
+    /// The feature level `transaction.version`. From 2 on each transaction has its own epoch: a marker's is above that of its batches.
+    pub transaction_version: i16,
+}
+
+/// Leave to begin a transaction here, once its coordinator has agreed. Void when a marker of the producer, or its first batch, has been
+/// written since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerificationGuard(u64);
+
+/// A producer that was asked about and has not written yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Verification {
+    guard: VerificationGuard,
+    epoch: i16,
+    /// The lowest first sequence that was asked about: a later batch must not overtake it.
+    lowest_sequence: i32,
+    transaction_version: i16,
+    begun_ms: i64,
+}
+
+/// A transaction that a marker has just ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EndedTransaction {
+    pub(super) producer_id: i64,
+    pub(super) first_offset: i64,
+    /// Of the marker.
+    pub(super) last_offset: i64,
+    pub(super) commit: bool,
+    /// The first offset of the oldest transaction still open, else the offset after the marker.
+    pub(super) last_stable_offset: i64,
+}
+
+/// What is known of a producer: for DescribeProducers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Producer {
+    pub producer_id: i64,
+    pub producer_epoch: i16,
+    /// -1 if no batch of this epoch is known.
+    pub last_sequence: i32,
+    /// When it last wrote, or the log was recovered.
+    pub last_append_ms: i64,
+    /// Of the coordinator that ended its last transaction; -1 if none has.
+    pub coordinator_epoch: i32,
+    /// Of the first batch of its open transaction.
+    pub transaction_first_offset: Option<i64>,
+}
+
 /// All producers of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ProducerStates {
     producers: HashMap<i64, ProducerState>,
+    /// Open transactions: first offset → producer.
+    open: BTreeMap<i64, i64>,
+    /// Transactions whose marker is not yet below the high watermark: first offset → marker's offset.
+    completed: BTreeMap<i64, i64>,
+    verifications: HashMap<i64, Verification>,
+    guards_given: u64,
 }
 
 impl ProducerStates {
-    /// Whether a client's batch comes next, or the mark of the batch it repeats.
-    pub(super) fn check(&self, batch: &BatchFacts) -> Result<Option<BatchMark>, AppendError> {
+    /// Whether a batch may be appended, or the mark of the batch it repeats. A coordinator's batches have no sequences to check.
+    pub(super) fn check(
+        &self,
+        batch: &BatchFacts,
+        origin: AppendOrigin,
+        guard: Option<VerificationGuard>,
+    ) -> Result<Option<BatchMark>, AppendError> {
         let producer_id = batch.producer_id;
-        let Some(state) = self.producers.get(&producer_id) else {
-            // Nothing is known, perhaps for retention: any sequence may follow.
-            return Ok(None);
+        let state = self.producers.get(&producer_id);
+        let is_client = origin == AppendOrigin::Client;
+        if is_client && let Some(mark) = state.and_then(|state| state.repeated(batch)) {
+            return Ok(Some(mark));
+        }
+        let verification = if batch.is_transactional
+            && !self.is_open(producer_id, batch.producer_epoch)
+        {
+            let verification = self.verifications.get(&producer_id);
+            if guard.is_none() || verification.map(|found| found.guard) != guard {
+                return Err(AppendError::InvalidTxnState {
+                    producer_id,
+                    reason: "has no open transaction here, and none that its coordinator has agreed to",
+                });
+            }
+            verification
+        } else {
+            None
         };
-        if batch.producer_epoch < state.epoch {
+        if let Some(state) = state
+            && batch.producer_epoch < state.epoch
+        {
             return Err(AppendError::InvalidProducerEpoch {
                 producer_id,
                 found: batch.producer_epoch,
                 current: state.epoch,
             });
         }
-        if batch.producer_epoch > state.epoch {
-            return match batch.base_sequence {
-                0 => Ok(None),
-                found => Err(AppendError::OutOfOrderSequence {
-                    producer_id,
-                    found,
-                    want: 0,
-                }),
-            };
-        }
-        let repeated = state.batches.iter().find(|mark| {
-            mark.first_sequence == batch.base_sequence && mark.last_sequence == batch.last_sequence
-        });
-        if let Some(mark) = repeated {
-            return Ok(Some(*mark));
-        }
-        let want = state
-            .batches
-            .back()
-            .map_or(0, |last| sequence_plus(last.last_sequence, 1));
-        if batch.base_sequence == want {
-            Ok(None)
-        } else {
-            Err(AppendError::OutOfOrderSequence {
+        if is_client {
+            let out_of_order = |want| AppendError::OutOfOrderSequence {
                 producer_id,
                 found: batch.base_sequence,
                 want,
-            })
+            };
+            if let Some(verification) = verification {
+                let is_unknown = state.is_none_or(|state| state.batches.is_empty());
+                if verification.transaction_version >= 2 && is_unknown && batch.base_sequence != 0 {
+                    return Err(out_of_order(0));
+                }
+                if batch.base_sequence > verification.lowest_sequence {
+                    return Err(out_of_order(verification.lowest_sequence));
+                }
+            }
+            // Of an unknown producer, perhaps for retention, any sequence may follow.
+            let want = state.map(|state| match state.batches.back() {
+                Some(last) if state.epoch == batch.producer_epoch => {
+                    sequence_plus(last.last_sequence, 1)
+                }
+                _ => 0,
+            });
+            if let Some(want) = want
+                && batch.base_sequence != want
+            {
+                return Err(out_of_order(want));
+            }
         }
+        let has_open = state.is_some_and(|state| state.transaction_first_offset.is_some());
+        if has_open && !batch.is_transactional {
+            return Err(AppendError::InvalidTxnState {
+                producer_id,
+                reason: "has an open transaction here and wrote a batch outside of it",
+            });
+        }
+        Ok(None)
     }
 
-    /// Notes a batch that has been appended now. Its own timestamps say nothing of that: they are the producer's.
-    pub(super) fn note(&mut self, batch: &BatchFacts, now_ms: i64) {
-        if batch.producer_id < 0 || batch.is_control {
-            return;
+    /// Whether a marker may be written.
+    pub(super) fn check_marker(&self, marker: &Marker) -> Result<(), AppendError> {
+        let producer_id = marker.producer_id;
+        let Some(state) = self.producers.get(&producer_id) else {
+            return Ok(());
+        };
+        let is_old = if marker.transaction_version >= 2 {
+            // The same epoch again, and nothing is open: the marker is there, and its answer was lost.
+            let is_retry =
+                marker.producer_epoch == state.epoch && state.transaction_first_offset.is_none();
+            marker.producer_epoch <= state.epoch && !is_retry
+        } else {
+            marker.producer_epoch < state.epoch
+        };
+        if is_old {
+            return Err(AppendError::InvalidProducerEpoch {
+                producer_id,
+                found: marker.producer_epoch,
+                current: state.epoch,
+            });
+        }
+        if marker.coordinator_epoch < state.coordinator_epoch {
+            return Err(AppendError::CoordinatorFenced {
+                producer_id,
+                found: marker.coordinator_epoch,
+                current: state.coordinator_epoch,
+            });
+        }
+        Ok(())
+    }
+
+    /// Asks for leave to begin a transaction; `None` if it has begun, so that none is needed.
+    pub(super) fn begin_verification(
+        &mut self,
+        producer_id: i64,
+        producer_epoch: i16,
+        base_sequence: i32,
+        transaction_version: i16,
+        now_ms: i64,
+    ) -> Option<VerificationGuard> {
+        if self.is_open(producer_id, producer_epoch) {
+            return None;
+        }
+        let guards_given = &mut self.guards_given;
+        let verification = self.verifications.entry(producer_id).or_insert_with(|| {
+            *guards_given += 1;
+            Verification {
+                guard: VerificationGuard(*guards_given),
+                epoch: producer_epoch,
+                lowest_sequence: base_sequence,
+                transaction_version,
+                begun_ms: now_ms,
+            }
+        });
+        if producer_epoch > verification.epoch {
+            verification.epoch = producer_epoch;
+            verification.lowest_sequence = base_sequence;
+        } else if producer_epoch == verification.epoch {
+            verification.lowest_sequence = verification.lowest_sequence.min(base_sequence);
+        }
+        Some(verification.guard)
+    }
+
+    fn is_open(&self, producer_id: i64, producer_epoch: i16) -> bool {
+        self.producers.get(&producer_id).is_some_and(|state| {
+            state.transaction_first_offset.is_some() && state.epoch == producer_epoch
+        })
+    }
+
+    /// Notes a batch that has been appended now; returns the transaction that it ended. Its own timestamps say nothing of when that was:
+    /// they are the producer's.
+    pub(super) fn note(&mut self, batch: &BatchFacts, now_ms: i64) -> Option<EndedTransaction> {
+        if batch.producer_id < 0 {
+            return None;
+        }
+        if batch.is_transactional && !self.verifications.is_empty() {
+            self.verifications.remove(&batch.producer_id);
+        }
+        if batch.is_control {
+            return self.note_marker(batch, batch.marker?, now_ms);
         }
         let state = self
             .producers
             .entry(batch.producer_id)
-            .or_insert_with(|| ProducerState {
-                epoch: batch.producer_epoch,
-                batches: VecDeque::with_capacity(BATCHES_MAX),
-                coordinator_epoch: -1,
-                transaction_first_offset: None,
-                last_append_ms: now_ms,
-            });
-        if state.epoch != batch.producer_epoch {
-            state.epoch = batch.producer_epoch;
-            state.batches.clear();
+            .or_insert_with(|| ProducerState::new(batch.producer_epoch, now_ms));
+        state.set_epoch(batch.producer_epoch);
+        if batch.is_transactional && state.transaction_first_offset.is_none() {
+            state.transaction_first_offset = Some(batch.base_offset);
+            self.open.insert(batch.base_offset, batch.producer_id);
         }
         if state.batches.len() == BATCHES_MAX {
             state.batches.pop_front();
@@ -137,14 +333,83 @@ impl ProducerStates {
             timestamp: batch.max_timestamp,
         });
         state.last_append_ms = now_ms;
+        None
     }
 
-    /// Forgets producers that have written nothing for so long.
+    fn note_marker(
+        &mut self,
+        batch: &BatchFacts,
+        marker: EndTransaction,
+        now_ms: i64,
+    ) -> Option<EndedTransaction> {
+        let state = self
+            .producers
+            .entry(batch.producer_id)
+            .or_insert_with(|| ProducerState::new(batch.producer_epoch, now_ms));
+        state.set_epoch(batch.producer_epoch);
+        state.coordinator_epoch = marker.coordinator_epoch;
+        state.last_append_ms = now_ms;
+        // A marker without a transaction here holds nothing back and hides nothing.
+        let first_offset = state.transaction_first_offset.take()?;
+        let last_offset = batch.last_offset;
+        self.open.remove(&first_offset);
+        self.completed.insert(first_offset, last_offset);
+        let oldest_open = self.open.first_key_value().map(|(offset, _)| *offset);
+        Some(EndedTransaction {
+            producer_id: batch.producer_id,
+            first_offset,
+            last_offset,
+            commit: marker.commit,
+            last_stable_offset: oldest_open.unwrap_or(last_offset + 1),
+        })
+    }
+
+    /// The high watermark has advanced: what ended below it holds nothing back any more.
+    pub(super) fn release_completed(&mut self, high_watermark: i64) {
+        if !self.completed.is_empty() {
+            self.completed
+                .retain(|_, last_offset| *last_offset >= high_watermark);
+        }
+    }
+
+    /// The first offset of a transaction that is open, or whose end is not yet below the high watermark.
+    pub(super) fn first_unstable_offset(&self) -> Option<i64> {
+        let open = self.open.first_key_value().map(|(offset, _)| *offset);
+        let completed = self.completed.first_key_value().map(|(offset, _)| *offset);
+        match (open, completed) {
+            (Some(open), Some(completed)) => Some(open.min(completed)),
+            (open, completed) => open.or(completed),
+        }
+    }
+
+    /// What is known of one producer.
+    pub(super) fn producer(&self, producer_id: i64) -> Option<Producer> {
+        let state = self.producers.get(&producer_id)?;
+        Some(Producer {
+            producer_id,
+            producer_epoch: state.epoch,
+            last_sequence: state.batches.back().map_or(-1, |mark| mark.last_sequence),
+            last_append_ms: state.last_append_ms,
+            coordinator_epoch: state.coordinator_epoch,
+            transaction_first_offset: state.transaction_first_offset,
+        })
+    }
+
+    /// What is known of all, by id.
+    pub(super) fn producers(&self) -> Vec<Producer> {
+        let mut ids: Vec<_> = self.producers.keys().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter().filter_map(|id| self.producer(id)).collect()
+    }
+
+    /// Forgets producers that have written nothing for so long, but none with an open transaction.
     pub(super) fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
         self.producers.retain(|_, state| {
             state.transaction_first_offset.is_some()
                 || now_ms.saturating_sub(state.last_append_ms) < expiration_ms
         });
+        self.verifications
+            .retain(|_, verification| now_ms.saturating_sub(verification.begun_ms) < expiration_ms);
     }
 
     pub(super) fn encode_snapshot(&self) -> Vec<u8> {
@@ -186,6 +451,7 @@ impl ProducerStates {
             return None;
         }
         let mut producers = HashMap::default();
+        let mut open = BTreeMap::new();
         for _ in 0..count {
             let id = i64::from_be_bytes(reader.take()?);
             let epoch = i16::from_be_bytes(reader.take()?);
@@ -207,6 +473,9 @@ impl ProducerStates {
                 });
             }
             let transaction_first_offset = Some(first_offset).filter(|offset| *offset >= 0);
+            if let Some(first_offset) = transaction_first_offset {
+                open.insert(first_offset, id);
+            }
             producers.insert(
                 id,
                 ProducerState {
@@ -218,7 +487,11 @@ impl ProducerStates {
                 },
             );
         }
-        Some(ProducerStates { producers })
+        Some(ProducerStates {
+            producers,
+            open,
+            ..ProducerStates::default()
+        })
     }
 }
 
@@ -255,6 +528,7 @@ mod tests {
             last_sequence: sequence_plus(base_sequence, count - 1),
             is_control: false,
             is_transactional: false,
+            marker: None,
         }
     }
 
@@ -263,15 +537,17 @@ mod tests {
         let mut states = ProducerStates::default();
         for turn in 0..7 {
             let next = batch(0, turn * 2, 2, i64::from(turn) * 10);
-            assert_eq!(states.check(&next).unwrap(), None);
+            assert_eq!(check(&states, &next).unwrap(), None);
             states.note(&next, 1000);
         }
         for turn in 2..7 {
-            let mark = states.check(&batch(0, turn * 2, 2, 999)).unwrap().unwrap();
+            let mark = check(&states, &batch(0, turn * 2, 2, 999))
+                .unwrap()
+                .unwrap();
             assert_eq!(mark.base_offset(), i64::from(turn) * 10);
         }
         assert!(matches!(
-            states.check(&batch(0, 2, 2, 999)),
+            check(&states, &batch(0, 2, 2, 999)),
             Err(AppendError::OutOfOrderSequence {
                 found: 2,
                 want: 14,
@@ -280,7 +556,7 @@ mod tests {
         ));
         // The same start but another length is no repetition.
         assert!(matches!(
-            states.check(&batch(0, 12, 3, 999)),
+            check(&states, &batch(0, 12, 3, 999)),
             Err(AppendError::OutOfOrderSequence { .. })
         ));
     }
@@ -289,8 +565,8 @@ mod tests {
     fn sequences_wrap() {
         let mut states = ProducerStates::default();
         states.note(&batch(0, i32::MAX - 1, 2, 0), 1000);
-        assert_eq!(states.check(&batch(0, 0, 1, 2)).unwrap(), None);
-        assert!(states.check(&batch(0, 1, 1, 2)).is_err());
+        assert_eq!(check(&states, &batch(0, 0, 1, 2)).unwrap(), None);
+        assert!(check(&states, &batch(0, 1, 1, 2)).is_err());
     }
 
     #[test]
@@ -298,11 +574,11 @@ mod tests {
         let mut states = ProducerStates::default();
         states.note(&batch(3, 5, 1, 0), 1000);
         assert!(matches!(
-            states.check(&batch(4, 6, 1, 1)),
+            check(&states, &batch(4, 6, 1, 1)),
             Err(AppendError::OutOfOrderSequence { want: 0, .. })
         ));
         assert!(matches!(
-            states.check(&batch(2, 6, 1, 1)),
+            check(&states, &batch(2, 6, 1, 1)),
             Err(AppendError::InvalidProducerEpoch {
                 found: 2,
                 current: 3,
@@ -310,10 +586,10 @@ mod tests {
             })
         ));
         let next = batch(4, 0, 1, 1);
-        assert_eq!(states.check(&next).unwrap(), None);
+        assert_eq!(check(&states, &next).unwrap(), None);
         states.note(&next, 1000);
         assert!(matches!(
-            states.check(&batch(3, 6, 1, 1)),
+            check(&states, &batch(3, 6, 1, 1)),
             Err(AppendError::InvalidProducerEpoch { .. })
         ));
     }
@@ -336,9 +612,16 @@ mod tests {
         states.note(&first, now_ms);
         let mut states = ProducerStates::decode_snapshot(&states.encode_snapshot()).unwrap();
         states.expire(now_ms + 99, 100);
-        assert!(states.check(&first).unwrap().is_some());
+        assert!(check(&states, &first).unwrap().is_some());
         states.expire(now_ms + 100, 100);
         assert_eq!(states.producers.len(), 0);
+    }
+
+    fn check(
+        states: &ProducerStates,
+        batch: &BatchFacts,
+    ) -> Result<Option<BatchMark>, AppendError> {
+        states.check(batch, AppendOrigin::Client, None)
     }
 
     proptest! {

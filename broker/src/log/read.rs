@@ -16,6 +16,7 @@ use crate::log::offset_index::OffsetEntry;
 use crate::log::scan::{BatchScanner, Scan};
 use crate::log::segment::{ActiveSegment, MaxTimestamp, SealedSegment};
 use crate::log::tail::TailRead;
+use crate::log::transaction_index::{AbortedTransaction, Candidates};
 use crate::log::{Log, LogError, ReadError, disk_error};
 use crate::protocol::record_batch::{BatchError, DECOMPRESSED_BYTES_MAX, RecordBatch, batches};
 
@@ -33,6 +34,8 @@ pub struct ReadSlice {
     /// Where to read on: one past the last offset of the last batch. If no batch was found it is the wanted offset, or, where the segment has
     /// a gap up to its end, the start of the next segment: then read again from there.
     pub next_offset: i64,
+    /// What a read-committed reader has to skip; empty for others.
+    pub aborted: Vec<AbortedTransaction>,
 }
 
 impl ReadSlice {
@@ -42,6 +45,7 @@ impl ReadSlice {
             size_bytes: 0,
             first_offset: offset,
             next_offset: offset,
+            aborted: Vec::new(),
         }
     }
 }
@@ -50,6 +54,8 @@ impl ReadSlice {
 #[derive(Debug)]
 pub struct ReadPlan {
     kind: Kind,
+    /// Of a read-committed read.
+    candidates: Option<Candidates>,
 }
 
 #[derive(Debug)]
@@ -62,16 +68,23 @@ enum Kind {
 impl ReadPlan {
     /// Fetches the bytes: at once from the tail, with one or two reads from a segment.
     pub fn perform(self) -> Result<ReadSlice, ReadError> {
-        match self.kind {
-            Kind::Empty { offset } => Ok(ReadSlice::empty(offset)),
-            Kind::Tail(read) => Ok(ReadSlice {
+        let mut slice = match self.kind {
+            Kind::Empty { offset } => ReadSlice::empty(offset),
+            Kind::Tail(read) => ReadSlice {
                 batches: read.batches,
                 size_bytes: read.size_bytes,
                 first_offset: read.first_offset,
                 next_offset: read.next_offset,
-            }),
-            Kind::Segment(read) => read.perform(),
+                aborted: Vec::new(),
+            },
+            Kind::Segment(read) => read.perform()?,
+        };
+        if let Some(candidates) = self.candidates
+            && !slice.batches.is_empty()
+        {
+            slice.aborted = candidates.concerning(slice.next_offset);
         }
+        Ok(slice)
     }
 }
 
@@ -169,6 +182,7 @@ impl SegmentRead {
             size_bytes,
             first_offset,
             next_offset,
+            aborted: Vec::new(),
         })
     }
 }
@@ -225,6 +239,7 @@ impl Log {
         if offset >= end_bound.min(log_end_offset) {
             return Ok(ReadPlan {
                 kind: Kind::Empty { offset },
+                candidates: None,
             });
         }
         if let Some(read) = self
@@ -233,6 +248,7 @@ impl Log {
         {
             return Ok(ReadPlan {
                 kind: Kind::Tail(read),
+                candidates: None,
             });
         }
         let disk = self.disk.as_ref();
@@ -270,7 +286,42 @@ impl Log {
         };
         Ok(ReadPlan {
             kind: Kind::Segment(read),
+            candidates: None,
         })
+    }
+
+    /// As [`Log::plan_read`] up to the last stable offset, and what the reader has to skip is found with the batches.
+    pub fn plan_committed_read(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        last_stable_offset: i64,
+        at_least_one_batch: bool,
+    ) -> Result<ReadPlan, ReadError> {
+        let mut plan = self.plan_read(offset, max_bytes, last_stable_offset, at_least_one_batch)?;
+        plan.candidates = match &plan.kind {
+            Kind::Empty { .. } => None,
+            Kind::Tail(read) => Some(self.abort_candidates(offset, read.next_offset)),
+            Kind::Segment(read) => {
+                Some(self.abort_candidates(offset, read.end_offset.min(last_stable_offset)))
+            }
+        };
+        Ok(plan)
+    }
+
+    /// The aborted transactions that may concern a read of `[start, end)`, where `end` may be too far.
+    fn abort_candidates(&self, start: i64, end_max: i64) -> Candidates {
+        let mut candidates = Candidates::new(start);
+        let first = self
+            .sealed
+            .partition_point(|segment| segment.end_offset <= start);
+        for segment in self.sealed.range(first..) {
+            if !candidates.add(&segment.aborted, end_max) {
+                return candidates;
+            }
+        }
+        candidates.add_growing(self.active.transaction_index.entries(), end_max);
+        candidates
     }
 
     /// [`Log::plan_read`] and [`ReadPlan::perform`] in one, past gaps.

@@ -8,11 +8,13 @@
 //!    deleted (newest first, before the cut, so that a crash in between finds the bad batch again).
 //! 4. A segment that ends before the next one starts has lost its end with the crash: the later ones go too. Only beyond the recovery point,
 //!    so compaction, which leaves such gaps, must not touch what is not synced.
-//! 5. Producers: the newest snapshot that can be trusted (at or below the recovery point after a crash), then the batches after it.
+//! 5. Producers: the newest snapshot that can be trusted (after a crash at or below the start of the first segment that is made anew), then
+//!    the batches after it. So where indexes are made anew, it is known which transactions were open, and the aborted ones are found again.
 //!    Leader epochs: the checkpoint, then the batches walked.
 //! 6. What was found beyond the recovery point is synced before anyone may read it.
 //!
 //! A recovery point beyond the log's end says that it was not noted for these files: then nothing is trusted, and all is walked with CRCs.
+//! The same where a file of aborted transactions is damaged that should be whole.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -35,6 +37,7 @@ use crate::log::segment::{
 };
 use crate::log::tail::Tail;
 use crate::log::time_index::TimeEntry;
+use crate::log::transaction_index::AbortedTransactionEntry;
 use crate::log::{Log, LogError, OpenOptions, Unsynced, disk_error, write_small};
 
 /// Bytes read at once where batches are verified.
@@ -137,7 +140,7 @@ struct Listing {
     offset_indexes: BTreeMap<i64, u64>,
     time_indexes: BTreeMap<i64, u64>,
     snapshots: BTreeSet<i64>,
-    transaction_indexes: BTreeSet<i64>,
+    transaction_indexes: BTreeMap<i64, u64>,
     leftovers: Vec<String>,
     has_metadata: bool,
 }
@@ -167,7 +170,7 @@ impl Listing {
                     listing.snapshots.insert(offset);
                 }
                 Some((offset, TRANSACTION_INDEX)) => {
-                    listing.transaction_indexes.insert(offset);
+                    listing.transaction_indexes.insert(offset, entry.len_bytes);
                 }
                 _ if [".deleted", ".cleaned", ".tmp"]
                     .iter()
@@ -199,8 +202,9 @@ impl Listing {
         for offset in orphans(self.time_indexes.keys().copied().collect()) {
             remove(disk, &segment::path(dir, offset, TIME_INDEX))?;
         }
-        for offset in orphans(self.transaction_indexes.iter().copied().collect()) {
+        for offset in orphans(self.transaction_indexes.keys().copied().collect()) {
             remove(disk, &segment::path(dir, offset, TRANSACTION_INDEX))?;
+            self.transaction_indexes.remove(&offset);
         }
         Ok(())
     }
@@ -240,6 +244,9 @@ fn recover(
     let has_metadata = listing.has_metadata && check_metadata(disk, options)?;
     listing.remove_leftovers(disk, dir)?;
     let mut walk = Walk::prepare(disk, options, &mut listing, trust, now_ms)?;
+    if walk.distrusts_aborted() {
+        return recover(disk, options, NO_TRUST, now_ms);
+    }
     let Some(first) = listing.logs.keys().next().copied() else {
         return Ok(nothing(options, has_metadata, now_ms));
     };
@@ -338,6 +345,8 @@ struct Walk<'a> {
     bases: Vec<i64>,
     /// Producers are known up to here; batches from here on are replayed.
     replay_from: i64,
+    /// Aborted transactions of each segment, as their files say; `None` for a file that is not whole.
+    aborted: BTreeMap<i64, Option<Arc<[AbortedTransactionEntry]>>>,
     /// The checkpoint was not there: epochs are taken from all batches.
     rebuild_epochs: bool,
     sealed: VecDeque<SealedSegment>,
@@ -361,11 +370,19 @@ impl<'a> Walk<'a> {
         now_ms: i64,
     ) -> Result<Self, LogError> {
         let dir = options.dir.as_path();
+        let bases: Vec<i64> = listing.logs.keys().copied().collect();
+        let first_dirty = bases
+            .iter()
+            .copied()
+            .take_while(|base| *base <= recovery_point)
+            .last()
+            .or(bases.first().copied())
+            .unwrap_or(0);
         if !clean {
-            // A snapshot beyond the recovery point may be torn, or tell of batches that are gone.
-            let doubtful = listing
-                .snapshots
-                .split_off(&recovery_point.saturating_add(1));
+            // A snapshot beyond the recovery point may be torn, or tell of batches that are gone. One within the first segment that is made
+            // anew does not say what was open at its start.
+            let trusted_max = first_dirty.min(recovery_point);
+            let doubtful = listing.snapshots.split_off(&trusted_max.saturating_add(1));
             for offset in doubtful {
                 remove(disk, &segment::path(dir, offset, SNAPSHOT))?;
             }
@@ -389,17 +406,19 @@ impl<'a> Walk<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(disk_error("read", &path)(error)),
         };
-        let bases: Vec<i64> = listing.logs.keys().copied().collect();
         let rebuild_epochs = leader_epochs.is_none();
         let mut leader_epochs = leader_epochs.unwrap_or_default();
         if !clean {
             // From the first segment that is walked, batches say it again.
-            let last_untouched = bases
-                .iter()
-                .skip(1)
-                .take_while(|base| **base <= recovery_point)
-                .last();
-            leader_epochs.truncate_from(last_untouched.or(bases.first()).copied().unwrap_or(0));
+            leader_epochs.truncate_from(first_dirty);
+        }
+        let mut aborted = BTreeMap::new();
+        for base_offset in listing.transaction_indexes.keys().copied() {
+            let path = segment::path(dir, base_offset, TRANSACTION_INDEX);
+            let index = GrowingIndex::<AbortedTransactionEntry>::load(disk, path.clone())
+                .map_err(disk_error("read", &path))?;
+            let index = index.map(|index| Arc::from(index.entries()));
+            aborted.insert(base_offset, index);
         }
         Ok(Walk {
             disk,
@@ -410,6 +429,7 @@ impl<'a> Walk<'a> {
             now_ms,
             bases,
             replay_from,
+            aborted,
             rebuild_epochs,
             sealed: VecDeque::new(),
             active: None,
@@ -425,6 +445,23 @@ impl<'a> Walk<'a> {
             },
             report: Recovery::default(),
         })
+    }
+
+    /// A file of aborted transactions is not whole, and it will not be made anew.
+    fn distrusts_aborted(&self) -> bool {
+        self.aborted
+            .iter()
+            .filter(|(_, entries)| entries.is_none())
+            .any(|(base_offset, _)| {
+                let next = self.bases.partition_point(|base| base <= base_offset);
+                let end_offset = self.bases.get(next).copied().unwrap_or(i64::MAX);
+                self.clean || end_offset <= self.recovery_point
+            })
+    }
+
+    fn aborted_of_file(&self, base_offset: i64) -> Arc<[AbortedTransactionEntry]> {
+        let entries = self.aborted.get(&base_offset).cloned().flatten();
+        entries.unwrap_or_else(|| Arc::from([]))
     }
 
     /// Takes one segment. `end_offset` is the base of the next one, if there is one; `indexes` are the lengths of its index files.
@@ -492,6 +529,7 @@ impl<'a> Walk<'a> {
             path: path(LOG),
             offset_index: SealedIndex::of_length(path(OFFSET_INDEX), offset_index?)?,
             time_index: SealedIndex::of_length(path(TIME_INDEX), time_index?)?,
+            aborted: self.aborted_of_file(base_offset),
             max_timestamp: OnceLock::new(),
             seen_ms: self.now_ms,
         })
@@ -547,6 +585,19 @@ impl<'a> Walk<'a> {
         repair: bool,
     ) -> Result<(ActiveSegment, bool), LogError> {
         let mut rebuilt = ActiveSegment::empty(self.dir, base_offset, self.now_ms);
+        // Which transactions were open at its start is known only from there on.
+        let rebuilds_aborted = repair && base_offset >= self.replay_from;
+        if !rebuilds_aborted {
+            rebuilt.transaction_index = GrowingIndex::of_written(
+                segment::path(self.dir, base_offset, TRANSACTION_INDEX),
+                self.aborted_of_file(base_offset).to_vec(),
+            );
+        } else if self.aborted.contains_key(&base_offset) {
+            remove(
+                self.disk,
+                &segment::path(self.dir, base_offset, TRANSACTION_INDEX),
+            )?;
+        }
         let (file, _) = rebuilt
             .open(self.disk)
             .map_err(disk_error("open", &rebuilt.path))?;
@@ -570,7 +621,11 @@ impl<'a> Walk<'a> {
                         rebuilt.note(self.disk, &facts, self.index_interval_bytes);
                     }
                     if facts.base_offset >= self.replay_from {
-                        self.producers.note(&facts, self.now_ms);
+                        let ended = self.producers.note(&facts, self.now_ms);
+                        let aborted = ended.filter(|ended| rebuilds_aborted && !ended.commit);
+                        if let Some(aborted) = aborted {
+                            rebuilt.note_abort(self.disk, aborted.into());
+                        }
                     }
                     self.unsynced.leader_epochs |= self
                         .leader_epochs
@@ -613,7 +668,7 @@ impl<'a> Walk<'a> {
         base_offset: i64,
         verify_from: i64,
     ) -> io::Result<Scan<BatchFacts>> {
-        let (position, facts) = match scanner.next_header()? {
+        let (position, mut facts) = match scanner.next_header()? {
             Scan::End => return Ok(Scan::End),
             Scan::Bad { position, error } => return Ok(Scan::Bad { position, error }),
             Scan::Batch { position, batch } => (position, BatchFacts::from(batch)),
@@ -624,16 +679,20 @@ impl<'a> Walk<'a> {
                 error: reason,
             });
         }
-        if facts.last_offset >= verify_from {
+        let must_verify = facts.last_offset >= verify_from;
+        if must_verify {
             scanner.set_window_bytes(WALK_BYTES);
+        }
+        if must_verify || facts.is_control {
             scanner.go_to(position);
             match scanner.next_batch()? {
                 Scan::End => return Ok(Scan::End),
                 Scan::Bad { position, error } => return Ok(Scan::Bad { position, error }),
                 Scan::Batch { batch, .. } => {
-                    if let Err(error) = batch.verify_crc() {
+                    if must_verify && let Err(error) = batch.verify_crc() {
                         return Ok(Scan::Bad { position, error });
                     }
+                    facts.marker = batch.end_transaction();
                 }
             }
         }
@@ -729,6 +788,10 @@ impl<'a> Walk<'a> {
         active.size_bytes = len_bytes;
         active.offset_index = offset_index;
         active.time_index = time_index;
+        active.transaction_index = GrowingIndex::of_written(
+            segment::path(self.dir, base_offset, TRANSACTION_INDEX),
+            self.aborted_of_file(base_offset).to_vec(),
+        );
         active.bytes_since_index_entry = len_bytes - start;
         active.max_timestamp = max_timestamp;
         active.first_timestamp = Some(first.max_timestamp);
@@ -748,6 +811,8 @@ impl<'a> Walk<'a> {
             self.unsynced.active |= !later.is_empty();
         }
         self.leader_epochs.truncate_from(self.next_offset);
+        // All that is left gets acknowledged.
+        self.producers.release_completed(self.next_offset);
         // Snapshots are kept where a segment starts, and the newest.
         for offset in listing
             .snapshots

@@ -9,7 +9,8 @@ use crate::log::LogConfig;
 use crate::log::index_file::{GrowingIndex, IndexEntry, SealedIndex};
 use crate::log::offset_index::OffsetEntry;
 use crate::log::time_index::TimeEntry;
-use crate::protocol::record_batch::BatchHeader;
+use crate::log::transaction_index::AbortedTransactionEntry;
+use crate::protocol::record_batch::{BatchHeader, EndTransaction};
 
 pub(super) const LOG: &str = "log";
 pub(super) const OFFSET_INDEX: &str = "index";
@@ -44,6 +45,8 @@ pub(super) struct BatchFacts {
     pub(super) last_sequence: i32,
     pub(super) is_control: bool,
     pub(super) is_transactional: bool,
+    /// What a control batch says: known only where its record was read.
+    pub(super) marker: Option<EndTransaction>,
 }
 
 impl From<BatchHeader<'_>> for BatchFacts {
@@ -60,6 +63,7 @@ impl From<BatchHeader<'_>> for BatchFacts {
             last_sequence: header.last_sequence(),
             is_control: header.is_control(),
             is_transactional: header.is_transactional(),
+            marker: None,
         }
     }
 }
@@ -81,6 +85,7 @@ pub(super) struct ActiveSegment {
     pub(super) path: PathBuf,
     pub(super) offset_index: GrowingIndex<OffsetEntry>,
     pub(super) time_index: GrowingIndex<TimeEntry>,
+    pub(super) transaction_index: GrowingIndex<AbortedTransactionEntry>,
     pub(super) bytes_since_index_entry: u64,
     pub(super) max_timestamp: Option<MaxTimestamp>,
     /// Of the first batch: `segment.ms` counts from it.
@@ -98,6 +103,7 @@ impl ActiveSegment {
             path: path(dir, base_offset, LOG),
             offset_index: GrowingIndex::new(path(dir, base_offset, OFFSET_INDEX)),
             time_index: GrowingIndex::new(path(dir, base_offset, TIME_INDEX)),
+            transaction_index: GrowingIndex::new(path(dir, base_offset, TRANSACTION_INDEX)),
             bytes_since_index_entry: 0,
             max_timestamp: None,
             first_timestamp: None,
@@ -132,6 +138,13 @@ impl ActiveSegment {
         }
         self.bytes_since_index_entry += batch.size_bytes;
         self.size_bytes += batch.size_bytes;
+    }
+
+    /// Notes an aborted transaction whose marker lies in this segment.
+    pub(super) fn note_abort(&mut self, disk: &dyn Disk, entry: AbortedTransactionEntry) {
+        self.transaction_index.push(disk, entry);
+        // For who looks into the files. Nothing relies on it before `finish`, which writes what is missing and reports.
+        let _ = self.transaction_index.write_all(disk);
     }
 
     fn note_time(&mut self, disk: &dyn Disk) {
@@ -202,6 +215,10 @@ impl ActiveSegment {
         // An empty index has nothing to sync but its name.
         files.extend(Some(offset_index).filter(|_| self.offset_index.size_bytes() > 0));
         files.extend(Some(time_index).filter(|_| self.time_index.size_bytes() > 0));
+        // As in Kafka, there is no such file where nothing was aborted.
+        if self.transaction_index.size_bytes() > 0 {
+            files.push(self.transaction_index.write_all(disk)?);
+        }
         Ok(files)
     }
 
@@ -214,6 +231,7 @@ impl ActiveSegment {
             path: self.path,
             offset_index: self.offset_index.seal(),
             time_index: self.time_index.seal(),
+            aborted: self.transaction_index.entries().into(),
             max_timestamp: OnceLock::from(self.max_timestamp),
             seen_ms: now_ms,
         }
@@ -230,6 +248,8 @@ pub(super) struct SealedSegment {
     pub(super) path: PathBuf,
     pub(super) offset_index: SealedIndex<OffsetEntry>,
     pub(super) time_index: SealedIndex<TimeEntry>,
+    /// The transactions whose abort markers lie here, in the order of the markers.
+    pub(super) aborted: Arc<[AbortedTransactionEntry]>,
     /// Read from the time index when first asked for.
     pub(super) max_timestamp: OnceLock<Option<MaxTimestamp>>,
     /// When it was sealed or found: stands in for the time of records that have none.

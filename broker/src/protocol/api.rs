@@ -168,6 +168,7 @@ apis! {
     21 DeleteRecords DeleteRecordsRequest DeleteRecordsResponse 0..=2 from 0;
     22 InitProducerId InitProducerIdRequest InitProducerIdResponse 0..=5 from 0;
     23 OffsetForLeaderEpoch OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse 2..=4 from 2;
+    27 WriteTxnMarkers WriteTxnMarkersRequest WriteTxnMarkersResponse 1..=2 from 1;
     32 DescribeConfigs DescribeConfigsRequest DescribeConfigsResponse 1..=4 from 1;
     33 AlterConfigs AlterConfigsRequest AlterConfigsResponse 0..=2 from 0;
     37 CreatePartitions CreatePartitionsRequest CreatePartitionsResponse 0..=3 from 0;
@@ -176,6 +177,7 @@ apis! {
     46 ListPartitionReassignments ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse 0..=0 from 0;
     47 OffsetDelete OffsetDeleteRequest OffsetDeleteResponse 0..=0 from 0;
     60 DescribeCluster DescribeClusterRequest DescribeClusterResponse 0..=2 from 0;
+    61 DescribeProducers DescribeProducersRequest DescribeProducersResponse 0..=0 from 0;
     75 DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse 0..=0 from 0;
 }
 

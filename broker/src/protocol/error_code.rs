@@ -60,6 +60,7 @@ error_codes! {
     46 DuplicateSequenceNumber "the producer's sequence number is a duplicate";
     47 InvalidProducerEpoch "the producer's epoch is older than the current one";
     48 InvalidTxnState "the producer is in an invalid transactional state";
+    52 TransactionCoordinatorFenced "the transaction coordinator's epoch is older than the current one";
     56 KafkaStorageError "a disk operation failed";
     59 UnknownProducerId "the producer id is not known";
     60 ReassignmentInProgress "a reassignment is in progress";

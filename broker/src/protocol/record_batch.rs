@@ -345,6 +345,17 @@ impl<'a> RecordBatch<'a> {
         })
     }
 
+    /// What a control batch says of its producer's transaction; `None` if it is no control batch, or one of another kind.
+    pub fn end_transaction(&self) -> Option<EndTransaction> {
+        if !self.is_control() {
+            return None;
+        }
+        // Nobody writes compressed control batches.
+        let mut scratch = Vec::new();
+        let record = self.records(&mut scratch, 0).ok()?.next()?.ok()?;
+        EndTransaction::decode(record.key?, record.value?)
+    }
+
     /// Walks all records without keeping any: every length is within its record and the batch, offset deltas rise and stay within the
     /// last one, and there are as many records as the header says. Compressed records are decompressed as a stream of at most
     /// `decompressed_bytes_max`, never as a whole. `visit` sees each record's outline.
@@ -832,6 +843,58 @@ pub(crate) fn set_log_append_time(batch: &mut [u8], now_ms: i64) {
 fn set_crc(batch: &mut [u8]) {
     let crc = checksum(batch);
     put_at(batch, CRC_AT, &crc.to_be_bytes());
+}
+
+/// Key of the control record that ends a transaction: version 0, then whether it is aborted or committed. Its value: version 0, then the
+/// coordinator's epoch.
+const CONTROL_VERSION: i16 = 0;
+const ABORT_TYPE: i16 = 0;
+const COMMIT_TYPE: i16 = 1;
+
+/// What a control record says of its producer's transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndTransaction {
+    /// Aborted if not.
+    pub commit: bool,
+    pub coordinator_epoch: i32,
+}
+
+impl EndTransaction {
+    /// The control batch of one record that ends the producer's transaction.
+    pub fn batch(self, producer_id: i64, producer_epoch: i16, now_ms: i64) -> BytesMut {
+        let kind = if self.commit { COMMIT_TYPE } else { ABORT_TYPE };
+        let [version_0, version_1] = CONTROL_VERSION.to_be_bytes();
+        let [kind_0, kind_1] = kind.to_be_bytes();
+        let [epoch_0, epoch_1, epoch_2, epoch_3] = self.coordinator_epoch.to_be_bytes();
+        let key = [version_0, version_1, kind_0, kind_1];
+        let value = [version_0, version_1, epoch_0, epoch_1, epoch_2, epoch_3];
+        let mut builder = Builder::new()
+            .producer(producer_id, producer_epoch, -1)
+            .transactional()
+            .control();
+        builder.append(now_ms, Some(&key), Some(&value), &[]);
+        builder.build()
+    }
+
+    /// From a control record's key and value; `None` if it is of another kind. Later versions only add fields.
+    pub fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
+        let (version, kind) = key.split_first_chunk::<2>()?;
+        let (kind, _) = kind.split_first_chunk::<2>()?;
+        let (value_version, epoch) = value.split_first_chunk::<2>()?;
+        let (epoch, _) = epoch.split_first_chunk::<4>()?;
+        if i16::from_be_bytes(*version) < 0 || i16::from_be_bytes(*value_version) < 0 {
+            return None;
+        }
+        let commit = match i16::from_be_bytes(*kind) {
+            ABORT_TYPE => false,
+            COMMIT_TYPE => true,
+            _ => return None,
+        };
+        Some(EndTransaction {
+            commit,
+            coordinator_epoch: i32::from_be_bytes(*epoch),
+        })
+    }
 }
 
 /// Writes one record batch: records first, then `build`.

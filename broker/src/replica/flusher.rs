@@ -89,14 +89,14 @@ impl Dirty {
             let mut guard = partition.lock();
             let Some(log) = guard.as_mut() else { continue };
             let completed = log.complete_sync(job, result);
+            let advanced = match &completed {
+                Ok(flushed) => partition.advance(log, *flushed),
+                Err(_) => false,
+            };
             drop(guard);
             match completed {
-                Ok(flushed) => {
-                    if partition
-                        .high_watermark
-                        .fetch_max(flushed, Ordering::AcqRel)
-                        < flushed
-                    {
+                Ok(_) => {
+                    if advanced {
                         partition.watchers.wake();
                     }
                 }

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use crate::config::Flush;
 use crate::log::{
-    AppendError, AppendOrigin, AppendRules, Appended, Log, LogConfig, LogError, ReadError,
-    TimestampOffset, ValidBatch,
+    AbortedTransaction, AppendError, AppendOrigin, AppendRules, Appended, Log, LogConfig, LogError,
+    Marker, Producer, ReadError, TimestampOffset, ValidBatch, VerificationGuard,
 };
 
 mod flusher;
@@ -55,6 +55,9 @@ pub struct Fetched {
     pub last_stable_offset: i64,
     /// Earliest offset there is.
     pub log_start_offset: i64,
+    /// Read committed: transactions whose batches the reader skips, from their first offset on to their abort marker, in the order of the
+    /// markers. Read uncommitted: empty.
+    pub aborted: Vec<AbortedTransaction>,
 }
 
 /// Why a partition refuses.
@@ -88,6 +91,9 @@ pub struct Partition {
     /// A copy of the log's, so that checking a batch takes no lock of the log.
     rules: RwLock<AppendRules>,
     high_watermark: AtomicI64,
+    /// What holds the last stable offset back; `i64::MAX` if nothing does. Lowered before the high watermark passes it, raised after the high
+    /// watermark has passed what ended it: so the lower of the two, read in the order high watermark, then this, is right at any moment.
+    first_unstable_offset: AtomicI64,
     watchers: Arc<Watchers>,
     dirty: Arc<Dirty>,
     /// Whether the partition is in the list of dirty ones.
@@ -111,6 +117,7 @@ impl Partition {
         // Opening a log syncs what it recovered, so all of it is acknowledged.
         let high_watermark = AtomicI64::new(log.log_end_offset());
         let rules = RwLock::new(log.append_rules());
+        let first_unstable_offset = AtomicI64::new(log.first_unstable_offset().unwrap_or(i64::MAX));
         Self {
             topic,
             topic_id,
@@ -120,6 +127,7 @@ impl Partition {
             log: Mutex::new(Some(log)),
             rules,
             high_watermark,
+            first_unstable_offset,
             watchers: Arc::default(),
             dirty,
             is_dirty: AtomicBool::new(false),
@@ -147,16 +155,65 @@ impl Partition {
         origin: AppendOrigin,
         now_ms: i64,
     ) -> Result<(Appended, Wake), PartitionError> {
+        self.append_verified(batch, origin, None, now_ms)
+    }
+
+    /// As `append_quietly`, with leave to begin a transaction: what `begin_verification` gave before the coordinator agreed.
+    pub(crate) fn append_verified(
+        self: &Arc<Self>,
+        batch: BytesMut,
+        origin: AppendOrigin,
+        guard: Option<VerificationGuard>,
+        now_ms: i64,
+    ) -> Result<(Appended, Wake), PartitionError> {
         let rules = *self.rules.read().unwrap_or_else(PoisonError::into_inner);
-        let batch = ValidBatch::check(batch, &rules, origin, now_ms)?;
+        let batch = ValidBatch::check(batch, &rules, origin, now_ms)?.verified(guard);
+        self.write(|log| log.append(batch, self.leader_epoch, now_ms))
+    }
+
+    /// Ends a producer's transaction here: appends the control batch that says so. Refused for an older epoch of the producer or of the
+    /// coordinator. Durable when the high watermark is beyond it, and only then told to read-committed readers.
+    pub(crate) fn append_marker(
+        self: &Arc<Self>,
+        marker: Marker,
+        now_ms: i64,
+    ) -> Result<(Appended, Wake), PartitionError> {
+        self.write(|log| log.append_marker(&marker, self.leader_epoch, now_ms))
+    }
+
+    /// Leave to begin a transaction here: take it, have the coordinator agree, then `append_verified` with it. A marker in between makes it
+    /// void. `None` if the producer's transaction is open here already: none is needed. `transaction_version` is the client's: from 2 on a
+    /// producer unknown here must begin with sequence 0.
+    pub fn begin_verification(
+        &self,
+        producer_id: i64,
+        producer_epoch: i16,
+        base_sequence: i32,
+        transaction_version: i16,
+        now_ms: i64,
+    ) -> Result<Option<VerificationGuard>, PartitionError> {
         let mut guard = self.lock();
         let log = guard.as_mut().ok_or_else(|| self.gone())?;
-        let appended = log.append(batch, self.leader_epoch, now_ms)?;
+        Ok(log.begin_verification(
+            producer_id,
+            producer_epoch,
+            base_sequence,
+            transaction_version,
+            now_ms,
+        ))
+    }
+
+    fn write(
+        self: &Arc<Self>,
+        append: impl FnOnce(&mut Log) -> Result<Appended, AppendError>,
+    ) -> Result<(Appended, Wake), PartitionError> {
+        let mut guard = self.lock();
+        let log = guard.as_mut().ok_or_else(|| self.gone())?;
+        let appended = append(log)?;
+        // Before the high watermark may pass it.
+        self.note_first_unstable(log);
         let advanced = match self.flush {
-            Flush::Os => {
-                let end = log.log_end_offset();
-                self.high_watermark.fetch_max(end, Ordering::AcqRel) < end
-            }
+            Flush::Os => self.advance(log, log.log_end_offset()),
             Flush::Durable => false,
         };
         drop(guard);
@@ -169,6 +226,24 @@ impl Partition {
                 watchers: advanced.then(|| self.watchers.clone()),
             },
         ))
+    }
+
+    /// Advances the high watermark, and with it the last stable offset; whether it was lower. The log is locked.
+    fn advance(&self, log: &mut Log, high_watermark: i64) -> bool {
+        let advanced = self
+            .high_watermark
+            .fetch_max(high_watermark, Ordering::AcqRel)
+            < high_watermark;
+        if advanced {
+            log.release_completed(high_watermark);
+            self.note_first_unstable(log);
+        }
+        advanced
+    }
+
+    fn note_first_unstable(&self, log: &Log) {
+        let first = log.first_unstable_offset().unwrap_or(i64::MAX);
+        self.first_unstable_offset.store(first, Ordering::Release);
     }
 
     pub(crate) fn mark_dirty(self: &Arc<Self>) {
@@ -217,13 +292,16 @@ impl Partition {
         let guard = self.lock();
         let log = guard.as_ref().ok_or_else(|| self.gone())?;
         let high_watermark = self.high_watermark();
-        let last_stable_offset = high_watermark;
-        let bound = match isolation {
-            Isolation::ReadUncommitted => high_watermark,
-            Isolation::ReadCommitted => last_stable_offset,
-        };
+        let last_stable_offset = self.last_stable_offset();
         let log_start_offset = log.log_start_offset();
-        let plan = log.plan_read(offset, max_bytes, bound, at_least_one_batch)?;
+        let plan = match isolation {
+            Isolation::ReadUncommitted => {
+                log.plan_read(offset, max_bytes, high_watermark, at_least_one_batch)?
+            }
+            Isolation::ReadCommitted => {
+                log.plan_committed_read(offset, max_bytes, last_stable_offset, at_least_one_batch)?
+            }
+        };
         drop(guard);
         let slice = plan.perform()?;
         Ok(Fetched {
@@ -233,6 +311,7 @@ impl Partition {
             high_watermark,
             last_stable_offset,
             log_start_offset,
+            aborted: slice.aborted,
         })
     }
 
@@ -269,8 +348,27 @@ impl Partition {
 
     /// Exclusive end of what no open transaction holds back.
     pub fn last_stable_offset(&self) -> i64 {
-        // There are no transactions yet.
-        self.high_watermark()
+        let high_watermark = self.high_watermark();
+        high_watermark.min(self.first_unstable_offset.load(Ordering::Acquire))
+    }
+
+    /// Where the producer's open transaction began here; `None` if it has none.
+    pub fn open_transaction(&self, producer_id: i64) -> Option<i64> {
+        self.producer(producer_id)?.transaction_first_offset
+    }
+
+    /// The epoch the producer last wrote here with, or was fenced by; `None` if nothing is known of it.
+    pub fn producer_epoch(&self, producer_id: i64) -> Option<i16> {
+        Some(self.producer(producer_id)?.producer_epoch)
+    }
+
+    fn producer(&self, producer_id: i64) -> Option<Producer> {
+        self.lock().as_ref()?.producer(producer_id)
+    }
+
+    /// What is known of the producers that have written here, by id.
+    pub fn producers(&self) -> Result<Vec<Producer>, PartitionError> {
+        self.with_log(Log::producers)
     }
 
     /// The epoch of this leadership.
@@ -334,6 +432,8 @@ impl Partition {
         }
         if offset > log.log_start_offset() {
             log.delete_records_before(offset)?;
+            // What it held back may be gone.
+            self.note_first_unstable(log);
         }
         Ok(log.log_start_offset())
     }
@@ -351,7 +451,9 @@ impl Partition {
         let high_watermark = self.high_watermark();
         let mut guard = self.lock();
         let log = guard.as_mut().ok_or_else(|| self.gone())?;
-        Ok(log.apply_retention(now_ms, high_watermark)?)
+        let deleted = log.apply_retention(now_ms, high_watermark);
+        self.note_first_unstable(log);
+        Ok(deleted?)
     }
 
     /// Recovery point and log start offset, for the checkpoints; `None` when gone.

@@ -511,6 +511,24 @@ impl GroupCoordinator {
         self.decide(core, group, decide, reply);
     }
 
+    /// A producer's transaction has ended on a partition of `__consumer_offsets`, with its marker at this offset.
+    pub(crate) fn transaction_ended(
+        &self,
+        _core: &Arc<Core>,
+        partition: &Partition,
+        producer_id: i64,
+        commit: bool,
+        offset: i64,
+    ) {
+        tracing::debug!(
+            partition = partition.index(),
+            producer_id,
+            commit,
+            offset,
+            "transaction ended"
+        );
+    }
+
     /// Removes what was committed for a topic that is no more.
     pub(crate) fn topic_deleted(&self, core: &Arc<Core>, topic: &str) {
         let mut after = After::default();
