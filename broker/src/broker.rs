@@ -18,7 +18,10 @@ use crate::data_dir::{DataDir, Offsets};
 use crate::error::BrokerError;
 use crate::handlers;
 use crate::log::{Log, LogConfig, LogError, OpenOptions};
-use crate::metadata::{Catalog, Command, Journal, OFFSETS_TOPIC, Refusal, Topic, topic_config};
+use crate::metadata::{
+    self, Catalog, Command, ConfigResource, GroupConfig, Journal, OFFSETS_TOPIC, Refusal, Topic,
+    topic_config,
+};
 use crate::protocol::record_batch::TimestampType;
 use crate::protocol::{ApiRequest, Request, RequestContext, Response};
 use crate::replica::{Dirty, Partition, Waiting, Watch};
@@ -151,6 +154,8 @@ pub(crate) struct Core {
     partitions: RwLock<HashMap<Arc<str>, Vec<Arc<Partition>>, foldhash::fast::RandomState>>,
     producer_ids: Mutex<ProducerIds>,
     endpoint: RwLock<(String, u16)>,
+    /// Defaults of topic configs: those the broker was opened with, under those that were set on it since.
+    topic_defaults: RwLock<Arc<BTreeMap<String, String>>>,
     dirty: Arc<Dirty>,
     /// Keep the coordinator told of its topic's high watermarks.
     offsets_watches: Mutex<Vec<Watch>>,
@@ -246,6 +251,7 @@ impl Core {
             partitions: RwLock::default(),
             producer_ids: Mutex::default(),
             endpoint: RwLock::new((host, port)),
+            topic_defaults: RwLock::new(topic_defaults(&config, &catalog)),
             dirty: Arc::default(),
             offsets_watches: Mutex::default(),
             checkpoint: Mutex::default(),
@@ -406,7 +412,7 @@ impl Core {
             .cloned()
     }
 
-    fn all_partitions(&self) -> Vec<Arc<Partition>> {
+    pub(crate) fn all_partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -448,6 +454,18 @@ impl Core {
         }
     }
 
+    /// Partitions of all topics may be so many; the broker's own topics are there whatever clients created.
+    fn check_partitions_max(&self, topic: &str, added: i64) -> Result<(), Refusal> {
+        let max = self.config.partitions_max;
+        let count = self.read_catalog(Catalog::partition_count);
+        if metadata::is_internal(topic) || count.saturating_add(added) <= max {
+            return Ok(());
+        }
+        Err(Refusal::TooManyPartitions(format!(
+            "{added} more partition(s) for topic {topic} would be more than the {max} of brooklet.partitions.max: there are {count}"
+        )))
+    }
+
     /// Makes a command durable, then applies it.
     fn commit(&self, journal: &mut Journal, command: &Command) -> Result<(), BrokerError> {
         journal.append(std::slice::from_ref(command))?;
@@ -470,6 +488,7 @@ impl Core {
         let command = self.read_catalog(|catalog| {
             catalog.decide_create(name, Uuid::new_v4(), partition_count, configs)
         })?;
+        self.check_partitions_max(name, i64::from(partition_count))?;
         let Command::CreateTopic(topic) = &command else {
             unreachable!("decide_create returned {command:?}");
         };
@@ -525,6 +544,8 @@ impl Core {
         let mut journal = self.lock_journal()?;
         let command =
             self.read_catalog(|catalog| catalog.decide_partition_count(name, partition_count))?;
+        let known = self.topic(name).map_or(0, |topic| topic.partition_count);
+        self.check_partitions_max(name, i64::from(partition_count - known))?;
         if validate_only {
             return Ok(());
         }
@@ -569,6 +590,64 @@ impl Core {
         for index in 0..topic.partition_count {
             if let Some(partition) = self.partition(name, index) {
                 partition.set_config(log_config.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Configs that were set on a broker or a group while it runs, or none.
+    pub(crate) fn configs(&self, resource: &ConfigResource) -> BTreeMap<String, String> {
+        self.read_catalog(|catalog| catalog.configs(resource).cloned())
+            .unwrap_or_default()
+    }
+
+    /// The configs in force for a group, whether or not it exists.
+    #[allow(dead_code, reason = "for the group coordinators")]
+    pub(crate) fn group_config(&self, group: &str) -> GroupConfig {
+        let set = self.configs(&ConfigResource::Group(group.to_owned()));
+        GroupConfig::new(&set, &self.config.group_settings)
+    }
+
+    /// Defaults of topic configs in force, by the topic's name for them.
+    pub(crate) fn topic_defaults(&self) -> Arc<BTreeMap<String, String>> {
+        self.topic_defaults
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Replaces the configs set on a broker or a group; they are in force when this returns.
+    pub(crate) fn set_configs(
+        &self,
+        resource: &ConfigResource,
+        validate_only: bool,
+        change: impl FnOnce(&BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Refusal>,
+    ) -> Result<(), ChangeError> {
+        let mut journal = self.lock_journal()?;
+        let current = self.configs(resource);
+        let configs = change(&current)?;
+        if validate_only || configs == current {
+            return Ok(());
+        }
+        let command = Command::SetConfigs {
+            resource: resource.clone(),
+            configs,
+        };
+        self.commit(&mut journal, &command)?;
+        if matches!(resource, ConfigResource::Broker(_)) {
+            let defaults = self.read_catalog(|catalog| topic_defaults(&self.config, catalog));
+            *self
+                .topic_defaults
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = defaults;
+            let topics: Vec<_> = self.read_catalog(|catalog| catalog.topics().cloned().collect());
+            for topic in topics {
+                let log_config = self.log_config(&topic.configs);
+                for index in 0..topic.partition_count {
+                    if let Some(partition) = self.partition(&topic.name, index) {
+                        partition.set_config(log_config.clone());
+                    }
+                }
             }
         }
         Ok(())
@@ -627,7 +706,7 @@ impl Core {
     }
 
     fn log_config(&self, overrides: &BTreeMap<String, String>) -> LogConfig {
-        log_config(overrides, &self.config.topic_defaults)
+        log_config(overrides, &self.topic_defaults())
     }
 
     /// Deadlines have changed, nobody knows how: `step` has to look again.
@@ -781,6 +860,23 @@ pub(crate) enum ChangeError {
     /// It could not be written.
     #[error(transparent)]
     Failed(#[from] BrokerError),
+}
+
+/// Defaults of topic configs: this broker's over the cluster's, both set while it ran, over those it was opened with.
+fn topic_defaults(config: &BrokerConfig, catalog: &Catalog) -> Arc<BTreeMap<String, String>> {
+    let mut defaults = config.topic_defaults.clone();
+    for id in [None, Some(config.node_id)] {
+        for (name, value) in catalog
+            .configs(&ConfigResource::Broker(id))
+            .into_iter()
+            .flatten()
+        {
+            if let Some(definition) = topic_config::by_server_name(name) {
+                defaults.insert(definition.name.to_owned(), value.clone());
+            }
+        }
+    }
+    Arc::new(defaults)
 }
 
 /// What a log obeys: the topic's configs over the broker's over Kafka's.

@@ -70,6 +70,8 @@ pub struct BrokerConfig {
     pub auto_create_topics: bool,
     /// `num.partitions`: of a topic created without saying how many.
     pub partitions_default: i32,
+    /// `brooklet.partitions.max`: of all topics together. Each is a directory with open files.
+    pub partitions_max: i64,
     /// `brooklet.replication.factor.clamp`: take a replication factor above one as one, instead of refusing it.
     pub replication_factor_clamp: bool,
     /// `offsets.topic.num.partitions`.
@@ -98,6 +100,8 @@ pub struct BrokerConfig {
     pub checkpoint_interval_ms: i64,
     /// Defaults of topic configs, by the topic's name for them (`retention.ms`).
     pub topic_defaults: BTreeMap<String, String>,
+    /// Defaults and bounds of group configs, by Kafka's server name for them (`group.consumer.session.timeout.ms`).
+    pub group_settings: BTreeMap<String, i64>,
 }
 
 impl BrokerConfig {
@@ -115,6 +119,7 @@ impl BrokerConfig {
             advertised_port: None,
             auto_create_topics: true,
             partitions_default: 1,
+            partitions_max: 20_000,
             replication_factor_clamp: false,
             offsets_topic_partitions: 50,
             offset_metadata_bytes_max: 4096,
@@ -129,6 +134,7 @@ impl BrokerConfig {
             retention_check_interval_ms: 300_000,
             checkpoint_interval_ms: 60_000,
             topic_defaults: BTreeMap::new(),
+            group_settings: BTreeMap::new(),
         }
     }
 
@@ -143,6 +149,7 @@ impl BrokerConfig {
                     .map_err(|_| refused(name, value, "true or false"))?;
             }
             "num.partitions" => self.partitions_default = number(name, value, 1)?,
+            "brooklet.partitions.max" => self.partitions_max = number(name, value, 1)?,
             "brooklet.replication.factor.clamp" => {
                 self.replication_factor_clamp = value
                     .parse()

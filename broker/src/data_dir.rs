@@ -104,6 +104,13 @@ impl DataDir {
         })
     }
 
+    /// Size of the file system and what is left of it for us, if the system says: a directory that is not on the machine's disk has none.
+    pub(crate) fn space_bytes(&self) -> Option<(i64, i64)> {
+        let stat = rustix::fs::statvfs(&self.path).ok()?;
+        let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.f_frsize)).ok();
+        Some((bytes(stat.f_blocks)?, bytes(stat.f_bavail)?))
+    }
+
     /// Directory of a partition's log.
     pub(crate) fn partition_dir(&self, topic: &str, partition: i32) -> PathBuf {
         self.path.join(format!("{topic}-{partition}"))

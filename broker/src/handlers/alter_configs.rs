@@ -1,24 +1,32 @@
 //! AlterConfigs (key 33), v0–v2.
-//! - Topics: the given configs replace all that were set. In force when answered. Brokers' settings cannot be changed while they run.
+//! - Topics, brokers and groups: the given configs replace all that were set, durably, and are in force when answered. What can be set is said
+//!   in `configs`.
+
+use std::collections::BTreeMap;
 
 use kafka_wire::alter_configs_request::AlterConfigsResource;
 use kafka_wire::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_wire::{AlterConfigsRequest, AlterConfigsResponse};
 
-use super::errors;
+use super::configs;
 use crate::broker::Core;
-use crate::metadata::{Refusal, topic_config};
 use crate::protocol::{ErrorCode, message};
 
-const TOPIC: i8 = 2;
-
 pub(super) fn handle(core: &Core, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let key =
+        |resource: &AlterConfigsResource| (resource.resource_type, resource.resource_name.clone());
+    let repeated = configs::repeated(request.resources.iter().map(key));
     let responses = request.resources.iter().map(|resource| {
         let mut response = message!(AlterConfigsResourceResponse {
             resource_type: resource.resource_type,
             resource_name: resource.resource_name.clone(),
         });
-        if let Err((code, reason)) = alter(core, resource, request.validate_only) {
+        let altered = if repeated.get(&key(resource)) == Some(&true) {
+            Err(configs::named_again())
+        } else {
+            alter(core, resource, request.validate_only)
+        };
+        if let Err((code, reason)) = altered {
             response.error_code = code.code();
             response.error_message = Some(reason.into());
         }
@@ -34,24 +42,26 @@ fn alter(
     resource: &AlterConfigsResource,
     validate_only: bool,
 ) -> Result<(), (ErrorCode, String)> {
-    if resource.resource_type != TOPIC {
+    let target = configs::target(core, resource.resource_type, &resource.resource_name)?;
+    if let Some(config) = resource
+        .configs
+        .iter()
+        .find(|config| config.value.is_none())
+    {
         return Err((
             ErrorCode::InvalidRequest,
-            "only configs of topics can be altered".into(),
+            format!("null value not supported for config {}", config.name),
         ));
     }
-    let mut overrides = Vec::with_capacity(resource.configs.len());
-    for config in &resource.configs {
-        let Some(value) = &config.value else {
-            return Err((
-                ErrorCode::InvalidRequest,
-                format!("null value not supported for topic config {}", config.name),
-            ));
-        };
-        overrides.push((config.name.as_str(), value.as_str()));
-    }
-    core.set_topic_configs(&resource.resource_name, validate_only, |_| {
-        topic_config::check_all(overrides).map_err(Refusal::InvalidConfig)
+    configs::change(core, &target, validate_only, |table, _| {
+        let mut checked = BTreeMap::new();
+        for config in &resource.configs {
+            let value = config.value.as_ref().map_or("", |value| value.as_str());
+            checked.insert(
+                config.name.as_str().to_owned(),
+                table.check(&config.name, value)?,
+            );
+        }
+        Ok(checked)
     })
-    .map_err(|error| errors::of_change(&error))
 }

@@ -1,6 +1,6 @@
 //! ApiVersions (key 18), v0–v4.
 //! - The served table. A version that is not served is answered by `protocol::decode`, in version 0 with error 35.
-//! - No features are finalized yet, so clients take the older of two ways where there are two.
+//! - Features (v3) as of `protocol::features`; those whose levels start at 0 from v4 on, as by Kafka.
 
 use kafka_wire::{ApiVersionsRequest, ApiVersionsResponse};
 

@@ -1,5 +1,6 @@
 //! CreatePartitions (key 37), v0–v3.
 //! - Raises a topic's number of partitions; durable when answered. A manual assignment must name this broker alone.
+//! - More partitions than `brooklet.partitions.max` leaves are refused (44).
 
 use std::sync::Arc;
 

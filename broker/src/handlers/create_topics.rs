@@ -1,6 +1,6 @@
 //! CreateTopics (key 19), v2–v7.
 //! - A topic is durable before it is answered; `validate_only` checks and creates nothing.
-//! - A request for more partitions in all than one topic may have is refused (44).
+//! - A request for more partitions in all than one topic may have, or than `brooklet.partitions.max` leaves, is refused (44).
 //! - -1 partitions or replicas (v4) mean the broker's default. There is one broker: a replication factor above one is refused (38), unless
 //!   `brooklet.replication.factor.clamp` is set. A manual assignment must name this broker alone.
 
@@ -174,9 +174,9 @@ fn assigned_partitions(core: &Core, topic: &CreatableTopic) -> Result<i32, (Erro
 }
 
 fn configs(core: &Core, topic: &Topic) -> Vec<CreatableTopicConfigs> {
+    let defaults = core.topic_defaults();
     let describe = |definition: &topic_config::Definition| {
-        let (value, source) =
-            topic_config::effective(definition, &topic.configs, &core.config.topic_defaults);
+        let (value, source) = topic_config::effective(definition, &topic.configs, &defaults);
         message!(CreatableTopicConfigs {
             name: definition.name.into(),
             value: Some(value.into()),

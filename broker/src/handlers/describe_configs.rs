@@ -1,7 +1,11 @@
 //! DescribeConfigs (key 32), v1–v4.
-//! - Topics: every config with its value in force and where it comes from. Brokers: the settings this one runs with, read-only.
+//! - Topics and groups: every config with its value in force and where it comes from. Brokers: the settings this one runs with, read-only but
+//!   for the defaults of topic configs; the empty name shows what is set for all brokers. Loggers: one, whose level is read-only.
+//! - Client metrics subscriptions are left out (42).
 //! - A resource that is named again is answered once.
 //! - Synonyms are the places a value was looked for, when asked.
+
+use std::collections::BTreeMap;
 
 use kafka_wire::describe_configs_request::DescribeConfigsResource;
 use kafka_wire::describe_configs_response::{
@@ -9,15 +13,23 @@ use kafka_wire::describe_configs_response::{
 };
 use kafka_wire::{DescribeConfigsRequest, DescribeConfigsResponse};
 
+use super::configs::{self, BROKER, BROKER_LOGGER, GROUP, TOPIC};
 use super::first_of_each;
 use crate::broker::Core;
-use crate::metadata::{Topic, topic_config};
+use crate::metadata::{ConfigResource, Topic, group_config, topic_config};
 use crate::protocol::{ErrorCode, message};
 
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
 /// Type of a broker setting whose values are free text.
 const STRING: i8 = 2;
+const INT: i8 = 3;
+const LONG: i8 = 5;
+
+// Where a value comes from, beside `topic_config::Source`.
+const DYNAMIC_BROKER: i8 = 2;
+const DYNAMIC_DEFAULT_BROKER: i8 = 3;
+const DEFAULT: i8 = 5;
+const DYNAMIC_BROKER_LOGGER: i8 = 6;
+const DYNAMIC_GROUP: i8 = 8;
 
 pub(super) fn handle(core: &Core, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
     let results = first_of_each(&request.resources, |resource| {
@@ -32,19 +44,23 @@ pub(super) fn handle(core: &Core, request: DescribeConfigsRequest) -> DescribeCo
                     ErrorCode::UnknownTopicOrPartition.message().to_owned(),
                 )),
             },
-            BROKER
-                if resource.resource_name.is_empty()
-                    || resource.resource_name.as_str() == core.config.node_id.to_string() =>
-            {
-                Ok(broker_configs(core, &request))
-            }
-            BROKER => Err((
+            BROKER => configs::broker_id(core, &resource.resource_name).map(|id| match id {
+                Some(_) => broker_configs(core, &request),
+                None => cluster_configs(core, &request),
+            }),
+            BROKER_LOGGER => match configs::broker_id(core, &resource.resource_name) {
+                Ok(Some(_)) => Ok(logger_configs()),
+                Ok(None) => Err((
+                    ErrorCode::InvalidRequest,
+                    "the loggers of which broker: its id must not be empty".into(),
+                )),
+                Err(refused) => Err(refused),
+            },
+            GROUP if resource.resource_name.is_empty() => Err((
                 ErrorCode::InvalidRequest,
-                format!(
-                    "this is broker {}, not {}",
-                    core.config.node_id, resource.resource_name
-                ),
+                "a group id must not be empty".into(),
             )),
+            GROUP => Ok(group_configs(core, &resource.resource_name, &request)),
             other => Err((
                 ErrorCode::InvalidRequest,
                 format!("configs of resource type {other} are not served"),
@@ -85,39 +101,37 @@ fn topic_configs(
     topic: &Topic,
     request: &DescribeConfigsRequest,
 ) -> Vec<DescribeConfigsResourceResult> {
+    let layers = Layers::new(core);
     let describe = |definition: &topic_config::Definition| {
-        let defaults = &core.config.topic_defaults;
-        let (value, source) = topic_config::effective(definition, &topic.configs, defaults);
+        let server_name = definition.server_name.unwrap_or(definition.name);
+        let below = layers.of(definition);
+        let set = topic.configs.get(definition.name);
+        let (value, source) = match (set, below.first()) {
+            (Some(value), _) => (value.as_str(), topic_config::Source::Topic.code()),
+            (None, Some((value, source))) => (*value, *source),
+            (None, None) => (definition.default, DEFAULT),
+        };
         let mut result = message!(DescribeConfigsResourceResult {
             name: definition.name.into(),
             value: Some(value.into()),
-            config_source: source.code(),
+            config_source: source,
             config_type: definition.kind.code(),
         });
         if request.include_documentation {
             result.documentation = Some(definition.documentation.into());
         }
         if request.include_synonyms {
-            let mut synonym = |name: &str, value: &str, source: topic_config::Source| {
-                result.synonyms.push(message!(DescribeConfigsSynonym {
-                    name: name.into(),
-                    value: Some(value.into()),
-                    source: source.code(),
-                }));
-            };
-            if let Some(value) = topic.configs.get(definition.name) {
-                synonym(definition.name, value, topic_config::Source::Topic);
-            }
-            let server_name = definition.server_name.unwrap_or(definition.name);
-            if let Some(value) = defaults.get(definition.name) {
-                synonym(server_name, value, topic_config::Source::Broker);
+            if let Some(value) = set {
+                let source = topic_config::Source::Topic.code();
+                result
+                    .synonyms
+                    .push(synonym(definition.name, value, source));
             }
             if definition.server_name.is_some() {
-                synonym(
-                    server_name,
-                    definition.default,
-                    topic_config::Source::Default,
-                );
+                let below = below.iter();
+                result
+                    .synonyms
+                    .extend(below.map(|(value, source)| synonym(server_name, value, *source)));
             }
         }
         result
@@ -187,20 +201,135 @@ fn broker_configs(
             config_type: STRING,
         })
     });
-    let none = Default::default();
+    let layers = Layers::new(core);
     let defaults = topic_config::DEFINITIONS.iter().filter_map(|definition| {
-        let (value, source) = topic_config::effective(definition, &none, &config.topic_defaults);
+        let below = layers.of(definition);
+        let (value, source) = below.first()?;
+        let name = definition.server_name?;
         let mut result = message!(DescribeConfigsResourceResult {
-            name: definition.server_name?.into(),
-            value: Some(value.into()),
-            read_only: true,
-            config_source: source.code(),
+            name: name.into(),
+            value: Some((*value).into()),
+            config_source: *source,
             config_type: definition.kind.code(),
         });
         if request.include_documentation {
             result.documentation = Some(definition.documentation.into());
         }
+        if request.include_synonyms {
+            let below = below.iter();
+            result.synonyms = below
+                .map(|(value, source)| synonym(name, value, *source))
+                .collect();
+        }
         Some(result)
     });
     own.chain(defaults).collect()
+}
+
+/// Where the default of a topic config comes from: this broker, all brokers, what the broker was opened with, Kafka.
+struct Layers<'a> {
+    set: [(BTreeMap<String, String>, i8); 2],
+    opened_with: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Layers<'a> {
+    fn new(core: &'a Core) -> Self {
+        let here = core.configs(&ConfigResource::Broker(Some(core.config.node_id)));
+        let everywhere = core.configs(&ConfigResource::Broker(None));
+        Self {
+            set: [(here, DYNAMIC_BROKER), (everywhere, DYNAMIC_DEFAULT_BROKER)],
+            opened_with: &core.config.topic_defaults,
+        }
+    }
+
+    /// Values with their sources, the one in force first. Empty where Kafka's default is not a broker's.
+    fn of(&self, definition: &topic_config::Definition) -> Vec<(&str, i8)> {
+        let Some(server_name) = definition.server_name else {
+            return Vec::new();
+        };
+        let set = self
+            .set
+            .iter()
+            .filter_map(|(configs, source)| Some((configs.get(server_name)?.as_str(), *source)));
+        let opened_with = self.opened_with.get(definition.name);
+        set.chain(opened_with.map(|value| (value.as_str(), topic_config::Source::Broker.code())))
+            .chain([(definition.default, DEFAULT)])
+            .collect()
+    }
+}
+
+fn synonym(name: &str, value: &str, source: i8) -> DescribeConfigsSynonym {
+    message!(DescribeConfigsSynonym {
+        name: name.into(),
+        value: Some(value.into()),
+        source: source,
+    })
+}
+
+/// What is set for all brokers while they run.
+fn cluster_configs(
+    core: &Core,
+    request: &DescribeConfigsRequest,
+) -> Vec<DescribeConfigsResourceResult> {
+    let set = core.configs(&ConfigResource::Broker(None));
+    let describe = |(name, value): (String, String)| {
+        let definition = topic_config::by_server_name(&name)?;
+        let mut result = message!(DescribeConfigsResourceResult {
+            config_source: DYNAMIC_DEFAULT_BROKER,
+            config_type: definition.kind.code(),
+        });
+        if request.include_synonyms {
+            result.synonyms = vec![synonym(&name, &value, DYNAMIC_DEFAULT_BROKER)];
+        }
+        if request.include_documentation {
+            result.documentation = Some(definition.documentation.into());
+        }
+        result.name = name.into();
+        result.value = Some(value.into());
+        Some(result)
+    };
+    set.into_iter().filter_map(describe).collect()
+}
+
+/// One logger, at the level that the process logs at.
+fn logger_configs() -> Vec<DescribeConfigsResourceResult> {
+    let level = tracing::level_filters::LevelFilter::current();
+    vec![message!(DescribeConfigsResourceResult {
+        name: "root".into(),
+        value: Some(level.to_string().to_uppercase().into()),
+        read_only: true,
+        config_source: DYNAMIC_BROKER_LOGGER,
+        config_type: STRING,
+    })]
+}
+
+fn group_configs(
+    core: &Core,
+    group: &str,
+    request: &DescribeConfigsRequest,
+) -> Vec<DescribeConfigsResourceResult> {
+    let set = core.configs(&ConfigResource::Group(group.to_owned()));
+    let settings = &core.config.group_settings;
+    let describe = |definition: &group_config::Definition| {
+        let (value, is_set) = definition.effective(&set, settings);
+        let below = match settings.get(definition.default.name) {
+            Some(_) => topic_config::Source::Broker.code(),
+            None => DEFAULT,
+        };
+        let source = if is_set { DYNAMIC_GROUP } else { below };
+        let mut result = message!(DescribeConfigsResourceResult {
+            name: definition.name.into(),
+            value: Some(value.to_string().into()),
+            config_source: source,
+            config_type: if definition.is_long { LONG } else { INT },
+        });
+        if request.include_synonyms {
+            result.synonyms = vec![synonym(definition.name, &value.to_string(), source)];
+        }
+        if request.include_documentation {
+            result.documentation = Some(definition.documentation.into());
+        }
+        result
+    };
+    group_config::DEFINITIONS.iter().map(describe).collect()
 }

@@ -6,6 +6,7 @@ use kafka_wire::describe_topic_partitions_response::{
 };
 use kafka_wire::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 
+use super::TOPIC_OPERATIONS;
 use crate::broker::Core;
 use crate::metadata;
 use crate::protocol::{ErrorCode, message, wire_id};
@@ -82,6 +83,7 @@ pub(super) fn handle(
                 topic_id: wire_id(topic.id),
                 is_internal: metadata::is_internal(name),
                 partitions: partitions.collect(),
+                topic_authorized_operations: TOPIC_OPERATIONS,
             }));
         left -= (end - first).max(0);
         if end < topic.partition_count {

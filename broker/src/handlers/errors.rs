@@ -77,6 +77,7 @@ pub(super) fn of_change(error: &ChangeError) -> (ErrorCode, String) {
             Refusal::InvalidTopicName(_) => ErrorCode::InvalidTopic,
             Refusal::UnknownTopic(_) => ErrorCode::UnknownTopicOrPartition,
             Refusal::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
+            Refusal::TooManyPartitions(_) => ErrorCode::PolicyViolation,
             Refusal::InvalidConfig(_) => ErrorCode::InvalidConfig,
         },
         ChangeError::Failed(error) => {

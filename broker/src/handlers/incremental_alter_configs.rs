@@ -1,5 +1,6 @@
 //! IncrementalAlterConfigs (key 44), v0–v1.
-//! - Topics: set, delete, and for lists append and subtract. In force when answered. Brokers' settings cannot be changed while they run.
+//! - Topics, brokers and groups: set, delete, and for lists append and subtract; durable and in force when answered. What can be set is said in
+//!   `configs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,13 +8,10 @@ use kafka_wire::incremental_alter_configs_request::{AlterConfigsResource, Altera
 use kafka_wire::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use kafka_wire::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
 
-use super::errors;
+use super::configs::{self, Table};
 use crate::broker::Core;
-use crate::metadata::Refusal;
-use crate::metadata::topic_config::{self, Kind};
+use crate::metadata::{Refusal, topic_config};
 use crate::protocol::{ErrorCode, message};
-
-const TOPIC: i8 = 2;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -24,12 +22,20 @@ pub(super) fn handle(
     core: &Core,
     request: IncrementalAlterConfigsRequest,
 ) -> IncrementalAlterConfigsResponse {
+    let key =
+        |resource: &AlterConfigsResource| (resource.resource_type, resource.resource_name.clone());
+    let repeated = configs::repeated(request.resources.iter().map(key));
     let responses = request.resources.iter().map(|resource| {
         let mut response = message!(AlterConfigsResourceResponse {
             resource_type: resource.resource_type,
             resource_name: resource.resource_name.clone(),
         });
-        if let Err((code, reason)) = alter(core, resource, request.validate_only) {
+        let altered = if repeated.get(&key(resource)) == Some(&true) {
+            Err(configs::named_again())
+        } else {
+            alter(core, resource, request.validate_only)
+        };
+        if let Err((code, reason)) = altered {
             response.error_code = code.code();
             response.error_message = Some(reason.into());
         }
@@ -45,12 +51,7 @@ fn alter(
     resource: &AlterConfigsResource,
     validate_only: bool,
 ) -> Result<(), (ErrorCode, String)> {
-    if resource.resource_type != TOPIC {
-        return Err((
-            ErrorCode::InvalidRequest,
-            "only configs of topics can be altered".into(),
-        ));
-    }
+    let target = configs::target(core, resource.resource_type, &resource.resource_name)?;
     let names: BTreeSet<_> = resource
         .configs
         .iter()
@@ -62,46 +63,44 @@ fn alter(
             "a config is in the request more than once".into(),
         ));
     }
-    let defaults = &core.config.topic_defaults;
-    core.set_topic_configs(&resource.resource_name, validate_only, |current| {
-        apply(current, defaults, &resource.configs)
+    let defaults = core.topic_defaults();
+    configs::change(core, &target, validate_only, |table, current| {
+        apply(table, current, &defaults, &resource.configs)
     })
-    .map_err(|error| errors::of_change(&error))
 }
 
 fn apply(
+    table: Table<'_>,
     current: &BTreeMap<String, String>,
     defaults: &BTreeMap<String, String>,
     changes: &[AlterableConfig],
 ) -> Result<BTreeMap<String, String>, Refusal> {
+    let none = BTreeMap::new();
     let mut configs = current.clone();
     for change in changes {
         let name = change.name.as_str();
-        let Some(definition) = topic_config::by_name(name) else {
-            return Err(Refusal::InvalidConfig(format!(
-                "unknown topic config name: {name}"
-            )));
-        };
+        table.knows(name)?;
         let value = change.value.as_ref().map_or("", |value| value.as_str());
         if change.config_operation != DELETE && change.value.is_none() {
             return Err(Refusal::InvalidConfig(format!(
-                "null value not supported for topic config {name}"
+                "null value not supported for config {name}"
             )));
         }
-        let is_list = matches!(definition.kind, Kind::List(_));
-        let mut words: Vec<_> = topic_config::effective(definition, &configs, defaults)
-            .0
-            .split(',')
-            .filter(|word| !word.is_empty())
-            .map(str::to_owned)
-            .collect();
-        let value = match change.config_operation {
-            SET => value.to_owned(),
-            DELETE => {
+        let list = table.list(name).map(|definition| {
+            let in_force = match configs.get(name) {
+                Some(value) => value,
+                None => topic_config::effective(definition, &none, defaults).0,
+            };
+            let words = in_force.split(',').filter(|word| !word.is_empty());
+            words.map(str::to_owned).collect::<Vec<_>>()
+        });
+        let value = match (change.config_operation, list) {
+            (SET, _) => value.to_owned(),
+            (DELETE, _) => {
                 configs.remove(name);
                 continue;
             }
-            APPEND if is_list => {
+            (APPEND, Some(mut words)) => {
                 for word in value.split(',').map(str::trim) {
                     if !words.iter().any(|other| other == word) {
                         words.push(word.to_owned());
@@ -109,25 +108,22 @@ fn apply(
                 }
                 words.join(",")
             }
-            SUBTRACT if is_list => {
+            (SUBTRACT, Some(mut words)) => {
                 words.retain(|word| !value.split(',').any(|other| other.trim() == word));
                 words.join(",")
             }
-            APPEND | SUBTRACT => {
+            (APPEND | SUBTRACT, None) => {
                 return Err(Refusal::InvalidConfig(format!(
-                    "topic config {name} is not a list"
+                    "config {name} is not a list"
                 )));
             }
-            other => {
+            (other, _) => {
                 return Err(Refusal::InvalidConfig(format!(
-                    "unknown operation {other} on topic config {name}"
+                    "unknown operation {other} on config {name}"
                 )));
             }
         };
-        configs.insert(
-            name.to_owned(),
-            definition.check(&value).map_err(Refusal::InvalidConfig)?,
-        );
+        configs.insert(name.to_owned(), table.check(name, &value)?);
     }
     Ok(configs)
 }
@@ -149,6 +145,7 @@ mod tests {
     fn lists_grow_and_shrink_from_the_value_in_force() {
         let none = BTreeMap::new();
         let grown = apply(
+            Table::Topic,
             &none,
             &none,
             &[change("cleanup.policy", APPEND, Some("compact"))],
@@ -156,6 +153,7 @@ mod tests {
         .unwrap();
         assert_eq!(grown.get("cleanup.policy").unwrap(), "delete,compact");
         let shrunk = apply(
+            Table::Topic,
             &grown,
             &none,
             &[change("cleanup.policy", SUBTRACT, Some("delete"))],
@@ -168,6 +166,7 @@ mod tests {
     fn set_and_delete_touch_only_their_config() {
         let none = BTreeMap::new();
         let set = apply(
+            Table::Topic,
             &none,
             &none,
             &[
@@ -176,11 +175,25 @@ mod tests {
             ],
         )
         .unwrap();
-        let left = apply(&set, &none, &[change("retention.ms", DELETE, None)]).unwrap();
+        let left = apply(
+            Table::Topic,
+            &set,
+            &none,
+            &[change("retention.ms", DELETE, None)],
+        )
+        .unwrap();
         assert_eq!(
             left,
             BTreeMap::from([("segment.ms".to_owned(), "9".to_owned())])
         );
-        assert!(apply(&none, &none, &[change("retention.ms", APPEND, Some("5"))]).is_err());
+        assert!(
+            apply(
+                Table::Topic,
+                &none,
+                &none,
+                &[change("retention.ms", APPEND, Some("5"))]
+            )
+            .is_err()
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Metadata (key 3), v0–v13.
 //! - Brokers (this one), the cluster's id, and the asked topics by name or (v10) by id, each once; null asks for all.
+//! - Authorized operations (v8), when asked: all there are, since nothing is authorized.
 //! - A topic that is not there is created when the request and the broker allow it (`allow_auto_topic_creation`,
 //!   `auto.create.topics.enable`), with `num.partitions`; its leader is there at once.
 
@@ -12,13 +13,18 @@ use kafka_wire::metadata_response::{
 };
 use kafka_wire::{MetadataRequest, MetadataResponse};
 
-use super::{errors, first_of_each};
+use super::{CLUSTER_OPERATIONS, NO_OPERATIONS, TOPIC_OPERATIONS, errors, first_of_each};
 use crate::broker::{ChangeError, Core};
 use crate::metadata::{self, OFFSETS_TOPIC, Refusal, Topic};
 use crate::protocol::{ErrorCode, id_of, message, wire_id};
 
 pub(super) fn handle(core: &Arc<Core>, request: MetadataRequest) -> MetadataResponse {
-    let topics = match request.topics {
+    let operations = if request.include_topic_authorized_operations {
+        TOPIC_OPERATIONS
+    } else {
+        NO_OPERATIONS
+    };
+    let mut topics: Vec<_> = match request.topics {
         None => core.read_catalog(|catalog| {
             catalog
                 .topics()
@@ -29,6 +35,9 @@ pub(super) fn handle(core: &Arc<Core>, request: MetadataRequest) -> MetadataResp
             .map(|topic| find(core, topic, request.allow_auto_topic_creation))
             .collect(),
     };
+    for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
+        topic.topic_authorized_operations = operations;
+    }
     let (host, port) = core.endpoint();
     message!(MetadataResponse {
         brokers: vec![message!(MetadataResponseBroker {
@@ -36,6 +45,11 @@ pub(super) fn handle(core: &Arc<Core>, request: MetadataRequest) -> MetadataResp
             host: host.into(),
             port: i32::from(port),
         })],
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            CLUSTER_OPERATIONS
+        } else {
+            NO_OPERATIONS
+        },
         cluster_id: Some(core.data_dir.cluster_id.clone().into()),
         controller_id: core.config.node_id,
         topics: topics,

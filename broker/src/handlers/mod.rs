@@ -9,7 +9,10 @@ use crate::broker::{Answer, Core};
 use crate::protocol::{Request, RequestContext};
 
 mod alter_configs;
+mod alter_partition_reassignments;
+mod alter_replica_log_dirs;
 mod api_versions;
+mod configs;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -18,8 +21,11 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
+mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod elect_leaders;
 mod errors;
 mod fetch;
 mod find_coordinator;
@@ -28,6 +34,7 @@ mod incremental_alter_configs;
 mod init_producer_id;
 mod join_group;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
@@ -38,10 +45,20 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod sync_group;
+mod unregister_broker;
+mod update_features;
 mod write_txn_markers;
 
 /// How long a request waits at most, whatever it asks for: it is kept for its client, which may be gone.
 const WAIT_MS_MAX: i64 = 60_000;
+
+/// What may be done to a topic, a bit for each of Kafka's operations: read, write, create, delete, alter, describe, and its configs. Nothing
+/// is authorized, so everybody may do everything.
+const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+/// What may be done to the cluster.
+const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+/// Nobody asked.
+const NO_OPERATIONS: i32 = i32::MIN;
 
 /// What a request names, each once: a few bytes that name a thing again must not be answered with all of it again.
 fn first_of_each<T, K: Eq + Hash>(
@@ -95,6 +112,24 @@ pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Reques
         Request::ListPartitionReassignments(_) => {
             answer(list_partition_reassignments::handle().into());
         }
+        Request::AlterPartitionReassignments(request) => {
+            answer(alter_partition_reassignments::handle(core, request).into())
+        }
+        Request::AlterReplicaLogDirs(request) => {
+            answer(alter_replica_log_dirs::handle(core, request).into())
+        }
+        Request::DescribeLogDirs(request) => {
+            answer(describe_log_dirs::handle(core, request).into())
+        }
+        Request::DescribeQuorum(request) => answer(describe_quorum::handle(core, request).into()),
+        Request::ElectLeaders(request) => answer(elect_leaders::handle(core, request).into()),
+        Request::ListConfigResources(request) => {
+            answer(list_config_resources::handle(core, request).into())
+        }
+        Request::UnregisterBroker(request) => {
+            answer(unregister_broker::handle(core, request).into())
+        }
+        Request::UpdateFeatures(request) => answer(update_features::handle(request).into()),
         Request::DescribeCluster(request) => answer(describe_cluster::handle(core, request).into()),
         Request::DescribeTopicPartitions(request) => {
             answer(describe_topic_partitions::handle(core, request).into())

@@ -200,12 +200,12 @@ fn append(
 
 fn in_sync_replicas_min(core: &Core, topic: &Topic) -> i64 {
     let name = "min.insync.replicas";
-    if !topic.configs.contains_key(name) && !core.config.topic_defaults.contains_key(name) {
+    let defaults = core.topic_defaults();
+    if !topic.configs.contains_key(name) && !defaults.contains_key(name) {
         return 1;
     }
-    let value = topic_config::by_name(name).map(|definition| {
-        topic_config::effective(definition, &topic.configs, &core.config.topic_defaults).0
-    });
+    let value = topic_config::by_name(name)
+        .map(|definition| topic_config::effective(definition, &topic.configs, &defaults).0);
     value.and_then(|value| value.parse().ok()).unwrap_or(1)
 }
 

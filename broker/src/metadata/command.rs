@@ -9,6 +9,7 @@
 //! 4 SetTopicConfigs     id, configs (all of them, not the difference)
 //! 5 ReserveProducerIds  end i64
 //! 6 StartLeaderEpoch    epoch i32
+//! 7 SetConfigs          resource type i8, name, configs (all of them; none removes the resource)
 //! configs: count u32, then name and value as strings
 //! ```
 
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::Topic;
+use super::{ConfigResource, Topic};
 
 /// A change of the metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,13 @@ pub enum Command {
     StartLeaderEpoch {
         /// The epoch.
         epoch: i32,
+    },
+    /// A resource other than a topic has other configs.
+    SetConfigs {
+        /// Which.
+        resource: ConfigResource,
+        /// All that are set from now on.
+        configs: BTreeMap<String, String>,
     },
 }
 
@@ -91,6 +99,13 @@ impl Command {
                 out.push(6);
                 out.extend_from_slice(&epoch.to_be_bytes());
             }
+            Self::SetConfigs { resource, configs } => {
+                out.push(7);
+                let (kind, name) = resource.key();
+                out.push(kind as u8);
+                put_string(&mut out, &name);
+                put_configs(&mut out, configs);
+            }
         }
         out
     }
@@ -122,6 +137,14 @@ impl Command {
             [6] => Self::StartLeaderEpoch {
                 epoch: i32::from_be_bytes(take(&mut input)?),
             },
+            [7] => {
+                let [kind] = take(&mut input)?;
+                let name = take_string(&mut input)?;
+                Self::SetConfigs {
+                    resource: ConfigResource::of_key(kind as i8, &name)?,
+                    configs: take_configs(&mut input)?,
+                }
+            }
             _ => return None,
         };
         input.is_empty().then_some(command)
@@ -173,6 +196,14 @@ mod tests {
         prop::collection::btree_map(".{0,8}", ".{0,8}", 0..4)
     }
 
+    fn resource() -> impl Strategy<Value = ConfigResource> {
+        prop_oneof![
+            any::<i32>().prop_map(|id| ConfigResource::Broker(Some(id))),
+            Just(ConfigResource::Broker(None)),
+            ".{0,8}".prop_map(ConfigResource::Group),
+        ]
+    }
+
     fn command() -> impl Strategy<Value = Command> {
         let id = any::<[u8; 16]>().prop_map(Uuid::from_bytes);
         prop_oneof![
@@ -196,6 +227,8 @@ mod tests {
             (id, configs()).prop_map(|(id, configs)| Command::SetTopicConfigs { id, configs }),
             any::<i64>().prop_map(|end| Command::ReserveProducerIds { end }),
             any::<i32>().prop_map(|epoch| Command::StartLeaderEpoch { epoch }),
+            (resource(), configs())
+                .prop_map(|(resource, configs)| Command::SetConfigs { resource, configs }),
         ]
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub mod group_config;
 pub mod topic_config;
 
 mod command;
@@ -18,6 +19,7 @@ mod journal;
 mod topic_name;
 
 pub use command::Command;
+pub use group_config::GroupConfig;
 pub use journal::{JOURNAL_FILE, Journal};
 pub use topic_name::check as check_topic_name;
 
@@ -50,6 +52,43 @@ pub struct Topic {
     pub configs: BTreeMap<String, String>,
 }
 
+/// What has configs besides topics.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConfigResource {
+    /// One broker, or with `None` all of the cluster.
+    Broker(Option<i32>),
+    /// A group of any protocol. It need not exist.
+    Group(String),
+}
+
+impl ConfigResource {
+    /// Kafka's number for the type of resource that a broker is.
+    pub const BROKER: i8 = 4;
+    /// Kafka's number for the type of resource that a group is.
+    pub const GROUP: i8 = 32;
+
+    /// Kafka's type number and name.
+    pub fn key(&self) -> (i8, String) {
+        match self {
+            Self::Broker(id) => (
+                Self::BROKER,
+                id.map(|id| id.to_string()).unwrap_or_default(),
+            ),
+            Self::Group(group) => (Self::GROUP, group.clone()),
+        }
+    }
+
+    /// The resource of Kafka's type number and name.
+    pub fn of_key(kind: i8, name: &str) -> Option<Self> {
+        match kind {
+            Self::BROKER if name.is_empty() => Some(Self::Broker(None)),
+            Self::BROKER => Some(Self::Broker(Some(name.parse().ok()?))),
+            Self::GROUP => Some(Self::Group(name.to_owned())),
+            _ => None,
+        }
+    }
+}
+
 /// Why a wish was refused. Handlers turn it into Kafka's codes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
@@ -63,6 +102,8 @@ pub enum Refusal {
     #[error("{0}")]
     InvalidPartitions(String),
     #[error("{0}")]
+    TooManyPartitions(String),
+    #[error("{0}")]
     InvalidConfig(String),
 }
 
@@ -75,11 +116,15 @@ pub struct Catalog {
     leader_epoch: i32,
     /// Topics deleted since the journal was compacted: their directories may still be there.
     deleted: Vec<(Arc<str>, i32)>,
+    configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
+    /// Commands applied, for those who ask how far the metadata is.
+    replayed: u64,
 }
 
 impl Catalog {
     /// Applies a command that is durable.
     pub fn replay(&mut self, command: &Command) {
+        self.replayed += 1;
         match command {
             Command::CreateTopic(topic) => {
                 self.names.insert(topic.id, topic.name.clone());
@@ -108,6 +153,12 @@ impl Catalog {
             }
             Command::StartLeaderEpoch { epoch } => {
                 self.leader_epoch = self.leader_epoch.max(*epoch)
+            }
+            Command::SetConfigs { resource, configs } if configs.is_empty() => {
+                self.configs.remove(resource);
+            }
+            Command::SetConfigs { resource, configs } => {
+                self.configs.insert(resource.clone(), configs.clone());
             }
         }
     }
@@ -188,6 +239,29 @@ impl Catalog {
         })
     }
 
+    /// Configs set on a resource other than a topic.
+    pub fn configs(&self, resource: &ConfigResource) -> Option<&BTreeMap<String, String>> {
+        self.configs.get(resource)
+    }
+
+    /// Resources other than topics that have configs.
+    pub fn configured(&self) -> impl Iterator<Item = &ConfigResource> {
+        self.configs.keys()
+    }
+
+    /// Commands applied since the journal was compacted, those that state it anew included.
+    pub fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
+    /// Partitions of all topics.
+    pub fn partition_count(&self) -> i64 {
+        self.topics
+            .values()
+            .map(|topic| i64::from(topic.partition_count))
+            .sum()
+    }
+
     /// A topic by name.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.topics.get(name)
@@ -226,6 +300,14 @@ impl Catalog {
             .values()
             .map(|topic| Command::CreateTopic(topic.as_ref().clone()))
             .collect();
+        commands.extend(
+            self.configs
+                .iter()
+                .map(|(resource, configs)| Command::SetConfigs {
+                    resource: resource.clone(),
+                    configs: configs.clone(),
+                }),
+        );
         commands.push(Command::ReserveProducerIds {
             end: self.producer_ids_end,
         });
@@ -291,11 +373,24 @@ mod tests {
         catalog.replay(&Command::DeleteTopic { id });
         catalog.replay(&Command::ReserveProducerIds { end: 3000 });
         catalog.replay(&Command::StartLeaderEpoch { epoch: 4 });
+        let group = ConfigResource::Group("g".into());
+        for (resource, value) in [(&group, "1"), (&ConfigResource::Broker(None), "2")] {
+            catalog.replay(&Command::SetConfigs {
+                resource: resource.clone(),
+                configs: BTreeMap::from([("a".to_owned(), value.to_owned())]),
+            });
+        }
+        catalog.replay(&Command::SetConfigs {
+            resource: ConfigResource::Broker(None),
+            configs: BTreeMap::new(),
+        });
         let mut copy = Catalog::default();
         for command in catalog.snapshot() {
             copy.replay(&command);
         }
         assert_eq!(copy.topics, catalog.topics);
+        assert_eq!(copy.configs, catalog.configs);
+        assert_eq!(copy.configured().collect::<Vec<_>>(), [&group]);
         assert_eq!((copy.producer_ids_end, copy.leader_epoch), (3000, 4));
         assert!(copy.topic_by_id(id).is_none());
     }

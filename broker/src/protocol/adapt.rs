@@ -11,6 +11,9 @@ use super::{ErrorCode, Request, Response, message};
 /// Operations that an old request did not ask for.
 const NO_AUTHORIZED_OPERATIONS: i32 = i32::MIN;
 
+/// The only configs that ListConfigResources v0 lists.
+const CLIENT_METRICS: i8 = 16;
+
 pub(super) fn lift(request: &mut Request, version: i16) {
     match request {
         Request::FindCoordinator(body) if version < 4 => {
@@ -53,6 +56,9 @@ pub(super) fn lift(request: &mut Request, version: i16) {
         {
             body.topics = None;
         }
+        Request::ListConfigResources(body) if version == 0 => {
+            body.resource_types = vec![CLIENT_METRICS];
+        }
         Request::JoinGroup(body) if version == 0 => {
             body.rebalance_timeout_ms = body.session_timeout_ms
         }
@@ -62,6 +68,40 @@ pub(super) fn lift(request: &mut Request, version: i16) {
 
 pub(super) fn lower(response: &mut Response, version: i16) {
     match response {
+        // Before version 4 a range that starts at zero could not be said; before version 3 none could.
+        Response::ApiVersions(body) => {
+            if version < 4 {
+                body.supported_features
+                    .retain(|feature| feature.min_version > 0);
+            }
+            if version < 3 {
+                body.supported_features.clear();
+                body.finalized_features.clear();
+                body.finalized_features_epoch = -1;
+            }
+        }
+        Response::AlterPartitionReassignments(body) if version < 1 => {
+            body.allow_replication_factor_change = true;
+        }
+        Response::DescribeQuorum(body) if version < 2 => {
+            body.nodes.clear();
+            for replica in body
+                .topics
+                .iter_mut()
+                .flat_map(|topic| &mut topic.partitions)
+                .flat_map(|partition| {
+                    partition
+                        .current_voters
+                        .iter_mut()
+                        .chain(&mut partition.observers)
+                })
+            {
+                replica.replica_directory_id = Default::default();
+            }
+        }
+        Response::ElectLeaders(body) if version < 1 => body.error_code = 0,
+        // From version 2 on there is one error for all.
+        Response::UpdateFeatures(body) if version >= 2 => body.results.clear(),
         Response::Produce(body) if version < 10 => {
             body.node_endpoints.clear();
             for partition in body

@@ -5,6 +5,7 @@ use bytes::BytesMut;
 use kafka_wire::{self as wire, KafkaMessage};
 use kafka_wire_core::{ApiVersion, DecodeError, Decoder, EncodeError, KafkaDecode, KafkaEncode};
 
+use super::features::FEATURES;
 use super::message;
 
 /// One served API.
@@ -171,15 +172,92 @@ apis! {
     27 WriteTxnMarkers WriteTxnMarkersRequest WriteTxnMarkersResponse 1..=2 from 1;
     32 DescribeConfigs DescribeConfigsRequest DescribeConfigsResponse 1..=4 from 1;
     33 AlterConfigs AlterConfigsRequest AlterConfigsResponse 0..=2 from 0;
+    34 AlterReplicaLogDirs AlterReplicaLogDirsRequest AlterReplicaLogDirsResponse 1..=2 from 1;
+    35 DescribeLogDirs DescribeLogDirsRequest DescribeLogDirsResponse 1..=5 from 1;
     37 CreatePartitions CreatePartitionsRequest CreatePartitionsResponse 0..=3 from 0;
     42 DeleteGroups DeleteGroupsRequest DeleteGroupsResponse 0..=2 from 0;
+    43 ElectLeaders ElectLeadersRequest ElectLeadersResponse 0..=2 from 0;
     44 IncrementalAlterConfigs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse 0..=1 from 0;
+    45 AlterPartitionReassignments AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse 0..=1 from 0;
     46 ListPartitionReassignments ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse 0..=0 from 0;
     47 OffsetDelete OffsetDeleteRequest OffsetDeleteResponse 0..=0 from 0;
+    55 DescribeQuorum DescribeQuorumRequest DescribeQuorumResponse 0..=2 from 0;
+    57 UpdateFeatures UpdateFeaturesRequest UpdateFeaturesResponse 0..=2 from 0;
     60 DescribeCluster DescribeClusterRequest DescribeClusterResponse 0..=2 from 0;
     61 DescribeProducers DescribeProducersRequest DescribeProducersResponse 0..=0 from 0;
+    64 UnregisterBroker UnregisterBrokerRequest UnregisterBrokerResponse 0..=0 from 0;
+    74 ListConfigResources ListConfigResourcesRequest ListConfigResourcesResponse 0..=1 from 0;
     75 DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse 0..=0 from 0;
 }
+
+const TRANSACTIONS: &str = "transactions are not built yet";
+const GROUPS: &str = "not built yet; clients use the classic protocol";
+const SHARE: &str = "share groups (KIP-932) are left for later";
+const SECURITY: &str = "SASL, users, ACLs, delegation tokens and quotas are left for later";
+const QUORUM: &str =
+    "between controllers and brokers: there is one node, which is its own controller";
+const TELEMETRY: &str = "not advertised, which saves clients two round trips";
+
+/// What Kafka 4.3 has and this broker may not, with the reason.
+const LEFT_OUT: &[(i16, &str, &str)] = &[
+    (4, "LeaderAndIsr", "gone since Kafka 4.0"),
+    (5, "StopReplica", "gone since Kafka 4.0"),
+    (6, "UpdateMetadata", "gone since Kafka 4.0"),
+    (7, "ControlledShutdown", "gone since Kafka 4.0"),
+    (17, "SaslHandshake", SECURITY),
+    (24, "AddPartitionsToTxn", TRANSACTIONS),
+    (25, "AddOffsetsToTxn", TRANSACTIONS),
+    (26, "EndTxn", TRANSACTIONS),
+    (27, "WriteTxnMarkers", TRANSACTIONS),
+    (28, "TxnOffsetCommit", TRANSACTIONS),
+    (29, "DescribeAcls", SECURITY),
+    (30, "CreateAcls", SECURITY),
+    (31, "DeleteAcls", SECURITY),
+    (36, "SaslAuthenticate", SECURITY),
+    (38, "CreateDelegationToken", SECURITY),
+    (39, "RenewDelegationToken", SECURITY),
+    (40, "ExpireDelegationToken", SECURITY),
+    (41, "DescribeDelegationToken", SECURITY),
+    (48, "DescribeClientQuotas", SECURITY),
+    (49, "AlterClientQuotas", SECURITY),
+    (50, "DescribeUserScramCredentials", SECURITY),
+    (51, "AlterUserScramCredentials", SECURITY),
+    (52, "Vote", QUORUM),
+    (53, "BeginQuorumEpoch", QUORUM),
+    (54, "EndQuorumEpoch", QUORUM),
+    (56, "AlterPartition", QUORUM),
+    (58, "Envelope", QUORUM),
+    (59, "FetchSnapshot", QUORUM),
+    (61, "DescribeProducers", TRANSACTIONS),
+    (62, "BrokerRegistration", QUORUM),
+    (63, "BrokerHeartbeat", QUORUM),
+    (65, "DescribeTransactions", TRANSACTIONS),
+    (66, "ListTransactions", TRANSACTIONS),
+    (67, "AllocateProducerIds", QUORUM),
+    (68, "ConsumerGroupHeartbeat", GROUPS),
+    (69, "ConsumerGroupDescribe", GROUPS),
+    (70, "ControllerRegistration", QUORUM),
+    (71, "GetTelemetrySubscriptions", TELEMETRY),
+    (72, "PushTelemetry", TELEMETRY),
+    (73, "AssignReplicasToDirs", QUORUM),
+    (76, "ShareGroupHeartbeat", SHARE),
+    (77, "ShareGroupDescribe", SHARE),
+    (78, "ShareFetch", SHARE),
+    (79, "ShareAcknowledge", SHARE),
+    (80, "AddRaftVoter", QUORUM),
+    (81, "RemoveRaftVoter", QUORUM),
+    (82, "UpdateRaftVoter", QUORUM),
+    (83, "InitializeShareGroupState", SHARE),
+    (84, "ReadShareGroupState", SHARE),
+    (85, "WriteShareGroupState", SHARE),
+    (86, "DeleteShareGroupState", SHARE),
+    (87, "ReadShareGroupStateSummary", SHARE),
+    (88, "StreamsGroupHeartbeat", GROUPS),
+    (89, "StreamsGroupDescribe", GROUPS),
+    (90, "DescribeShareGroupOffsets", SHARE),
+    (91, "AlterShareGroupOffsets", SHARE),
+    (92, "DeleteShareGroupOffsets", SHARE),
+];
 
 /// Key of Produce.
 pub const PRODUCE: i16 = 0;
@@ -205,8 +283,25 @@ pub fn served_answer() -> wire::ApiVersionsResponse {
             max_version: api.max,
         })
     });
+    let supported = FEATURES.iter().map(|feature| {
+        message!(wire::api_versions_response::SupportedFeatureKey {
+            name: feature.name.into(),
+            min_version: feature.min,
+            max_version: feature.max,
+        })
+    });
+    let finalized = FEATURES.iter().map(|feature| {
+        message!(wire::api_versions_response::FinalizedFeatureKey {
+            name: feature.name.into(),
+            min_version_level: feature.finalized,
+            max_version_level: feature.finalized,
+        })
+    });
     message!(wire::ApiVersionsResponse {
-        api_keys: keys.collect()
+        api_keys: keys.collect(),
+        supported_features: supported.collect(),
+        finalized_features_epoch: 0,
+        finalized_features: finalized.collect(),
     })
 }
 
@@ -231,15 +326,17 @@ pub fn reference_page() -> String {
             api.key, api.name, api.min, api.max
         ));
     }
+    page.push_str("\n## Left out, and why\n\n| key | API | why |\n|---|---|---|\n");
+    for (key, name, why) in LEFT_OUT.iter().filter(|(key, ..)| find(*key).is_none()) {
+        page.push_str(&format!("| {key} | {name} | {why} |\n"));
+    }
     page.push_str(
-        "\n## Left out, and why\n\n\
-         - **Transactions** (24–28, and a transactional id in InitProducerId or FindCoordinator): not built yet; answered with error 35 and a message.\n\
-         - **Consumer, streams and share groups** (68, 69, 76–79, 83–92): not built yet; clients use the classic protocol.\n\
-         - **OffsetCommit and OffsetFetch v10**: name topics by id; clients fall back to v9.\n\
-         - **Fetch sessions** (KIP-227): every answer has session id 0, so clients send full fetches, which is legal.\n\
-         - **Tiered storage**: ListOffsets v11 (earliest pending upload) is not served; earliest local is the log start.\n\
-         - **SASL, ACLs, quotas, delegation tokens** (17, 29–31, 36, 38–41, 48–51): not built yet.\n\
-         - **Client telemetry** (71, 72): not advertised, which saves clients two round trips.\n",
+        "\nWithin what is served:\n\n\
+         - **Tiered storage**: there is none; the earliest local offset is the log start.\n\
+         - **Client metrics subscriptions** as configs (resource type 16): there is nothing that would push them.\n\
+         - **Levels of loggers** (resource type 8): shown, not changed.\n\
+         - **Changing features** (57): answered, but the levels of this broker are fixed.\n\
+         - **Versions since Kafka 4.4** of any API: the answer is Kafka 4.3.\n",
     );
     page
 }
@@ -258,6 +355,14 @@ mod tests {
                 "{}",
                 api.name
             );
+        }
+    }
+
+    #[test]
+    fn every_key_of_kafka_is_served_or_left_out_for_a_reason() {
+        for key in 0..=92 {
+            let is_left_out = LEFT_OUT.iter().any(|(other, ..)| *other == key);
+            assert!(find(key).is_some() || is_left_out, "key {key}");
         }
     }
 

@@ -29,6 +29,7 @@ error_codes! {
     3 UnknownTopicOrPartition "this broker does not host this topic-partition";
     5 LeaderNotAvailable "the partition has no leader yet";
     7 RequestTimedOut "the request timed out";
+    9 ReplicaNotAvailable "the replica is not available";
     10 MessageTooLarge "the batch is larger than max.message.bytes";
     12 OffsetMetadataTooLarge "the metadata of the committed offset is too long";
     14 CoordinatorLoadInProgress "the coordinator is loading";
@@ -62,20 +63,26 @@ error_codes! {
     48 InvalidTxnState "the producer is in an invalid transactional state";
     52 TransactionCoordinatorFenced "the transaction coordinator's epoch is older than the current one";
     56 KafkaStorageError "a disk operation failed";
+    57 LogDirNotFound "the log directory is not one of this broker's";
     59 UnknownProducerId "the producer id is not known";
     60 ReassignmentInProgress "a reassignment is in progress";
     68 NonEmptyGroup "the group is not empty";
     69 GroupIdNotFound "there is no such group";
     70 FetchSessionIdNotFound "there is no such fetch session";
+    71 InvalidFetchSessionEpoch "the epoch of the fetch session is not the expected one";
     74 FencedLeaderEpoch "the leader epoch is older than the broker's";
     75 UnknownLeaderEpoch "the leader epoch is newer than the broker's";
     76 UnsupportedCompressionType "the compression codec is not supported";
     79 MemberIdRequired "join again with the member id in this answer";
     81 GroupMaxSizeReached "the group is full";
     82 FencedInstanceId "another member has taken over this instance id";
+    84 ElectionNotNeeded "the preferred replica leads already";
+    85 NoReassignmentInProgress "no reassignment of this partition is in progress";
     86 GroupSubscribedToTopic "the group is subscribed to the topic";
     87 InvalidRecord "a record is not valid";
+    95 InvalidUpdateVersion "the level of a feature cannot be changed to this";
     100 UnknownTopicId "this broker does not host this topic id";
+    102 BrokerIdNotRegistered "there is no broker with this id";
     103 InconsistentTopicId "the topic id does not match the topic";
     114 MismatchedEndpointType "this is a broker, not a controller";
 }

@@ -10,6 +10,7 @@
 pub mod api;
 pub mod compression;
 pub mod error_code;
+pub mod features;
 pub mod framing;
 pub mod record_batch;
 

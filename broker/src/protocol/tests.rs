@@ -81,6 +81,70 @@ fn every_served_version_of_every_response_encodes_and_decodes() {
 fn full_answers_encode_in_every_version() {
     use kafka_wire as wire;
     let answers: Vec<(i16, Response)> = vec![
+        (18, api::served_answer().into()),
+        (
+            55,
+            message!(wire::DescribeQuorumResponse {
+                error_message: Some("m".into()),
+                nodes: vec![Default::default()],
+                topics: vec![message!(wire::describe_quorum_response::TopicData {
+                    partitions: vec![message!(wire::describe_quorum_response::PartitionData {
+                        error_message: Some("m".into()),
+                        current_voters: vec![message!(
+                            wire::describe_quorum_response::ReplicaState {
+                                replica_directory_id: wire_id(uuid::Uuid::from_u128(1)),
+                                last_fetch_timestamp: 1,
+                                last_caught_up_timestamp: 1
+                            }
+                        )],
+                    })],
+                })],
+            })
+            .into(),
+        ),
+        (
+            57,
+            message!(wire::UpdateFeaturesResponse {
+                error_code: 95,
+                error_message: Some("m".into()),
+                results: vec![Default::default()],
+            })
+            .into(),
+        ),
+        (
+            43,
+            message!(wire::ElectLeadersResponse { error_code: 42 }).into(),
+        ),
+        (
+            45,
+            message!(wire::AlterPartitionReassignmentsResponse {
+                allow_replication_factor_change: false,
+                error_message: Some("m".into()),
+            })
+            .into(),
+        ),
+        (
+            35,
+            message!(wire::DescribeLogDirsResponse {
+                error_code: 1,
+                results: vec![message!(
+                    wire::describe_log_dirs_response::DescribeLogDirsResult {
+                        total_bytes: 1,
+                        usable_bytes: 1,
+                    }
+                )],
+            })
+            .into(),
+        ),
+        (
+            74,
+            message!(wire::ListConfigResourcesResponse {
+                config_resources: vec![message!(
+                    wire::list_config_resources_response::ConfigResource { resource_type: 32 }
+                )],
+            })
+            .into(),
+        ),
         (
             10,
             message!(wire::FindCoordinatorResponse {
