@@ -49,6 +49,8 @@ mod transaction_index;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transaction_tests;
 
 pub use append::{AppendOrigin, AppendRules, Appended, ValidBatch};
 pub use config::LogConfig;

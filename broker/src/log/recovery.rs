@@ -3,12 +3,12 @@
 //! 1. The directory is listed; leftovers of deletions and half-written files go.
 //! 2. After a clean stop the files are as they were closed: sealed segments are only counted; of the active one the indexes are read, and the
 //!    few batches after the last index entry. If something does not fit, it is treated as after a crash.
-//! 3. After a crash every segment that reaches beyond the recovery point is walked, oldest first: headers below the recovery point, and
-//!    beyond it each batch with its CRC. Its indexes are made anew. At the first bad batch the segment is cut, and all later ones are
+//! 3. After a crash every segment that reaches to the recovery point or beyond is walked, oldest first: headers below the recovery point, and
+//!    beyond it each batch with its CRC. Its indexes are made anew: they are synced after the roll, when the batches may long be. At the first bad batch the segment is cut, and all later ones are
 //!    deleted (newest first, before the cut, so that a crash in between finds the bad batch again).
 //! 4. A segment that ends before the next one starts has lost its end with the crash: the later ones go too. Only beyond the recovery point,
 //!    so compaction, which leaves such gaps, must not touch what is not synced.
-//! 5. Producers: the newest snapshot that can be trusted (after a crash at or below the start of the first segment that is made anew), then
+//! 5. Producers: the newest snapshot that can be trusted (after a crash, one at or below the start of the first segment that is made anew), then
 //!    the batches after it. So where indexes are made anew, it is known which transactions were open, and the aborted ones are found again.
 //!    Leader epochs: the checkpoint, then the batches walked.
 //! 6. What was found beyond the recovery point is synced before anyone may read it.
@@ -374,15 +374,14 @@ impl<'a> Walk<'a> {
         let first_dirty = bases
             .iter()
             .copied()
-            .take_while(|base| *base <= recovery_point)
+            .take_while(|base| *base < recovery_point)
             .last()
             .or(bases.first().copied())
             .unwrap_or(0);
         if !clean {
-            // A snapshot beyond the recovery point may be torn, or tell of batches that are gone. One within the first segment that is made
-            // anew does not say what was open at its start.
-            let trusted_max = first_dirty.min(recovery_point);
-            let doubtful = listing.snapshots.split_off(&trusted_max.saturating_add(1));
+            // A snapshot beyond the recovery point may tell of batches that are gone; one within the first segment that is made anew does not
+            // say what was open at its start. That of the log's first segment may be beyond it, but tells of what was deleted.
+            let doubtful = listing.snapshots.split_off(&first_dirty.saturating_add(1));
             for offset in doubtful {
                 remove(disk, &segment::path(dir, offset, SNAPSHOT))?;
             }
@@ -455,7 +454,7 @@ impl<'a> Walk<'a> {
             .any(|(base_offset, _)| {
                 let next = self.bases.partition_point(|base| base <= base_offset);
                 let end_offset = self.bases.get(next).copied().unwrap_or(i64::MAX);
-                self.clean || end_offset <= self.recovery_point
+                self.clean || end_offset < self.recovery_point
             })
     }
 
@@ -475,7 +474,7 @@ impl<'a> Walk<'a> {
         // What precedes it may have ended earlier, where compaction took the last batches.
         self.next_offset = self.next_offset.max(base_offset);
         let beyond_recovery_point =
-            !self.clean && end_offset.is_none_or(|end_offset| end_offset > self.recovery_point);
+            !self.clean && end_offset.is_none_or(|end_offset| end_offset >= self.recovery_point);
         match end_offset {
             Some(end_offset) => {
                 let kept = self.sealed_of_files(base_offset, len_bytes, end_offset, indexes);
@@ -559,7 +558,9 @@ impl<'a> Walk<'a> {
                 self.unsynced.files.extend(files);
                 self.unsynced.dir = true;
                 self.report.indexes_rebuilt += 1;
-                if end_offset > self.recovery_point && !self.clean && end_offset >= self.replay_from
+                if end_offset >= self.recovery_point
+                    && !self.clean
+                    && end_offset >= self.replay_from
                 {
                     let path = segment::path(self.dir, end_offset, SNAPSHOT);
                     self.unsynced.files.push(write_small(
