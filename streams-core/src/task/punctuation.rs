@@ -73,7 +73,7 @@ impl Punctuations {
     }
 
     /// Takes the punctuation that has been due longest at `time_ms`, and moves it to its next time after that: missed intervals are
-    /// one call, and the grid stays where it was.
+    /// one call, and the grid stays where it was. One whose next time lies beyond the end of time is never due again.
     pub(crate) fn take_due(
         &mut self,
         kind: PunctuationType,
@@ -85,15 +85,19 @@ impl Punctuations {
             .iter_mut()
             .filter(due)
             .min_by_key(|schedule| (schedule.due_ms, schedule.id))?;
+        let (id, node) = (schedule.id, schedule.node);
         let missed = (time_ms - schedule.due_ms) / schedule.interval_ms;
-        schedule.due_ms = schedule.due_ms.saturating_add(
-            schedule
-                .interval_ms
-                .saturating_mul(missed.saturating_add(1)),
-        );
-        let taken = (schedule.id, schedule.node);
-        self.note_stream_due();
-        Some(taken)
+        // Of the two terms the first is at most `time_ms`.
+        let next =
+            (schedule.due_ms + missed * schedule.interval_ms).checked_add(schedule.interval_ms);
+        match next {
+            Some(due_ms) => {
+                schedule.due_ms = due_ms;
+                self.note_stream_due();
+            }
+            None => self.cancel(id),
+        }
+        Some((id, node))
     }
 
     /// When the first of this kind is due.
@@ -149,6 +153,22 @@ mod tests {
         );
         assert_eq!(punctuations.take_due(PunctuationType::StreamTime, 47), None);
         assert_eq!(punctuations.next_due(PunctuationType::StreamTime), Some(50));
+    }
+
+    #[test]
+    fn a_punctuation_at_the_end_of_time_is_the_last() {
+        for interval_ms in [1, 10, i64::MAX] {
+            let mut punctuations = Punctuations::default();
+            let id = punctuations
+                .schedule(0, None, interval_ms, PunctuationType::StreamTime, 0)
+                .unwrap();
+            let last = punctuations.take_due(PunctuationType::StreamTime, i64::MAX);
+            assert_eq!(last, Some((id, 0)));
+            assert_eq!(
+                punctuations.take_due(PunctuationType::StreamTime, i64::MAX),
+                None
+            );
+        }
     }
 
     #[test]
