@@ -240,8 +240,9 @@ impl<K: StoreKey, V: Datum> WindowRange<K, V> {
         let mut core = self.store.core()?;
         let (from, to) = self.rest;
         let segment = core.backing.segment_of(from);
-        let segment_end = (segment + 1).saturating_mul(core.backing.segment_interval_ms);
-        let last = to.min(segment_end - 1);
+        // The last segment ends with the end of time.
+        let segment_end = (segment + 1).checked_mul(core.backing.segment_interval_ms);
+        let last = segment_end.map_or(to, |end| to.min(end - 1));
         let size_ms = core.backing.window_size_ms;
         let order = |mut key: Vec<u8>, start: i64| {
             key.extend_from_slice(&start.to_be_bytes());
@@ -279,7 +280,7 @@ impl<K: StoreKey, V: Datum> WindowRange<K, V> {
             };
         }
         self.page = windows.into_values().collect::<Vec<_>>().into_iter();
-        self.rest.0 = last.saturating_add(1);
+        self.rest = last.checked_add(1).map_or((1, 0), |from| (from, to));
         Ok(())
     }
 }

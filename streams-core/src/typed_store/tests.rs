@@ -906,6 +906,18 @@ fn a_failed_update_loses_only_what_is_not_stored_when_the_task_has_to_end() {
 }
 
 #[test]
+fn a_window_at_the_end_of_time_is_found_once() {
+    let builder = WindowStoreBuilder::<String, i64>::new("windows", 120_000, 1).in_memory();
+    let mut fixture = Fixture::new(&builder, &ThreadCache::new(0, false));
+    let store = fixture.built.window::<String, i64>().unwrap();
+    let _ = store
+        .put(&key(1), i64::MAX, Some(7), 9, &mut fixture.task)
+        .unwrap();
+    let found: Result<Vec<_>, _> = store.all().unwrap().take(3).collect();
+    assert_eq!(found.unwrap().len(), 1);
+}
+
+#[test]
 fn a_store_cannot_be_used_inside_its_own_update() {
     let (mut fixture, store, _) = key_value(1 << 20);
     let same = store.clone();
