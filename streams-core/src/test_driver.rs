@@ -158,12 +158,10 @@ impl TopologyTestDriver {
         }
         let globals = inputs.len();
         let mut order: Vec<TaskId> = inputs.keys().copied().collect();
-        for task in topology.tasks(&application_id, |_| Some(1))? {
-            // A repartition topic that asks for more partitions still has one here.
-            if task.id.partition == 0 {
-                order.push(task.id);
-                inputs.insert(task.id, task.inputs);
-            }
+        // A repartition topic that asks for more partitions still has one here.
+        for task in topology.tasks_of_one_partition(&application_id) {
+            order.push(task.id);
+            inputs.insert(task.id, task.inputs);
         }
 
         let mut inner = Inner {

@@ -227,34 +227,46 @@ impl Topology {
     ) -> Result<Vec<TaskInputs>, TopologyError> {
         let counts = self.graph.partition_counts(&partitions)?;
         let mut tasks = Vec::new();
-        for subtopology in self
-            .subtopologies()
-            .into_iter()
-            .filter(|subtopology| !subtopology.global)
-        {
+        for subtopology in self.processing_subtopologies() {
             for partition in 0..self.graph.task_count(&subtopology, &counts) {
-                let topics = self
-                    .graph
-                    .source_topics_of(&subtopology)
-                    .filter(|topic| counts.get(*topic).is_some_and(|count| partition < *count));
-                let inputs = topics
-                    .map(|topic| {
-                        TopicPartition::new(
-                            self.graph.cluster_topic(application_id, topic),
-                            partition,
-                        )
-                    })
-                    .collect();
-                tasks.push(TaskInputs {
-                    id: TaskId {
-                        subtopology: subtopology.id,
-                        partition,
-                    },
-                    inputs,
-                });
+                let reads = |topic: &str| counts.get(topic).is_some_and(|count| partition < *count);
+                tasks.push(self.task(application_id, &subtopology, partition, reads));
             }
         }
         Ok(tasks)
+    }
+
+    /// The tasks of a driver whose topics have one partition each, also those that are declared with more: so nothing can disagree.
+    pub(crate) fn tasks_of_one_partition(&self, application_id: &str) -> Vec<TaskInputs> {
+        self.processing_subtopologies()
+            .map(|subtopology| self.task(application_id, &subtopology, 0, |_| true))
+            .collect()
+    }
+
+    fn processing_subtopologies(&self) -> impl Iterator<Item = Subtopology> + use<> {
+        self.subtopologies()
+            .into_iter()
+            .filter(|subtopology| !subtopology.global)
+    }
+
+    fn task(
+        &self,
+        application_id: &str,
+        subtopology: &Subtopology,
+        partition: i32,
+        reads: impl Fn(&str) -> bool,
+    ) -> TaskInputs {
+        let topics = self.graph.source_topics_of(subtopology);
+        let input = |topic: &String| {
+            TopicPartition::new(self.graph.cluster_topic(application_id, topic), partition)
+        };
+        TaskInputs {
+            id: TaskId {
+                subtopology: subtopology.id,
+                partition,
+            },
+            inputs: topics.filter(|topic| reads(topic)).map(input).collect(),
+        }
     }
 }
 
