@@ -36,7 +36,10 @@ impl ProcessError {
 
     /// Whether no handler may let the task go on: a store or the producer has failed, so what was done so far is in doubt.
     pub(crate) fn is_final(&self) -> bool {
-        self.source.is::<ClientError>() || self.source.is::<StoreError>()
+        let source: &(dyn Error + 'static) = &*self.source;
+        // A typed store wraps what its bytes report in its name.
+        std::iter::successors(Some(source), |&error| error.source())
+            .any(|error| error.is::<ClientError>() || error.is::<StoreError>())
     }
 
     /// The cause.

@@ -469,49 +469,50 @@ fn a_handler_that_continues_gives_up_only_what_is_below_the_failing_node() {
     assert_eq!(bench.task.dropped().of(DropReason::Processing), 2);
 }
 
-#[test]
-fn a_failing_producer_stops_the_task_whatever_the_handler_says() {
-    struct Failing(LateProducer);
-    impl Producer for Failing {
-        fn topic(&mut self, name: &str) -> Result<TopicHandle, crate::client::ClientError> {
-            self.0.topic(name)
-        }
-
-        fn partitions(&mut self, topic: TopicHandle) -> Option<i32> {
-            self.0.partitions(topic)
-        }
-
-        fn append(
-            &mut self,
-            _: TopicHandle,
-            _: i32,
-            _: crate::client::RecordRef<'_>,
-        ) -> Result<(), crate::client::ClientError> {
-            Err(crate::client::ClientError::new(
-                crate::client::ClientErrorKind::Fenced,
-                "a newer producer has taken over",
-            ))
-        }
-
-        fn flush(&mut self, _: i64) {}
-
-        fn poll(
-            &mut self,
-            now_ms: i64,
-            waker: &std::task::Waker,
-            completions: &mut Vec<crate::client::Completion>,
-        ) -> Result<(), crate::client::ClientError> {
-            self.0.poll(now_ms, waker, completions)
-        }
-
-        fn pending_records(&self) -> usize {
-            0
-        }
-
-        fn pending_bytes(&self) -> usize {
-            0
-        }
+/// A producer that takes nothing.
+struct Failing(LateProducer);
+impl Producer for Failing {
+    fn topic(&mut self, name: &str) -> Result<TopicHandle, crate::client::ClientError> {
+        self.0.topic(name)
     }
+
+    fn partitions(&mut self, topic: TopicHandle) -> Option<i32> {
+        self.0.partitions(topic)
+    }
+
+    fn append(
+        &mut self,
+        _: TopicHandle,
+        _: i32,
+        _: crate::client::RecordRef<'_>,
+    ) -> Result<(), crate::client::ClientError> {
+        Err(crate::client::ClientError::new(
+            crate::client::ClientErrorKind::Fenced,
+            "a newer producer has taken over",
+        ))
+    }
+
+    fn flush(&mut self, _: i64) {}
+
+    fn poll(
+        &mut self,
+        now_ms: i64,
+        waker: &std::task::Waker,
+        completions: &mut Vec<crate::client::Completion>,
+    ) -> Result<(), crate::client::ClientError> {
+        self.0.poll(now_ms, waker, completions)
+    }
+
+    fn pending_records(&self) -> usize {
+        0
+    }
+
+    fn pending_bytes(&self) -> usize {
+        0
+    }
+}
+
+fn over_failing_producer(builder: TopologyBuilder) -> Bench {
     let written = SharedWritten::default();
     let late = LateProducer {
         inner: TestProducer::new(&written, 1),
@@ -521,15 +522,58 @@ fn a_failing_producer_stops_the_task_whatever_the_handler_says() {
         processing_error: ErrorResponse::Continue,
         ..StreamSettings::default()
     };
-    let through = through(|record, context| context.forward(record));
-    let mut bench =
-        Bench::over(through, &["in"], settings, written, Box::new(Failing(late))).unwrap();
+    Bench::over(builder, &["in"], settings, written, Box::new(Failing(late))).unwrap()
+}
+
+#[test]
+fn a_failing_producer_stops_the_task_whatever_the_handler_says() {
+    let mut bench = over_failing_producer(through(|record, context| context.forward(record)));
     bench.fetched(0, 3, &values(&[("a", 1)]), 4);
     let error = bench.task.process(0, 9).unwrap_err().to_string();
     assert_eq!(
         error,
         "task 0_0, in-0 at offset 3: write: a newer producer has taken over"
     );
+}
+
+/// Keeps the last value of each key in store `last`.
+struct KeepsLast(Option<crate::typed_store::TimestampedKeyValueStore<String, String>>);
+
+impl Processor<String, String, String, String> for KeepsLast {
+    fn init(&mut self, context: &mut InitContext<'_, String, String>) -> Result<(), ProcessError> {
+        self.0 = Some(context.key_value_store("last")?);
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        context: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessError> {
+        let store = self.0.as_ref().unwrap();
+        let _ = store.put(&record.key, Some(record.value), record.timestamp, context)?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_failing_store_stops_the_task_whatever_the_handler_says() {
+    let mut builder = Topology::builder();
+    let source = builder.add_source("read", ["in"], strings()).unwrap();
+    let keeps = builder
+        .add_processor("keeps", || KeepsLast(None), &[source])
+        .unwrap();
+    let store = KeyValueStoreBuilder::<String, String>::new("last").in_memory();
+    builder.add_state_store(store).unwrap();
+    builder.connect(keeps, &["last"]).unwrap();
+    let mut bench = over_failing_producer(builder);
+    bench.fetched(0, 0, &values(&[("a", 1)]), 1);
+    let error = bench.task.process(0, 9).unwrap_err().to_string();
+    assert!(
+        error.starts_with("task 0_0, in-0 at offset 0: keeps: store last: "),
+        "{error}"
+    );
+    assert_eq!(bench.task.dropped().total(), 0);
 }
 
 #[test]
