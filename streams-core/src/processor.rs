@@ -314,20 +314,38 @@ impl<K: Datum, V: Datum> ProcessorContext<'_, K, V> {
     /// Sends a record to every child, depth first.
     ///
     /// # Errors
-    /// The first failure below: hand it on with `?`.
+    /// When its timestamp is negative, or the first failure below: hand it on with `?`.
     #[inline]
     pub fn forward(&mut self, record: Record<K, V>) -> Result<(), ProcessError> {
+        check_timestamp(record.timestamp)?;
         self.children.forward(record, self.task)
     }
 
     /// Sends a record to one child, counted from zero in order of declaration.
     ///
     /// # Errors
-    /// When there is no such child, or a failure below.
+    /// When there is no such child, its timestamp is negative, or a failure below.
     #[inline]
     pub fn forward_to(&mut self, child: usize, record: Record<K, V>) -> Result<(), ProcessError> {
+        check_timestamp(record.timestamp)?;
         self.children.forward_to(child, record, self.task)
     }
+}
+
+/// No window, store or topic takes a time before the epoch: said where it is made, not where it gets lost.
+#[inline]
+fn check_timestamp(timestamp: i64) -> Result<(), ProcessError> {
+    if timestamp < 0 {
+        return Err(negative_timestamp(timestamp));
+    }
+    Ok(())
+}
+
+#[cold]
+fn negative_timestamp(timestamp: i64) -> ProcessError {
+    ProcessError::new(format!(
+        "a record was forwarded with the negative timestamp {timestamp}"
+    ))
 }
 
 impl<K, V> ProcessorContext<'_, K, V> {

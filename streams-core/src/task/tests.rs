@@ -378,6 +378,19 @@ fn bytes_that_cannot_be_read_stop_the_task_at_their_offset() {
 }
 
 #[test]
+fn a_record_forwarded_with_a_negative_timestamp_is_an_error_of_the_node_that_made_it() {
+    let early = |record: Record<String, String>, context: &mut ProcessorContext<'_, _, _>| {
+        context.forward(record.with_timestamp(-1))
+    };
+    let mut bench = Bench::new(through(early), &["in"]);
+    bench.fetched(0, 0, &values(&[("a", 1)]), 1);
+    assert_eq!(
+        bench.task.process(0, 9).unwrap_err().to_string(),
+        "task 0_0, in-0 at offset 0: step: a record was forwarded with the negative timestamp -1"
+    );
+}
+
+#[test]
 fn a_handler_that_continues_counts_what_cannot_be_read() {
     let settings = StreamSettings {
         deserialization_error: ErrorResponse::Continue,
