@@ -4,7 +4,8 @@
 //! 2. The task chooses the queue with the lowest head, and says how far it may go: a *run*, one virtual call, takes records as long as
 //!    their time stays within that bound, and nothing has come up between two records that the task must see to.
 //! 3. What is wrong with a record (a null where none may be, bytes that cannot be read, an extractor that fails) is found when it becomes the
-//!    head, but acted on when its turn comes: so what is processed before it does not depend on how the batches came in.
+//!    head, but acted on when its turn comes: so what is processed before it does not depend on how the batches came in. Where its event
+//!    time cannot be told, its turn is at the partition's time, and it moves no time.
 //!
 //! Positions: `position` is the offset to go on from after a restart; all below it is processed or skipped.
 
@@ -163,7 +164,10 @@ pub(crate) struct TypedQueue<K, V> {
 
 /// The next record.
 struct Head<K, V> {
+    /// Event time, which says when its turn comes.
     timestamp: i64,
+    /// Whether that is the record's own, and so moves stream time and the partition's.
+    is_own: bool,
     offset: i64,
     content: Content<K, V>,
 }
@@ -297,10 +301,21 @@ fn decode<K: Datum, V: Datum>(
 ) -> Head<K, V> {
     let offset = view.offset;
     let topic = &*partition.topic;
-    let at = |content| Head {
-        timestamp: view.timestamp.max(0),
+    let untimed = |content| Head {
+        timestamp: partition_time.max(0),
+        is_own: false,
         offset,
         content,
+    };
+    // An extractor of `K` and `V` cannot be asked.
+    let dropped = |reason| match &consumed.extractor {
+        None if view.timestamp >= 0 => Head {
+            timestamp: view.timestamp,
+            is_own: true,
+            offset,
+            content: Content::Dropped(reason),
+        },
+        _ => untimed(Content::Dropped(reason)),
     };
 
     let key = match view.key {
@@ -309,9 +324,9 @@ fn decode<K: Datum, V: Datum>(
     };
     let key = match key {
         Ok(Some(key)) => key,
-        Ok(None) => return at(Content::Dropped(DropReason::NullKey)),
+        Ok(None) => return dropped(DropReason::NullKey),
         Err(error) => {
-            return at(Content::Unreadable(ProcessError::new(format!(
+            return untimed(Content::Unreadable(ProcessError::new(format!(
                 "key: {error}"
             ))));
         }
@@ -322,9 +337,9 @@ fn decode<K: Datum, V: Datum>(
     };
     let value = match value {
         Ok(Some(value)) => value,
-        Ok(None) => return at(Content::Dropped(DropReason::NullValue)),
+        Ok(None) => return dropped(DropReason::NullValue),
         Err(error) => {
-            return at(Content::Unreadable(ProcessError::new(format!(
+            return untimed(Content::Unreadable(ProcessError::new(format!(
                 "value: {error}"
             ))));
         }
@@ -333,7 +348,7 @@ fn decode<K: Datum, V: Datum>(
         true => Headers::default(),
         false => match view.headers.to_headers() {
             Ok(headers) => headers,
-            Err(error) => return at(Content::Failed(error.into())),
+            Err(error) => return untimed(Content::Failed(error.into())),
         },
     };
 
@@ -355,6 +370,7 @@ fn decode<K: Datum, V: Datum>(
     match timestamp {
         Ok(timestamp) => Head {
             timestamp,
+            is_own: true,
             offset,
             content: Content::Record {
                 key,
@@ -362,7 +378,7 @@ fn decode<K: Datum, V: Datum>(
                 headers,
             },
         },
-        Err(error) => at(Content::Failed(error)),
+        Err(error) => untimed(Content::Failed(error)),
     }
 }
 
@@ -402,12 +418,14 @@ impl<K: Datum, V: Datum> InputQueue for TypedQueue<K, V> {
         });
         while let Some(Head {
             timestamp,
+            is_own,
             offset,
             content,
         }) = self.head.take_if(|head| head.timestamp <= timestamp_max)
         {
             taken += 1;
-            task.stream_time = task.stream_time.max(timestamp);
+            let own_timestamp = if is_own { timestamp } else { -1 };
+            task.stream_time = task.stream_time.max(own_timestamp);
             task.record_timestamp = timestamp;
             if let Some(metadata) = &mut task.metadata {
                 metadata.offset = offset;
@@ -416,7 +434,7 @@ impl<K: Datum, V: Datum> InputQueue for TypedQueue<K, V> {
             self.take(content, timestamp, settings, task)
                 .map_err(|error| self.failure(task, offset, error))?;
 
-            self.raw.partition_time = self.raw.partition_time.max(timestamp);
+            self.raw.partition_time = self.raw.partition_time.max(own_timestamp);
             self.raw.buffered = self.raw.buffered.saturating_sub(1);
             self.raw.next = offset + 1;
             self.raw.head_offset = None;

@@ -377,6 +377,60 @@ fn bytes_that_cannot_be_read_stop_the_task_at_their_offset() {
     assert_eq!(bench.positions(), [41]);
 }
 
+/// What a closure as an extractor makes of a value: its number.
+fn number_extracted() -> Consumed<String, i64> {
+    strings_of_numbers().timestamp_extractor(
+        |input: &crate::topology::ExtractorInput<'_, String, i64>, _partition_time| *input.value,
+    )
+}
+
+fn strings_of_numbers() -> Consumed<String, i64> {
+    Consumed::with(crate::serde::Utf8, crate::serde::Json::new())
+}
+
+#[test]
+fn what_an_extractor_cannot_be_asked_about_moves_no_time_and_holds_nobody_up() {
+    let mut builder = Topology::builder();
+    let source = builder
+        .add_source("read", ["in"], number_extracted())
+        .unwrap();
+    let other = builder
+        .add_source("other", ["in2"], strings_of_numbers())
+        .unwrap();
+    let json = || Produced::with(crate::serde::Utf8, crate::serde::Json::new());
+    builder
+        .add_sink("write", "out", json(), &[source, other])
+        .unwrap();
+    let settings = StreamSettings {
+        deserialization_error: ErrorResponse::Continue,
+        ..StreamSettings::default()
+    };
+    let mut bench = Bench::with(builder, &["in", "in2"], settings);
+    // Written now, about long ago: a null and a value that cannot be read have only the time of their writing.
+    let now = 1_700_000_000_000;
+    let records = [
+        (Some("k"), None, now),
+        (Some("k"), Some("5"), now),
+        (Some("k"), Some("no number"), now),
+        (Some("k"), Some("7"), now),
+    ];
+    bench.fetched(0, 0, &records, 4);
+    bench.fetched(1, 0, &[(Some("k"), Some("6"), 6)], 1);
+    bench.process();
+    assert_eq!(bench.output(), ["out:5@5", "out:6@6", "out:7@7"]);
+    assert_eq!(bench.task.stream_time(), 7);
+    assert_eq!(bench.task.dropped().total(), 2);
+    assert_eq!(bench.positions(), [4, 1]);
+}
+
+#[test]
+fn a_null_has_the_time_of_its_record_where_there_is_no_extractor() {
+    let mut bench = Bench::new(numbers(), &["in"]);
+    bench.fetched(0, 0, &[(Some("k"), None, 9)], 1);
+    bench.process();
+    assert_eq!(bench.task.stream_time(), 9);
+}
+
 #[test]
 fn a_record_forwarded_with_a_negative_timestamp_is_an_error_of_the_node_that_made_it() {
     let early = |record: Record<String, String>, context: &mut ProcessorContext<'_, _, _>| {
