@@ -120,10 +120,7 @@ impl Seen {
         };
         let wanted = topics.iter().flat_map(|topic| &topic.partitions);
         for partition in wanted.filter_map(|wanted| wanted.partition.as_ref().ok()) {
-            seen.end_offsets += i128::from(match isolation {
-                Isolation::ReadUncommitted => partition.high_watermark(),
-                Isolation::ReadCommitted => partition.last_stable_offset(),
-            });
+            seen.end_offsets += i128::from(partition.end_offset(isolation));
             seen.failed += usize::from(partition.has_failed());
         }
         seen

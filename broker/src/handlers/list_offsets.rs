@@ -1,6 +1,7 @@
-//! ListOffsets (key 2), v1–v10.
-//! - `-1` the end that the isolation shows, `-2` and `-4` the log start, `-3` (v7) the record with the highest timestamp, `-5` (v9) nothing: no tiers.
-//! - A timestamp: the first record with it or a later one; offset -1 if there is none.
+//! ListOffsets (key 2), v1–v11.
+//! - `-1` the end that the isolation shows (high watermark or last stable offset), `-2` and `-4` the log start, `-3` (v7) the record with the
+//!   highest timestamp, `-5` (v9) and `-6` (v11) nothing: no tiers.
+//! - A timestamp: the first record with it or a later one below that end; offset -1 if there is none.
 
 use kafka_wire::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_wire::{ListOffsetsRequest, ListOffsetsResponse, list_offsets_request};
@@ -9,18 +10,23 @@ use super::errors;
 use crate::broker::Core;
 use crate::log::TimestampOffset;
 use crate::protocol::{ErrorCode, message};
+use crate::replica::Isolation;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 pub(super) fn handle(core: &Core, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let read_committed = request.isolation_level == 1;
+    let isolation = match request.isolation_level {
+        1 => Isolation::ReadCommitted,
+        _ => Isolation::ReadUncommitted,
+    };
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|wanted| {
-            let mut response = match look_up(core, &topic.name, wanted, read_committed) {
+            let mut response = match look_up(core, &topic.name, wanted, isolation) {
                 Ok(found) => message!(ListOffsetsPartitionResponse {
                     timestamp: found.timestamp,
                     offset: found.offset,
@@ -49,7 +55,7 @@ fn look_up(
     core: &Core,
     topic: &str,
     wanted: &list_offsets_request::ListOffsetsPartition,
-    read_committed: bool,
+    isolation: Isolation,
 ) -> Result<TimestampOffset, ErrorCode> {
     let partition = core
         .partition(topic, wanted.partition_index)
@@ -59,26 +65,31 @@ fn look_up(
         epoch if epoch < partition.leader_epoch() => return Err(ErrorCode::FencedLeaderEpoch),
         _ => return Err(ErrorCode::UnknownLeaderEpoch),
     }
-    // A bound is not a record: it has no timestamp, and no epoch of its own.
-    let bound = |offset| {
+    // A bound is not a record: it has no timestamp.
+    let bound = |offset, leader_epoch| {
         Ok(TimestampOffset {
             timestamp: -1,
             offset,
-            leader_epoch: -1,
+            leader_epoch,
         })
     };
+    let end_offset = partition.end_offset(isolation);
     let found = match wanted.timestamp {
-        LATEST if read_committed => return bound(partition.last_stable_offset()),
-        LATEST => return bound(partition.high_watermark()),
-        EARLIEST | EARLIEST_LOCAL => return bound(partition.log_start_offset()),
-        LATEST_TIERED => return bound(-1),
+        LATEST => return bound(end_offset, partition.leader_epoch()),
+        EARLIEST | EARLIEST_LOCAL => {
+            let (offset, leader_epoch) = partition
+                .log_start()
+                .map_err(|error| errors::of_partition(&error))?;
+            return bound(offset, leader_epoch.unwrap_or(-1));
+        }
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => return bound(-1, -1),
         MAX_TIMESTAMP => partition.max_timestamp(),
         timestamp if timestamp >= 0 => partition.offset_for_timestamp(timestamp),
         _ => return Err(ErrorCode::UnsupportedVersion),
     };
     match found {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => bound(-1),
+        Ok(Some(found)) if found.offset < end_offset => Ok(found),
+        Ok(_) => bound(-1, -1),
         Err(error) => Err(errors::of_partition(&error)),
     }
 }

@@ -57,6 +57,12 @@ impl LeaderEpochs {
         self.entries.last().map(|(epoch, _)| *epoch)
     }
 
+    /// The first epoch, if it starts at or before this offset.
+    pub(super) fn first(&self, log_start_offset: i64) -> Option<i32> {
+        let (epoch, start_offset) = self.entries.first()?;
+        (*start_offset <= log_start_offset).then_some(*epoch)
+    }
+
     /// The largest epoch at or below the wanted one, with its end offset (exclusive). `None` if the wanted one is not yet known here.
     pub(super) fn end_offset(&self, epoch: i32, log_end_offset: i64) -> Option<(i32, i64)> {
         let latest = self.latest()?;

@@ -478,6 +478,11 @@ impl Log {
         self.leader_epochs.latest()
     }
 
+    /// The leader epoch that wrote at the log start, if a batch is left that says so.
+    pub fn first_leader_epoch(&self) -> Option<i32> {
+        self.leader_epochs.first(self.log_start_offset)
+    }
+
     /// The largest epoch at or below `leader_epoch` and its end offset (exclusive); `None` if that epoch is not known here. For
     /// OffsetForLeaderEpoch and Fetch's diverging epoch.
     pub fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<(i32, i64)> {

@@ -152,7 +152,7 @@ macro_rules! apis {
 apis! {
     0 Produce ProduceRequest ProduceResponse 3..=13 from 0;
     1 Fetch FetchRequest FetchResponse 4..=18 from 4;
-    2 ListOffsets ListOffsetsRequest ListOffsetsResponse 1..=10 from 1;
+    2 ListOffsets ListOffsetsRequest ListOffsetsResponse 1..=11 from 1;
     3 Metadata MetadataRequest MetadataResponse 0..=13 from 0;
     8 OffsetCommit OffsetCommitRequest OffsetCommitResponse 2..=9 from 2;
     9 OffsetFetch OffsetFetchRequest OffsetFetchResponse 1..=9 from 1;

@@ -371,6 +371,14 @@ impl Partition {
         self.with_log(Log::producers)
     }
 
+    /// Exclusive end of what the isolation shows.
+    pub fn end_offset(&self, isolation: Isolation) -> i64 {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark(),
+            Isolation::ReadCommitted => self.last_stable_offset(),
+        }
+    }
+
     /// The epoch of this leadership.
     pub fn leader_epoch(&self) -> i32 {
         self.leader_epoch
@@ -379,6 +387,11 @@ impl Partition {
     /// Earliest offset there is; -1 when the partition is gone.
     pub fn log_start_offset(&self) -> i64 {
         self.lock().as_ref().map_or(-1, Log::log_start_offset)
+    }
+
+    /// Earliest offset there is, and the leader epoch that wrote it if that is known.
+    pub fn log_start(&self) -> Result<(i64, Option<i32>), PartitionError> {
+        self.with_log(|log| (log.log_start_offset(), log.first_leader_epoch()))
     }
 
     /// Next offset to be written; -1 when the partition is gone.
@@ -415,6 +428,11 @@ impl Partition {
             return Ok(Some((leader_epoch, self.log_end_offset())));
         }
         self.with_log(|log| log.end_offset_for_epoch(leader_epoch))
+    }
+
+    /// Whether the topic's policy lets records be removed by time, size or request.
+    pub fn deletes_records(&self) -> Result<bool, PartitionError> {
+        self.with_log(|log| log.config().delete)
     }
 
     /// Removes records below `offset` (-1: below the high watermark) and returns the new log start offset.
