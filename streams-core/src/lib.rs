@@ -21,6 +21,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod fault;
 pub mod partitioner;
 pub mod processor;
 pub mod record;

@@ -75,6 +75,10 @@ pub enum ClientErrorKind {
     OffsetOutOfRange,
     /// A newer member or producer has taken over.
     Fenced,
+    /// The transaction cannot be committed any more: abort it, then the same producer goes on.
+    Abortable,
+    /// The cluster no longer takes anything of this producer (its transaction timed out, its state is lost): a new one goes on.
+    ProducerLost,
     /// The record or batch is too large.
     TooLarge,
     /// The settings do not fit (SASL on the wire client, a malformed address).
@@ -178,6 +182,37 @@ pub struct ProducerOptions {
     pub linger_ms: i64,
     /// Further settings under Kafka's names.
     pub properties: Vec<(String, String)>,
+    /// Everything is written in transactions of this id; `None` writes without.
+    pub transaction: Option<TransactionOptions>,
+}
+
+/// How a producer's transactions are known to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionOptions {
+    /// `transactional.id`: a producer that initialises fences those before it that had the same one.
+    pub transactional_id: String,
+    /// `transaction.timeout.ms`: the cluster aborts a transaction that is open for longer.
+    pub timeout_ms: i32,
+    /// The group whose offsets the transactions commit.
+    pub group: String,
+}
+
+/// A step of a producer's transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TransactionRequest {
+    /// Fences earlier producers of the same id, and waits until what they had open is ended.
+    Initialize,
+    /// Makes these offsets part of the open transaction. Output may still be on its way.
+    SendOffsets {
+        /// As whom: a member that the group has replaced is refused.
+        member: MemberIdentity,
+        /// What.
+        offsets: Vec<(TopicPartition, CommittedOffset)>,
+    },
+    /// Ends the transaction: everything in it becomes visible, together. Only when all output is acknowledged.
+    Commit,
+    /// Ends the transaction: nothing in it ever becomes visible. What was not acknowledged is dropped.
+    Abort,
 }
 
 /// A partition of a consumer: the index that [`Consumer::add`] returned. Reused after [`Consumer::remove`].
@@ -293,6 +328,25 @@ pub trait Producer: Send {
 
     /// Bytes appended and not yet completed. The runtime stops to process above its limit (`buffer.memory`).
     fn pending_bytes(&self) -> usize;
+
+    /// Asks for a step of its transactions, one at a time; [`Producer::poll_transaction`] answers. After `Initialize`, `Commit` and
+    /// `Abort` a transaction is open, which costs nothing before the first record. A step that failed as
+    /// [`ClientErrorKind::Retriable`] may be asked for again; it is done once.
+    fn submit_transaction(&mut self, request: TransactionRequest) {
+        let _ = request;
+    }
+
+    /// The answer to what was submitted, once; `waker` is called when it is there. [`Producer::poll`] is to be called meanwhile.
+    ///
+    /// An error says what to do by its kind: [`ClientErrorKind::Retriable`], [`ClientErrorKind::Abortable`],
+    /// [`ClientErrorKind::ProducerLost`], [`ClientErrorKind::Fenced`]; any other is final.
+    fn poll_transaction(&mut self, now_ms: i64, waker: &Waker) -> Option<Result<(), ClientError>> {
+        let _ = (now_ms, waker);
+        Some(Err(ClientError::new(
+            ClientErrorKind::Config,
+            "this producer has no transactions",
+        )))
+    }
 }
 
 /// One acknowledged (or failed) batch, or part of one.

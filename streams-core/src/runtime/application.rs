@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 use brooklet_state_stores::Memory;
 
 use crate::client::{
-    Claim, ClaimState, ClientError, Cluster, Consumer, ConsumerOptions, MemberIdentity,
-    ProducerOptions,
+    Claim, ClaimState, ClientError, ClientErrorKind, Cluster, Consumer, ConsumerOptions,
+    MemberIdentity, Producer, ProducerOptions, TransactionOptions, TransactionRequest,
 };
 use crate::clock::Clock;
 use crate::config::StreamsConfig;
 use crate::error::StreamsError;
-use crate::task::{RecordCollector, SharedCollector};
 use crate::topology::Topology;
 
 use super::requests::{Requests, thread_waker};
@@ -38,21 +37,104 @@ impl Application {
     pub(crate) fn consumer(&self, client_id: &str) -> Result<Box<dyn Consumer>, ClientError> {
         self.cluster.consumer(&ConsumerOptions {
             client_id: client_id.to_owned(),
-            read_committed: false,
+            read_committed: self.config.is_exactly_once(),
             partition_fetch_bytes_max: self.config.partition_fetch_bytes_max,
             properties: self.config.consumer_properties.clone(),
         })
     }
 
-    /// The output of a thread: a producer under this client id.
-    pub(crate) fn collector(&self, client_id: &str) -> Result<SharedCollector, ClientError> {
-        let producer = self.cluster.producer(&ProducerOptions {
+    /// The output of a thread: a producer under this client id, that writes in transactions when `transactions_of` names a thread.
+    pub(crate) fn producer(
+        &self,
+        client_id: &str,
+        transactions_of: Option<usize>,
+    ) -> Result<Box<dyn Producer>, ClientError> {
+        let transaction = transactions_of.map(|thread| TransactionOptions {
+            transactional_id: self.transactional_id(thread),
+            timeout_ms: self.config.transaction_timeout_ms,
+            group: self.config.application_id.clone(),
+        });
+        self.cluster.producer(&ProducerOptions {
             client_id: client_id.to_owned(),
             batch_bytes: self.config.batch_bytes,
             linger_ms: self.config.linger_ms,
             properties: self.config.producer_properties.clone(),
-        })?;
-        Ok(RecordCollector::new(producer))
+            transaction,
+        })
+    }
+
+    /// Of a stream thread, numbered from one.
+    pub(crate) fn thread_name(&self, number: usize) -> String {
+        format!("{}-StreamThread-{number}", self.config.application_id)
+    }
+
+    /// As Kafka Streams names it. The process id is kept in the state directory, so that a restart fences its earlier life and ends what
+    /// that left open; another instance has another one, and is fenced by its place in the group.
+    fn transactional_id(&self, thread: usize) -> String {
+        format!(
+            "{}-{}-{thread}",
+            self.config.application_id,
+            self.state.process_id()
+        )
+    }
+
+    /// Producers for `threads` threads, from one, fencing those of an earlier life. When this returns, nothing of that life is open: the
+    /// offsets and changelogs that are read from now on are final.
+    pub(crate) fn initialize_producers(
+        &self,
+        names: &[String],
+        threads_before: usize,
+    ) -> Result<Vec<Box<dyn Producer>>, StreamsError> {
+        let waker = thread_waker();
+        let mut waiting = Vec::new();
+        for thread in 1..=names.len().max(threads_before) {
+            let client_id = names
+                .get(thread - 1)
+                .map_or_else(|| "earlier".to_owned(), |name| format!("{name}-producer"));
+            let mut producer = self.producer(&client_id, Some(thread))?;
+            producer.submit_transaction(TransactionRequest::Initialize);
+            waiting.push((producer, false));
+        }
+        let patience_ms = self.config.task_timeout_ms.clamp(30_000, 60_000);
+        let deadline = Instant::now() + Duration::from_millis(patience_ms.unsigned_abs());
+        let mut completions = Vec::new();
+        loop {
+            let now_ms = self.clock.now_ms();
+            let mut problem = None;
+            for (producer, done) in &mut waiting {
+                if *done {
+                    continue;
+                }
+                producer.poll(now_ms, &waker, &mut completions)?;
+                match producer.poll_transaction(now_ms, &waker) {
+                    None => {}
+                    Some(Ok(())) => *done = true,
+                    Some(Err(error)) if error.kind == ClientErrorKind::Retriable => {
+                        tracing::debug!(%error, "initialisation of a producer will be retried");
+                        problem = Some(error);
+                        producer.submit_transaction(TransactionRequest::Initialize);
+                    }
+                    Some(Err(error)) => return Err(error.into()),
+                }
+            }
+            if waiting.iter().all(|(_, done)| *done) {
+                break;
+            }
+            if Instant::now() >= deadline {
+                let why = problem.map_or_else(
+                    || "its transaction coordinator does not answer".to_owned(),
+                    |error| error.to_string(),
+                );
+                return Err(StreamsError::Other(format!(
+                    "transactions of {} on {} cannot be begun: {why}",
+                    self.config.application_id,
+                    self.cluster.name()
+                )));
+            }
+            thread::park_timeout(Duration::from_millis(50));
+        }
+        waiting.truncate(names.len());
+        Ok(waiting.into_iter().map(|(producer, _)| producer).collect())
     }
 
     /// Requests whose caller waits: for starting, not for running.

@@ -11,3 +11,4 @@ mod state_directory;
 mod stream_thread;
 pub mod streams;
 pub mod topics;
+mod transaction;

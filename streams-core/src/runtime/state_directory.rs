@@ -63,6 +63,21 @@ impl StateDirectory {
             .join(task.subtopology.to_string())
     }
 
+    /// The highest number of stream threads that this instance has had, `now` included: each may have left a transaction open.
+    pub(crate) fn stream_threads(&self, now: usize) -> Result<usize, StreamsError> {
+        let path = self.root.join("stream-threads");
+        let before = match fs::read_to_string(&path) {
+            // A file that holds no number is written again.
+            Ok(text) => text.trim().parse().unwrap_or(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(at(&path, "cannot be read", error)),
+        };
+        if now > before {
+            write_whole(&path, format!("{now}\n").as_bytes())?;
+        }
+        Ok(now.max(before))
+    }
+
     /// Names this instance, the same after a restart.
     pub(crate) fn process_id(&self) -> Uuid {
         self.process_id

@@ -7,8 +7,12 @@
 //! 3. The input offsets are committed and acknowledged.
 //! 4. Each task's stores are written, together with the changelog positions that step 2 acknowledged.
 //!
+//! Exactly once, steps 2 and 3 are one transaction; see `stream_thread/exactly_once.rs` and `transaction.rs`.
+//!
 //! A crash between any two steps leaves stores behind offsets and changelogs, never ahead: what is missing is restored. Nothing is
 //! processed while a commit is on its way; it is short, and every position of the tasks stands for one moment.
+
+mod exactly_once;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::thread;
+use std::time::Duration;
 
 use brooklet_state_stores::{Backend, Positions, PreparedStores, StoreError, Stores, timestamped};
 
@@ -24,12 +29,14 @@ use crate::cache::ThreadCache;
 use crate::client::record_batch::BatchCursor;
 use crate::client::{
     Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset, Completion,
-    Consumer, Fetched, OffsetSpec, RequestId, Slot, TopicHandle, TopicPartition,
+    Consumer, Fetched, OffsetSpec, Producer, RequestId, Slot, TopicHandle, TopicPartition,
 };
 use crate::error::StreamsError;
+use crate::fault;
 use crate::processor::DropReason;
 use crate::task::{
-    ErrorResponse, GlobalStores, SharedCollector, StreamSettings, Task, TaskEnvironment,
+    ErrorResponse, GlobalStores, RecordCollector, SharedCollector, StreamSettings, Task,
+    TaskEnvironment,
 };
 use crate::topology::{AutoOffsetReset, TaskId};
 
@@ -37,6 +44,11 @@ use super::application::Application;
 use super::metrics::ThreadMetrics;
 use super::requests::Requests;
 use super::restore::{self, RebuildReason, Restoration};
+use exactly_once::ExactlyOnce;
+
+const UNCOMMITTED_END: OffsetSpec = OffsetSpec::Latest {
+    read_committed: false,
+};
 
 /// What one step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,16 +104,21 @@ enum Route {
     Changelog { task: usize, changelog: usize },
 }
 
+#[derive(Default)]
 enum Commit {
+    #[default]
     Idle,
     /// Caches are flushed; output is on its way.
-    Producing {
-        since_ms: i64,
-    },
+    Producing { since_ms: i64 },
     /// Offsets are on their way; without a request while it is not settled as whom to commit.
     Offsets {
         since_ms: i64,
         request: Option<RequestId>,
+        offsets: Vec<(TopicPartition, CommittedOffset)>,
+    },
+    /// Exactly once: a transaction is being ended, or undone.
+    Transaction {
+        since_ms: i64,
         offsets: Vec<(TopicPartition, CommittedOffset)>,
     },
 }
@@ -128,6 +145,8 @@ pub(crate) struct StreamThread {
     application: Arc<Application>,
     metrics: Arc<ThreadMetrics>,
     name: String,
+    /// From one; part of the transactional id.
+    number: usize,
     consumer: Box<dyn Consumer>,
     admin: Box<dyn Admin>,
     collector: SharedCollector,
@@ -137,6 +156,7 @@ pub(crate) struct StreamThread {
     tasks: Vec<ThreadTask>,
     routes: HashMap<Slot, Route>,
     commit: Commit,
+    exactly_once: Option<ExactlyOnce>,
     last_commit_ms: i64,
     last_purge_ms: i64,
     uncommitted: bool,
@@ -149,17 +169,27 @@ pub(crate) struct StreamThread {
 }
 
 impl StreamThread {
-    /// Takes on the tasks, opens their stores and begins to restore them.
+    /// Takes on the tasks, opens their stores and begins to restore them. Exactly once, `producer` is initialised.
     pub(crate) fn new(
         application: Arc<Application>,
         metrics: Arc<ThreadMetrics>,
         name: &str,
+        number: usize,
         waker: Waker,
         assigned: Vec<Assigned>,
+        producer: Option<Box<dyn Producer>>,
     ) -> Result<Self, StreamsError> {
         let config = &application.config;
         let consumer = application.consumer(&format!("{name}-consumer"))?;
-        let collector = application.collector(&format!("{name}-producer"))?;
+        let exactly_once = producer.is_some().then(|| {
+            let own = assigned.iter().filter(|task| !task.global);
+            ExactlyOnce::new(own.cloned().collect())
+        });
+        let producer = match producer {
+            Some(initialized) => initialized,
+            None => application.producer(&format!("{name}-producer"), None)?,
+        };
+        let collector = RecordCollector::new(producer);
         let admin = application.cluster.admin()?;
         let now_ms = application.clock.now_ms();
         let tasks = assigned.iter().filter(|task| !task.global).count();
@@ -174,6 +204,7 @@ impl StreamThread {
             globals: GlobalStores::default(),
             metrics,
             name: name.to_owned(),
+            number,
             consumer,
             admin,
             collector,
@@ -181,6 +212,7 @@ impl StreamThread {
             tasks: Vec::new(),
             routes: HashMap::new(),
             commit: Commit::Idle,
+            exactly_once,
             last_commit_ms: now_ms,
             last_purge_ms: now_ms,
             uncommitted: false,
@@ -241,8 +273,26 @@ impl StreamThread {
     /// # Errors
     /// What ends the thread: its tasks are then where their last commit left them.
     pub(crate) fn step(&mut self, now_ms: i64) -> Result<Step, StreamsError> {
+        let progressed = match self.round(now_ms) {
+            Ok(progressed) => progressed,
+            Err(error) if self.exactly_once.is_some() => {
+                self.recover(error, now_ms)?;
+                true
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Step {
+            progressed,
+            wake_at_ms: self.wake_at_ms(now_ms),
+        })
+    }
+
+    fn round(&mut self, now_ms: i64) -> Result<bool, StreamsError> {
         let mut progressed = self.poll_producer(now_ms)?;
-        progressed |= self.advance_commit(now_ms)?;
+        progressed |= match self.exactly_once {
+            Some(_) => self.advance_transaction(now_ms)?,
+            None => self.advance_commit(now_ms)?,
+        };
         // While a commit is on its way the tasks stand still: what it writes stands for one moment.
         if matches!(self.commit, Commit::Idle) {
             progressed |= self.poll_consumer(now_ms)?;
@@ -254,10 +304,7 @@ impl StreamThread {
                 progressed = true;
             }
         }
-        Ok(Step {
-            progressed,
-            wake_at_ms: self.wake_at_ms(now_ms),
-        })
+        Ok(progressed)
     }
 
     /// Asks for a last commit; [`StreamThread::stopped`] says when it is through.
@@ -267,7 +314,9 @@ impl StreamThread {
 
     /// Whether everything is committed after [`StreamThread::stop`].
     pub(crate) fn stopped(&self) -> bool {
-        self.stopping && matches!(self.commit, Commit::Idle) && !self.uncommitted
+        // Output that is held back is not waited for: it is produced again by the next life.
+        let settled = !self.uncommitted || self.exactly_once.is_some() && self.is_any_blocked();
+        self.stopping && matches!(self.commit, Commit::Idle) && settled
     }
 
     /// Whether every task processes.
@@ -322,13 +371,10 @@ impl StreamThread {
             .map(|(_, partition)| partition.clone())
             .collect();
         let starts = list_offsets(requests, &partitions, OffsetSpec::Earliest)?;
-        let ends = list_offsets(
-            requests,
-            &partitions,
-            OffsetSpec::Latest {
-                read_committed: false,
-            },
-        )?;
+        let ends = match self.exactly_once {
+            Some(_) => self.stable_ends(requests, &partitions)?,
+            None => list_offsets(requests, &partitions, UNCOMMITTED_END)?,
+        };
         let mut decisions = Vec::new();
         for (store, partition) in changelogs {
             let offset =
@@ -436,6 +482,39 @@ impl StreamThread {
             changelogs: restoring,
         });
         self.run_when_restored(task, now_ms)
+    }
+
+    /// The ends of changelogs that no transaction is open in. What an earlier life left open is being ended by those who know it; until
+    /// then its records are neither to be restored nor to be passed over.
+    fn stable_ends(
+        &self,
+        requests: &mut Requests,
+        partitions: &[TopicPartition],
+    ) -> Result<HashMap<TopicPartition, i64>, StreamsError> {
+        let written = list_offsets(requests, partitions, UNCOMMITTED_END)?;
+        let timeout_ms = i64::from(self.application.config.transaction_timeout_ms);
+        // The cluster looks for transactions that have timed out every ten seconds.
+        let deadline_ms = self.application.clock.now_ms() + 2 * timeout_ms + 20_000;
+        loop {
+            let stable = list_offsets(
+                requests,
+                partitions,
+                OffsetSpec::Latest {
+                    read_committed: true,
+                },
+            )?;
+            let open = written.iter().find(|(partition, end)| {
+                stable.get(*partition).is_some_and(|stable| stable < *end)
+            });
+            let Some((partition, _)) = open else {
+                return Ok(stable);
+            };
+            if self.application.clock.now_ms() >= deadline_ms {
+                tracing::warn!(%partition, "a transaction is open in this changelog for too long: what it wrote is not restored");
+                return Ok(stable);
+            }
+            thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     /// Turns a task whose stores are complete into a running one, and begins to fetch its inputs.
@@ -552,8 +631,19 @@ impl StreamThread {
             &mut self.completions,
         )?;
         let progressed = !self.completions.is_empty();
+        let given_up = self.is_given_up();
+        let in_transaction = self.exactly_once.is_some();
         for completion in self.completions.drain(..) {
-            let offset = completion.result?;
+            let offset = match completion.result {
+                Ok(offset) => offset,
+                // Its transaction is undone.
+                Err(_) if given_up => continue,
+                // The record is not in the transaction, and cannot come into it behind those after it.
+                Err(error) if in_transaction && error.kind == ClientErrorKind::Retriable => {
+                    return Err(ClientError::new(ClientErrorKind::Abortable, error).into());
+                }
+                Err(error) => return Err(error.into()),
+            };
             let end = self
                 .acknowledged
                 .entry((completion.topic, completion.partition))
@@ -738,6 +828,7 @@ impl StreamThread {
         }
         self.uncommitted |= processed > 0 || punctuated;
         if processed > 0 {
+            fault::point("processed");
             self.metrics
                 .process_total
                 .fetch_add(processed as u64, Ordering::Relaxed);
@@ -750,11 +841,22 @@ impl StreamThread {
             State::Running(running) => running.wants_commit() && running.is_blocked().is_none(),
             State::Restoring(_) | State::Closed => false,
         };
+        // What it wrote is in the transaction, and where it has read is not certain: the transaction waits for it.
+        if self.exactly_once.is_some() && self.is_any_blocked() {
+            return false;
+        }
         // A clock that was set back must not put commits off.
-        let waiting = 0..self.application.config.commit_interval_ms;
+        let waiting = 0..self.application.config.commit_interval_ms();
         self.tasks.iter().any(wants)
             || self.uncommitted
                 && (self.stopping || !waiting.contains(&(now_ms - self.last_commit_ms)))
+    }
+
+    fn is_any_blocked(&self) -> bool {
+        self.tasks.iter().any(|task| match &task.state {
+            State::Running(running) => running.is_blocked().is_some(),
+            State::Restoring(_) | State::Closed => false,
+        })
     }
 
     fn begin_commit(&mut self, now_ms: i64) -> Result<(), StreamsError> {
@@ -764,6 +866,9 @@ impl StreamThread {
             }
         }
         self.collector.borrow_mut().producer_mut().flush(now_ms);
+        if self.exactly_once.is_some() {
+            return self.end_transaction(now_ms);
+        }
         self.commit = Commit::Producing { since_ms: now_ms };
         self.advance_commit(now_ms).map(drop)
     }
@@ -928,6 +1033,7 @@ impl StreamThread {
         self.metrics
             .commit_latency_ms_max
             .fetch_max(took_ms, Ordering::Relaxed);
+        self.metrics.commit_latencies.count(took_ms);
         self.metrics.commit_total.fetch_add(1, Ordering::Release);
         self.commit = Commit::Idle;
         // What a stop leaves uncommitted is processed again.
@@ -962,7 +1068,7 @@ impl StreamThread {
         if self.uncommitted {
             let due_ms = self
                 .last_commit_ms
-                .saturating_add(config.commit_interval_ms);
+                .saturating_add(config.commit_interval_ms());
             wake_at_ms = wake_at_ms.min(due_ms);
         }
         for task in &self.tasks {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use brooklet_state_stores::Memory;
 
 use crate::client::{
-    AdminRequest, AdminResponse, Cluster, CommittedOffset, OffsetSpec, TopicPartition,
+    AdminRequest, AdminResponse, Cluster, CommittedOffset, OffsetSpec, Producer, TopicPartition,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::config::{AutoOffsetReset, ErrorResponse, ProcessingGuarantee, StreamsConfig};
@@ -19,7 +19,7 @@ use crate::error::StreamsError;
 use crate::topology::{TaskId, Topology, check_name};
 
 use super::application::Application;
-use super::metrics::{Metric, ThreadMetrics};
+use super::metrics::{CommitLatencies, Metric, ThreadMetrics};
 use super::requests::{Requests, thread_waker};
 use super::state_directory::StateDirectory;
 use super::stream_thread::{Assigned, AssignedInput, StreamThread};
@@ -92,7 +92,8 @@ impl Streams {
 
     /// `commit.interval.ms`.
     pub fn commit_interval(mut self, interval: Duration) -> Self {
-        self.config.commit_interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+        self.config.commit_interval_ms =
+            Some(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
         self
     }
 
@@ -165,8 +166,20 @@ impl Streams {
         let mut requests = application.requests()?;
         let partitions = prepare_topics(&application, &mut requests)?;
         application.hold_claim(&partitions)?;
+        // Before offsets are asked for: nothing of an earlier life may be on its way then.
+        let producers = match application.config.processing_guarantee {
+            ProcessingGuarantee::AtLeastOnce => Vec::new(),
+            ProcessingGuarantee::ExactlyOnce => {
+                let threads = application.config.stream_threads;
+                let threads_before = application.state.stream_threads(threads)?;
+                let names: Vec<String> = (1..=threads)
+                    .map(|number| application.thread_name(number))
+                    .collect();
+                application.initialize_producers(&names, threads_before)?
+            }
+        };
         let assigned = assign(&application, &mut requests, &partitions)?;
-        RunningStreams::spawn(Arc::new(application), requests, assigned)
+        RunningStreams::spawn(Arc::new(application), requests, assigned, producers)
     }
 }
 
@@ -298,7 +311,7 @@ fn assign(
 }
 
 /// Committed offsets, or where the reset policy says to begin.
-fn starting_offsets(
+pub(super) fn starting_offsets(
     application: &Application,
     requests: &mut Requests,
     inputs: &[TopicPartition],
@@ -436,6 +449,7 @@ impl RunningStreams {
         application: Arc<Application>,
         requests: Requests,
         assigned: Vec<Vec<Assigned>>,
+        producers: Vec<Box<dyn Producer>>,
     ) -> Result<Self, StreamsError> {
         let inputs = assigned
             .iter()
@@ -456,12 +470,10 @@ impl RunningStreams {
         });
         let mut threads = Vec::new();
         let mut wakers = Vec::new();
-        for (index, tasks) in assigned.into_iter().enumerate() {
-            let name = format!(
-                "{}-StreamThread-{}",
-                application.config.application_id,
-                index + 1
-            );
+        let mut producers = producers.into_iter();
+        for (number, tasks) in (1..).zip(assigned) {
+            let name = application.thread_name(number);
+            let producer = producers.next();
             let metrics = Arc::new(ThreadMetrics::default());
             let (send_waker, receive_waker) = mpsc::channel();
             let run = ThreadRun {
@@ -469,6 +481,7 @@ impl RunningStreams {
                 shared: Arc::clone(&shared),
                 metrics: Arc::clone(&metrics),
                 name: name.clone(),
+                number,
             };
             let handle = thread::Builder::new()
                 .name(name.clone())
@@ -476,7 +489,7 @@ impl RunningStreams {
                     let waker = thread_waker();
                     // The receiver waits for it below.
                     let _ = send_waker.send(waker.clone());
-                    run.run(waker, tasks);
+                    run.run(waker, tasks, producer);
                 })
                 .map_err(|error| {
                     // Those that have started end.
@@ -539,6 +552,11 @@ impl RunningStreams {
             .filter(|metric| metric.name == name)
             .map(|metric| metric.value)
             .sum()
+    }
+
+    /// How many commits were made, and how long they took.
+    pub fn commit_latencies(&self) -> CommitLatencies {
+        CommitLatencies::of(self.threads.iter().map(|(_, metrics, _)| &**metrics))
     }
 
     /// Records between the committed offsets and the ends of all inputs, repartition topics included.
@@ -664,10 +682,11 @@ struct ThreadRun {
     shared: Arc<Shared>,
     metrics: Arc<ThreadMetrics>,
     name: String,
+    number: usize,
 }
 
 impl ThreadRun {
-    fn run(self, waker: Waker, tasks: Vec<Assigned>) {
+    fn run(self, waker: Waker, tasks: Vec<Assigned>, producer: Option<Box<dyn Producer>>) {
         let shared = Arc::clone(&self.shared);
         let name = self.name.clone();
         /// Counts the thread as ended however it ends, so that nobody waits for it for ever.
@@ -689,7 +708,7 @@ impl ThreadRun {
             }
         }
         let _ended = Ended(Arc::clone(&shared));
-        if let Err(error) = self.steps(waker, tasks) {
+        if let Err(error) = self.steps(waker, tasks, producer) {
             tracing::error!(thread = name, %error, "stream thread failed; the application stops");
             shared.change(|status| {
                 status.error.get_or_insert_with(|| error.to_string());
@@ -698,14 +717,21 @@ impl ThreadRun {
         }
     }
 
-    fn steps(self, waker: Waker, tasks: Vec<Assigned>) -> Result<(), StreamsError> {
+    fn steps(
+        self,
+        waker: Waker,
+        tasks: Vec<Assigned>,
+        producer: Option<Box<dyn Producer>>,
+    ) -> Result<(), StreamsError> {
         let clock = Arc::clone(&self.application.clock);
         let mut thread = StreamThread::new(
             self.application,
             Arc::clone(&self.metrics),
             &self.name,
+            self.number,
             waker,
             tasks,
+            producer,
         )?;
         let mut restored = false;
         let mut commits = 0;

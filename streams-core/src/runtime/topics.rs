@@ -86,11 +86,20 @@ pub fn create(cluster: &dyn Cluster, topics: &[NewTopic]) -> Result<(), StreamsE
     Ok(())
 }
 
-/// The end offsets of all partitions of a topic: how many records it holds when nothing was deleted; `None` when it does not exist.
+/// The end offsets of all partitions of a topic: how many records it holds when nothing was deleted and nothing was written in transactions;
+/// `None` when it does not exist.
 ///
 /// # Errors
 /// When the cluster does not answer.
 pub fn end_offsets(cluster: &dyn Cluster, topic: &str) -> Result<Option<Vec<i64>>, StreamsError> {
+    ends(cluster, topic, false)
+}
+
+fn ends(
+    cluster: &dyn Cluster,
+    topic: &str,
+    read_committed: bool,
+) -> Result<Option<Vec<i64>>, StreamsError> {
     let mut requests = requests(cluster)?;
     let described = super::internal_topics::describe(&mut requests, vec![topic.to_owned()])?;
     let Some((_, Some(partitions))) = described.into_iter().next() else {
@@ -100,9 +109,7 @@ pub fn end_offsets(cluster: &dyn Cluster, topic: &str) -> Result<Option<Vec<i64>
         .map(|partition| {
             (
                 TopicPartition::new(topic, partition),
-                OffsetSpec::Latest {
-                    read_committed: false,
-                },
+                OffsetSpec::Latest { read_committed },
             )
         })
         .collect();
@@ -153,6 +160,7 @@ impl<K: 'static, V: 'static> TopicWriter<K, V> {
             batch_bytes: 256 << 10,
             linger_ms: 20,
             properties: Vec::new(),
+            transaction: None,
         };
         let mut producer = cluster.producer(&options)?;
         let handle = producer.topic(topic)?;
@@ -330,7 +338,7 @@ pub fn read<K: 'static, V: 'static>(
     mut record: impl FnMut(i32, i64, Record<K, V>),
 ) -> Result<(), StreamsError> {
     let mut requests = requests(cluster)?;
-    let ends = end_offsets(cluster, topic)?.ok_or_else(|| {
+    let ends = ends(cluster, topic, true)?.ok_or_else(|| {
         StreamsError::Other(format!(
             "topic {topic} does not exist on {}",
             cluster.name()
@@ -355,7 +363,7 @@ pub fn read<K: 'static, V: 'static>(
         .collect::<Result<_, ClientError>>()?;
     let options = ConsumerOptions {
         client_id: format!("brooklet-reader-{topic}"),
-        read_committed: false,
+        read_committed: true,
         partition_fetch_bytes_max: 1 << 20,
         properties: Vec::new(),
     };

@@ -97,6 +97,7 @@ impl Cluster for KafkaCluster {
         Ok(Box::new(KafkaProducer::start(
             &settings,
             self.wire().ok().map(KafkaAdmin::new),
+            options.transaction.as_ref(),
         )?))
     }
 
@@ -201,6 +202,12 @@ fn producer_settings(
     settings.add(&options.properties, "producer.", "consumer.");
     settings.set("acks", "all");
     settings.set("enable.idempotence", true);
+    if let Some(transaction) = &options.transaction {
+        settings.set("transactional.id", &transaction.transactional_id);
+        settings.set("transaction.timeout.ms", transaction.timeout_ms);
+        // A record that is late is one of a transaction that is late.
+        settings.set("message.timeout.ms", transaction.timeout_ms);
+    }
     settings.finish()
 }
 

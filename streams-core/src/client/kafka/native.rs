@@ -22,7 +22,9 @@ use rdkafka_sys as sys;
 use rdkafka_sys::rd_kafka_resp_err_t as Code;
 
 use super::wire::error_code;
-use crate::client::{ClientError, ClientErrorKind, RecordRef};
+use crate::client::{
+    ClientError, ClientErrorKind, CommittedOffset, MemberIdentity, RecordRef, TopicPartition,
+};
 
 const ERROR_TEXT_BYTES: usize = 512;
 
@@ -166,6 +168,8 @@ pub(super) struct Client {
     client: NonNull<sys::rd_kafka_t>,
     /// Written by `on_error`, which runs on the thread that reads a partition's queue, while it does.
     reported: Box<Reported>,
+    /// A producer with a transactional id.
+    transactional: bool,
 }
 
 // SAFETY: librdkafka's handles are made for use from several threads.
@@ -225,7 +229,11 @@ impl Client {
             };
             let client = sys::rd_kafka_new(kind, conf, text.as_mut_ptr(), text.len());
             match NonNull::new(client) {
-                Some(client) => Ok(Arc::new(Self { client, reported })),
+                Some(client) => Ok(Arc::new(Self {
+                    client,
+                    reported,
+                    transactional: settings.iter().any(|(name, _)| name == "transactional.id"),
+                })),
                 None => {
                     // On failure the settings stay ours.
                     sys::rd_kafka_conf_destroy(conf);
@@ -251,13 +259,155 @@ impl Client {
             (code, text_of(text.as_ptr()))
         };
         (code != Code::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| {
-            let kind = if kind_of(code) == ClientErrorKind::Fenced {
+            let kind = if self.transactional {
+                transaction_kind(code, true, false, false)
+            } else if kind_of(code) == ClientErrorKind::Fenced {
                 ClientErrorKind::Fenced
             } else {
                 ClientErrorKind::Fatal
             };
             ClientError::new(kind, format_args!("librdkafka: {text}"))
         })
+    }
+}
+
+/// Transactions. Each call waits, at most so long as it is told: they are for a thread of their own.
+impl Client {
+    pub(super) fn init_transactions(&self, timeout_ms: i32) -> Result<(), ClientError> {
+        // SAFETY: the handle lives.
+        let error = unsafe { sys::rd_kafka_init_transactions(self.as_ptr(), timeout_ms) };
+        self.transaction_result(error, "initialising the transactional producer")
+    }
+
+    pub(super) fn begin_transaction(&self) -> Result<(), ClientError> {
+        // SAFETY: the handle lives.
+        let error = unsafe { sys::rd_kafka_begin_transaction(self.as_ptr()) };
+        self.transaction_result(error, "beginning a transaction")
+    }
+
+    pub(super) fn commit_transaction(&self, timeout_ms: i32) -> Result<(), ClientError> {
+        // SAFETY: the handle lives.
+        let error = unsafe { sys::rd_kafka_commit_transaction(self.as_ptr(), timeout_ms) };
+        self.transaction_result(error, "committing the transaction")
+    }
+
+    pub(super) fn abort_transaction(&self, timeout_ms: i32) -> Result<(), ClientError> {
+        // SAFETY: the handle lives.
+        let error = unsafe { sys::rd_kafka_abort_transaction(self.as_ptr(), timeout_ms) };
+        self.transaction_result(error, "aborting the transaction")
+    }
+
+    /// Makes the offsets part of the transaction, as this member of the group.
+    pub(super) fn send_offsets_to_transaction(
+        &self,
+        group: &str,
+        member: &MemberIdentity,
+        offsets: &[(TopicPartition, CommittedOffset)],
+        timeout_ms: i32,
+    ) -> Result<(), ClientError> {
+        let group = c_string(group, "group")?;
+        let member_id = c_string(&member.member_id, "member id")?;
+        let instance_id = member
+            .instance_id
+            .as_deref()
+            .map(|id| c_string(id, "instance id"))
+            .transpose()?;
+        let mut texts = Vec::with_capacity(offsets.len());
+        for (partition, committed) in offsets {
+            texts.push((
+                c_string(&partition.topic, "topic")?,
+                partition.partition,
+                committed,
+            ));
+        }
+        let size = c_int::try_from(texts.len()).unwrap_or(c_int::MAX);
+        // SAFETY: list and metadata are made here and given back below; the strings live through the calls, which copy them. An entry's
+        // metadata is allocated as the list frees it, by the C library's allocator.
+        unsafe {
+            let list = sys::rd_kafka_topic_partition_list_new(size);
+            for (topic, partition, committed) in &texts {
+                let entry =
+                    &mut *sys::rd_kafka_topic_partition_list_add(list, topic.as_ptr(), *partition);
+                entry.offset = committed.offset;
+                let bytes = committed.metadata.as_bytes();
+                if !bytes.is_empty() {
+                    let copy = sys::rd_kafka_mem_malloc(ptr::null_mut(), bytes.len());
+                    if !copy.is_null() {
+                        ptr::copy_nonoverlapping(bytes.as_ptr(), copy.cast::<u8>(), bytes.len());
+                        entry.metadata = copy;
+                        entry.metadata_size = bytes.len();
+                    }
+                }
+            }
+            let identity = sys::rd_kafka_consumer_group_metadata_new_with_genid(
+                group.as_ptr(),
+                member.generation,
+                member_id.as_ptr(),
+                instance_id.as_ref().map_or(ptr::null(), |id| id.as_ptr()),
+            );
+            let error = sys::rd_kafka_send_offsets_to_transaction(
+                self.as_ptr(),
+                list,
+                identity,
+                timeout_ms,
+            );
+            sys::rd_kafka_consumer_group_metadata_destroy(identity);
+            sys::rd_kafka_topic_partition_list_destroy(list);
+            self.transaction_result(error, "sending offsets to the transaction")
+        }
+    }
+
+    /// What `error`, which is given back here, asks for.
+    fn transaction_result(
+        &self,
+        error: *mut sys::rd_kafka_error_t,
+        what: &str,
+    ) -> Result<(), ClientError> {
+        if error.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the error is ours until it is destroyed here, and its text with it.
+        let (code, text, fatal, retriable, requires_abort) = unsafe {
+            let told = (
+                sys::rd_kafka_error_code(error),
+                text_of(sys::rd_kafka_error_string(error)),
+                sys::rd_kafka_error_is_fatal(error) != 0,
+                sys::rd_kafka_error_is_retriable(error) != 0,
+                sys::rd_kafka_error_txn_requires_abort(error) != 0,
+            );
+            sys::rd_kafka_error_destroy(error);
+            told
+        };
+        let kind = transaction_kind(code, fatal, retriable, requires_abort);
+        Err(ClientError::new(kind, format_args!("{what}: {text}")))
+    }
+}
+
+/// What follows from an error of a transaction: librdkafka's own verdict, and what it leaves open.
+fn transaction_kind(
+    code: Code,
+    fatal: bool,
+    retriable: bool,
+    requires_abort: bool,
+) -> ClientErrorKind {
+    match code {
+        Code::RD_KAFKA_RESP_ERR__FENCED
+        | Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED
+        | Code::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID => ClientErrorKind::Fenced,
+        Code::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        | Code::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED
+        | Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED
+        | Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
+        | Code::RD_KAFKA_RESP_ERR__UNSUPPORTED_FEATURE
+        | Code::RD_KAFKA_RESP_ERR_INVALID_TRANSACTION_TIMEOUT => ClientErrorKind::Config,
+        _ if fatal => ClientErrorKind::ProducerLost,
+        _ if requires_abort => ClientErrorKind::Abortable,
+        _ if retriable => ClientErrorKind::Retriable,
+        // Not in the state that the call wants: an error that came in between, which only a new start settles.
+        Code::RD_KAFKA_RESP_ERR__STATE | Code::RD_KAFKA_RESP_ERR__CONFLICT => {
+            ClientErrorKind::ProducerLost
+        }
+        code => kind_of(code),
     }
 }
 
@@ -763,10 +913,15 @@ pub(super) fn produce(
         }
         Err(Refused::Error(topic.client.fatal_error().unwrap_or_else(
             || {
-                error_of(
+                let mut error = error_of(
                     code,
                     format_args!("producing to {}-{partition}", topic.name.to_string_lossy()),
-                )
+                );
+                // Its transaction has failed already.
+                if topic.client.transactional && code == Code::RD_KAFKA_RESP_ERR__STATE {
+                    error.kind = ClientErrorKind::Abortable;
+                }
+                error
             },
         )))
     }

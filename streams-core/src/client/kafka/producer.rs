@@ -4,12 +4,17 @@
 //! It has no way to close open batches without waiting for them, so `flush` cannot. Instead they never stay open long: `linger.ms` is
 //! cut to [`LINGER_MS_MAX`]. While a broker is busy with one batch librdkafka fills the next, so throughput does not suffer.
 //!
+//! ## Transactions have a thread
+//! librdkafka's calls wait. They run on a thread of the producer's own, one at a time, and never longer than [`CALL_MS_MAX`] before they
+//! say so: asked again, they go on.
+//!
 //! ## The number of partitions is the wire client's
 //! librdkafka's own metadata calls wait.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::Waker;
+use std::thread;
 
 use bytes::Bytes;
 
@@ -17,7 +22,7 @@ use super::admin::KafkaAdmin;
 use super::native::{self, Client, Delivery, Queue, Refused, Role, Topic, WakeCell};
 use crate::client::{
     Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, Completion, Producer,
-    RecordRef, RequestId, TopicHandle,
+    RecordRef, RequestId, TopicHandle, TransactionOptions, TransactionRequest,
 };
 use crate::record::Headers;
 
@@ -29,6 +34,69 @@ const UNKNOWN_REFRESH_MS: i64 = 100;
 const KNOWN_REFRESH_MS: i64 = 300_000;
 /// Counted for each record beside its bytes: what librdkafka keeps for one.
 const RECORD_OVERHEAD_BYTES: usize = 64;
+
+/// How long a call of a transaction waits before it is to be made again.
+const CALL_MS_MAX: i32 = 1_000;
+
+type Answer = Arc<Mutex<Option<Result<(), ClientError>>>>;
+
+/// The thread that makes librdkafka's waiting calls. It ends when this is dropped, after the call under way.
+struct Transactions {
+    requests: mpsc::Sender<TransactionRequest>,
+    answer: Answer,
+}
+
+impl Transactions {
+    fn start(
+        client: &Arc<Client>,
+        wake: &Arc<WakeCell>,
+        group: String,
+    ) -> Result<Self, ClientError> {
+        let (requests, received) = mpsc::channel::<TransactionRequest>();
+        let answer: Answer = Arc::default();
+        let (client, wake, answers) = (Arc::clone(client), Arc::clone(wake), Arc::clone(&answer));
+        thread::Builder::new()
+            .name("brooklet-transactions".to_owned())
+            .spawn(move || {
+                // An `Initialize`, `Commit` or `Abort` that is done and whose successor could not be begun is not done twice.
+                let mut ended = false;
+                for request in received {
+                    let result = perform(&client, &group, &request, &mut ended);
+                    *answers.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                    wake.wake();
+                }
+            })
+            .map_err(|error| {
+                ClientError::new(
+                    ClientErrorKind::Fatal,
+                    format_args!("thread for transactions: {error}"),
+                )
+            })?;
+        Ok(Self { requests, answer })
+    }
+}
+
+fn perform(
+    client: &Client,
+    group: &str,
+    request: &TransactionRequest,
+    ended: &mut bool,
+) -> Result<(), ClientError> {
+    if let TransactionRequest::SendOffsets { member, offsets } = request {
+        return client.send_offsets_to_transaction(group, member, offsets, CALL_MS_MAX);
+    }
+    if !*ended {
+        match request {
+            TransactionRequest::Initialize => client.init_transactions(CALL_MS_MAX)?,
+            TransactionRequest::Commit => client.commit_transaction(CALL_MS_MAX)?,
+            _ => client.abort_transaction(CALL_MS_MAX)?,
+        }
+        *ended = true;
+    }
+    client.begin_transaction()?;
+    *ended = false;
+    Ok(())
+}
 
 pub(super) struct KafkaProducer {
     // Before the client: what is made from an instance goes before it.
@@ -45,6 +113,7 @@ pub(super) struct KafkaProducer {
     pending_records: usize,
     pending_bytes: usize,
     now_ms: i64,
+    transactions: Option<Transactions>,
 }
 
 struct ProducedTopic {
@@ -69,11 +138,16 @@ impl KafkaProducer {
     pub(super) fn start(
         settings: &[(String, String)],
         metadata: Option<KafkaAdmin>,
+        transaction: Option<&TransactionOptions>,
     ) -> Result<Self, ClientError> {
         let client = Client::start(Role::Producer, settings)?;
         let wake = Arc::new(WakeCell::default());
         let deliveries = Queue::of_client(&client, &wake)?;
+        let transactions = transaction
+            .map(|options| Transactions::start(&client, &wake, options.group.clone()))
+            .transpose()?;
         Ok(Self {
+            transactions,
             topics: Vec::new(),
             deliveries,
             client,
@@ -309,6 +383,43 @@ impl Producer for KafkaProducer {
 
     fn pending_bytes(&self) -> usize {
         self.pending_bytes
+    }
+
+    fn submit_transaction(&mut self, request: TransactionRequest) {
+        if request == TransactionRequest::Abort {
+            // Not given to librdkafka yet, so it cannot drop them.
+            for record in self.overflow.drain(..) {
+                self.pending_records -= 1;
+                self.pending_bytes -= record.bytes;
+            }
+        }
+        if let Some(transactions) = &self.transactions
+            && transactions.requests.send(request).is_err()
+        {
+            let ended = ClientError::new(
+                ClientErrorKind::ProducerLost,
+                "the thread for transactions has ended",
+            );
+            *transactions
+                .answer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = Some(Err(ended));
+        }
+    }
+
+    fn poll_transaction(&mut self, _now_ms: i64, waker: &Waker) -> Option<Result<(), ClientError>> {
+        self.wake.register(waker);
+        let Some(transactions) = &self.transactions else {
+            return Some(Err(ClientError::new(
+                ClientErrorKind::Config,
+                "this producer has no transactional.id",
+            )));
+        };
+        transactions
+            .answer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }
 

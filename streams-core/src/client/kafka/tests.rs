@@ -76,6 +76,7 @@ fn producer(cluster: &KafkaCluster) -> Box<dyn Producer> {
             batch_bytes: 16_384,
             linger_ms: 5,
             properties: Vec::new(),
+            transaction: None,
         })
         .unwrap()
 }
@@ -441,6 +442,7 @@ fn records_beyond_a_full_queue_wait_their_turn() {
         batch_bytes: 16_384,
         linger_ms: 0,
         properties: vec![("queue.buffering.max.messages".to_owned(), "10".to_owned())],
+        transaction: None,
     };
     let mut producer = cluster.producer(&options).unwrap();
     let topic = producer.topic("t").unwrap();
@@ -801,6 +803,7 @@ fn settings_go_to_the_client_they_are_for_under_its_names() {
         batch_bytes: 1,
         linger_ms: 100,
         properties: vec![("acks".to_owned(), "1".to_owned())],
+        transaction: None,
     };
     let settings = producer_settings("h:1", &options, &cluster);
     for (name, expected) in [
@@ -825,6 +828,7 @@ fn an_unknown_setting_is_named() {
         batch_bytes: 1,
         linger_ms: 0,
         properties: Vec::new(),
+        transaction: None,
     };
     let error = cluster.producer(&options).err().unwrap();
     assert_eq!(error.kind, ClientErrorKind::Config);

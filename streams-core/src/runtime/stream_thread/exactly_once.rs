@@ -1,0 +1,347 @@
+//! A thread's transactions, performed: what [`Transaction`] decides is asked of the producer, the stores and the cluster.
+//!
+//! While a transaction is being ended the tasks stand still, as in a commit at least once. What undoes a transaction is what a restart
+//! does: the tasks are dropped with their stores' uncommitted rows and their caches, and opened anew from what the cluster has committed.
+
+use std::error::Error;
+
+use brooklet_state_stores::StoreError;
+
+use super::{Assigned, Commit, State, StreamThread};
+use crate::cache::ThreadCache;
+use crate::client::{ClientError, TransactionRequest};
+use crate::error::{ProcessError, StreamsError};
+use crate::fault;
+use crate::runtime::streams::starting_offsets;
+use crate::runtime::transaction::{Action, Event, Failure, Offsets, Output, Phase, Transaction};
+use crate::task::{ErrorResponse, RecordCollector};
+
+/// How long to wait before what may pass is tried again.
+const RETRY_MS: i64 = 50;
+
+/// The transactions of a thread, with what is needed to begin anew.
+pub(super) struct ExactlyOnce {
+    pub(super) transaction: Transaction,
+    /// The thread's own tasks, to be opened again.
+    pub(super) assigned: Vec<Assigned>,
+    /// What is put off for a moment.
+    retry: Option<(i64, Action)>,
+    /// Why the transaction was given up, for the message at the end.
+    cause: Option<String>,
+}
+
+impl ExactlyOnce {
+    pub(super) fn new(assigned: Vec<Assigned>) -> Self {
+        Self {
+            transaction: Transaction::open(),
+            assigned,
+            retry: None,
+            cause: None,
+        }
+    }
+}
+
+impl StreamThread {
+    /// Whether what the producer reports belongs to a transaction that is given up.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.exactly_once
+            .as_ref()
+            .is_some_and(|exactly_once| exactly_once.transaction.is_given_up())
+    }
+
+    /// Caches and producer were flushed: ends the transaction. Nothing is processed until it has ended.
+    pub(super) fn end_transaction(&mut self, now_ms: i64) -> Result<(), StreamsError> {
+        let mut offsets = Vec::new();
+        for task in self.tasks.iter().filter(|task| !task.global) {
+            if let State::Running(running) = &task.state {
+                offsets.extend(running.offsets_to_commit());
+            }
+        }
+        let has_offsets = !offsets.is_empty();
+        self.commit = Commit::Transaction {
+            since_ms: now_ms,
+            offsets,
+        };
+        fault::point("caches-flushed");
+        self.happened(Event::Flushed { has_offsets }, now_ms)?;
+        self.advance_transaction(now_ms).map(drop)
+    }
+
+    /// Goes on with a transaction that is being ended, as far as answers are there.
+    pub(super) fn advance_transaction(&mut self, now_ms: i64) -> Result<bool, StreamsError> {
+        let mut progressed = false;
+        if let Some(exactly_once) = &mut self.exactly_once
+            && let Some((at_ms, action)) = exactly_once.retry
+        {
+            if now_ms < at_ms {
+                return Ok(false);
+            }
+            exactly_once.retry = None;
+            self.perform(action, now_ms)?;
+        }
+        while let Some(event) = self.next_event(now_ms)? {
+            self.happened(event, now_ms)?;
+            progressed = true;
+        }
+        if let Commit::Transaction { since_ms, .. } = self.commit {
+            let phase = self.phase();
+            self.check_commit_time(since_ms, now_ms, || {
+                format!("the transaction is not ended ({phase:?})")
+            })?;
+        }
+        Ok(progressed)
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        self.exactly_once
+            .as_ref()
+            .map(|exactly_once| exactly_once.transaction.phase())
+    }
+
+    /// What has happened since the last look.
+    fn next_event(&mut self, now_ms: i64) -> Result<Option<Event>, StreamsError> {
+        let Some(exactly_once) = &self.exactly_once else {
+            return Ok(None);
+        };
+        let transaction = exactly_once.transaction;
+        if let Phase::Sending { output, offsets } = transaction.phase() {
+            if output == Output::Unacknowledged {
+                self.poll_producer(now_ms)?;
+                if self.collector.borrow_mut().producer_mut().pending_records() == 0 {
+                    fault::point("output-acknowledged");
+                    return Ok(Some(Event::OutputAcknowledged));
+                }
+            }
+            if offsets == Offsets::Unsent && self.application.member(&self.waker)?.is_some() {
+                return Ok(Some(Event::MemberKnown));
+            }
+        }
+        if !transaction.awaits_answer() {
+            return Ok(None);
+        }
+        let answer = self
+            .collector
+            .borrow_mut()
+            .producer_mut()
+            .poll_transaction(now_ms, &self.waker);
+        match answer {
+            None => Ok(None),
+            Some(Ok(())) => {
+                match transaction.phase() {
+                    Phase::Sending { .. } => fault::point("offsets-sent"),
+                    Phase::Committing => fault::point("transaction-committed"),
+                    Phase::Aborting => fault::point("transaction-aborted"),
+                    _ => {}
+                }
+                Ok(Some(Event::Done))
+            }
+            Some(Err(error)) => Err(error.into()),
+        }
+    }
+
+    fn happened(&mut self, event: Event, now_ms: i64) -> Result<(), StreamsError> {
+        let Some(exactly_once) = &mut self.exactly_once else {
+            return Ok(());
+        };
+        let action = exactly_once.transaction.on(event);
+        self.perform(action, now_ms)
+    }
+
+    fn perform(&mut self, action: Action, now_ms: i64) -> Result<(), StreamsError> {
+        match action {
+            Action::Wait => {}
+            Action::SendOffsets => {
+                // Known a moment ago; a change since shows in the answer.
+                let Some(member) = self.application.member(&self.waker)? else {
+                    return self.happened(Event::Failed(Failure::Retriable), now_ms);
+                };
+                let offsets = match &self.commit {
+                    Commit::Transaction { offsets, .. } => offsets.clone(),
+                    _ => Vec::new(),
+                };
+                self.ask(TransactionRequest::SendOffsets { member, offsets });
+            }
+            Action::Commit => {
+                fault::point("before-commit");
+                self.ask(TransactionRequest::Commit);
+                fault::point("commit-asked");
+            }
+            Action::Store => {
+                let Commit::Transaction { since_ms, offsets } = std::mem::take(&mut self.commit)
+                else {
+                    return Ok(());
+                };
+                self.commit_stores(since_ms, now_ms, &offsets)?;
+                fault::point("stores-committed");
+                if let Some(exactly_once) = &mut self.exactly_once {
+                    exactly_once.cause = None;
+                }
+                self.happened(Event::Stored, now_ms)?;
+            }
+            Action::Abort => {
+                self.drop_tasks();
+                self.ask(TransactionRequest::Abort);
+            }
+            Action::Replace => {
+                self.drop_tasks();
+                let producer = self
+                    .application
+                    .producer(&format!("{}-producer", self.name), Some(self.number))?;
+                self.collector = RecordCollector::new(producer);
+                self.ask(TransactionRequest::Initialize);
+            }
+            Action::Initialize => self.ask(TransactionRequest::Initialize),
+            Action::Reopen => {
+                self.reopen_tasks(now_ms)?;
+                fault::point("tasks-reopened");
+                self.commit = Commit::Idle;
+                self.last_commit_ms = now_ms;
+                self.happened(Event::Reopened, now_ms)?;
+            }
+            // The caller has the error that led here.
+            Action::Stop => {
+                let cause = self
+                    .exactly_once
+                    .as_ref()
+                    .and_then(|exactly_once| exactly_once.cause.clone());
+                return Err(StreamsError::Other(
+                    cause.unwrap_or_else(|| "the transaction cannot go on".to_owned()),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, request: TransactionRequest) {
+        self.collector
+            .borrow_mut()
+            .producer_mut()
+            .submit_transaction(request);
+    }
+
+    /// Undoes the transaction after `error`, or hands the error back when that is of no use.
+    pub(super) fn recover(&mut self, error: StreamsError, now_ms: i64) -> Result<(), StreamsError> {
+        let Some(client) = client_error(&error) else {
+            return Err(error);
+        };
+        let failure = Failure::of(client.kind);
+        if failure == Failure::Fenced {
+            // When another process took this one's place in the group, this says which.
+            self.application.member(&self.waker)?;
+        }
+        let Some(exactly_once) = &mut self.exactly_once else {
+            return Err(error);
+        };
+        let before = exactly_once.transaction.phase();
+        let action = exactly_once.transaction.on(Event::Failed(failure));
+        exactly_once.retry = None;
+        if action == Action::Stop {
+            return Err(match failure {
+                Failure::Final => error,
+                Failure::Fenced => StreamsError::SecondInstance(format!(
+                    "{}: its transactions were fenced again and again: another process uses the same application.id and the same process id \
+                     (a copy of this state directory?): {error}",
+                    self.name
+                )),
+                _ => StreamsError::Other(format!(
+                    "{}: its transactions failed again and again, none was committed between them: {error}",
+                    self.name
+                )),
+            });
+        }
+        tracing::warn!(thread = self.name, %error, phase = ?before, next = ?action, "transaction failed");
+        exactly_once.cause = Some(error.to_string());
+        if !matches!(self.commit, Commit::Transaction { .. }) {
+            self.commit = Commit::Transaction {
+                since_ms: now_ms,
+                offsets: Vec::new(),
+            };
+        }
+        if failure == Failure::Retriable {
+            exactly_once.retry = Some((now_ms.saturating_add(RETRY_MS), action));
+            return Ok(());
+        }
+        self.metrics
+            .aborted_total
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        match self.perform(action, now_ms) {
+            Ok(()) => Ok(()),
+            // A producer that cannot be made for now.
+            Err(error) => self.recover(error, now_ms),
+        }
+    }
+
+    /// Drops the tasks with all that is uncommitted of them. What keeps global stores up to date stays: it writes nothing.
+    fn drop_tasks(&mut self) {
+        let globals = self.tasks.iter().take_while(|task| task.global).count();
+        for mut task in self.tasks.drain(globals..) {
+            let inputs = task.inputs.iter().filter_map(|input| input.slot);
+            let changelogs = task
+                .changelogs
+                .iter()
+                .filter_map(|changelog| changelog.slot);
+            for slot in inputs.chain(changelogs) {
+                self.consumer.remove(slot);
+                self.routes.remove(&slot);
+            }
+            if let State::Running(mut running) = std::mem::replace(&mut task.state, State::Closed) {
+                running.close();
+            }
+        }
+        self.acknowledged.clear();
+    }
+
+    /// Opens the thread's tasks as a start does.
+    fn reopen_tasks(&mut self, now_ms: i64) -> Result<(), StreamsError> {
+        // A reopening that failed half-way begins anew.
+        self.drop_tasks();
+        let Some(exactly_once) = &self.exactly_once else {
+            return Ok(());
+        };
+        let mut assigned = exactly_once.assigned.clone();
+        let partitions: Vec<_> = assigned
+            .iter()
+            .flat_map(|task| task.inputs.iter().map(|input| input.partition.clone()))
+            .collect();
+        let mut requests = self.application.requests()?;
+        let starts = starting_offsets(&self.application, &mut requests, &partitions)?;
+        for input in assigned.iter_mut().flat_map(|task| &mut task.inputs) {
+            if let Some(start) = starts.get(&input.partition) {
+                input.start = start.clone();
+            }
+        }
+        let config = &self.application.config;
+        self.cache = ThreadCache::new(
+            config.cache_bytes_max / config.stream_threads,
+            config.processing_handler == ErrorResponse::Continue,
+        );
+        let prepared = self.prepare_stores(&assigned);
+        for (task, prepared) in assigned.into_iter().zip(prepared) {
+            self.open_task(task, prepared?, &mut requests, now_ms)?;
+        }
+        tracing::info!(thread = self.name, "tasks are open again");
+        Ok(())
+    }
+}
+
+/// The client's error at the bottom of `error`, if it is one.
+fn client_error(error: &StreamsError) -> Option<&ClientError> {
+    fn of_store(error: &StoreError) -> Option<&ClientError> {
+        match error {
+            StoreError::Changelog(error) => error.downcast_ref(),
+            _ => None,
+        }
+    }
+    fn of_process(error: &ProcessError) -> Option<&ClientError> {
+        let cause: &(dyn Error + 'static) = error.cause();
+        cause
+            .downcast_ref()
+            .or_else(|| of_store(cause.downcast_ref()?))
+    }
+    match error {
+        StreamsError::Client(error) => Some(error),
+        StreamsError::Store(error) => of_store(error),
+        StreamsError::Process { error, .. } | StreamsError::Task { error, .. } => of_process(error),
+        _ => None,
+    }
+}
