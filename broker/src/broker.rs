@@ -22,6 +22,7 @@ use crate::metadata::{
     self, Catalog, Command, ConfigResource, GroupConfig, Journal, OFFSETS_TOPIC, Refusal, Topic,
     topic_config,
 };
+use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::TimestampType;
 use crate::protocol::{ApiRequest, Request, RequestContext, Response};
 use crate::replica::{Dirty, Partition, Waiting, Watch};
@@ -706,7 +707,10 @@ impl Core {
     }
 
     fn log_config(&self, overrides: &BTreeMap<String, String>) -> LogConfig {
-        log_config(overrides, &self.topic_defaults())
+        LogConfig {
+            producer_id_expiration_ms: self.config.producer_id_expiration_ms,
+            ..log_config(overrides, &self.topic_defaults())
+        }
     }
 
     /// Deadlines have changed, nobody knows how: `step` has to look again.
@@ -896,11 +900,16 @@ fn log_config(
     LogConfig {
         segment_bytes: small("segment.bytes"),
         segment_ms: number("segment.ms"),
+        segment_jitter_ms: number("segment.jitter.ms"),
         index_interval_bytes: small("index.interval.bytes"),
         index_bytes_max: small("segment.index.bytes"),
         message_bytes_max: small("max.message.bytes"),
         retention_ms: limit("retention.ms"),
         retention_bytes: limit("retention.bytes").and_then(|bytes| u64::try_from(bytes).ok()),
+        codec: match value("compression.type") {
+            "uncompressed" => Some(Codec::None),
+            name => Codec::ALL.into_iter().find(|codec| codec.name() == name),
+        },
         timestamp_type: if value("message.timestamp.type") == "LogAppendTime" {
             TimestampType::LogAppendTime
         } else {

@@ -94,6 +94,8 @@ pub struct BrokerConfig {
     pub group_session_timeout_ms_max: i64,
     /// `group.max.size`.
     pub group_size_max: usize,
+    /// `producer.id.expiration.ms`: a producer that has written nothing to a partition for longer is forgotten there.
+    pub producer_id_expiration_ms: i64,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval_ms: i64,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
@@ -131,6 +133,7 @@ impl BrokerConfig {
             group_session_timeout_ms_min: 6000,
             group_session_timeout_ms_max: 1_800_000,
             group_size_max: usize::MAX,
+            producer_id_expiration_ms: 86_400_000,
             retention_check_interval_ms: 300_000,
             checkpoint_interval_ms: 60_000,
             topic_defaults: BTreeMap::new(),
@@ -177,6 +180,7 @@ impl BrokerConfig {
                 self.group_session_timeout_ms_max = number(name, value, 1)?
             }
             "group.max.size" => self.group_size_max = number(name, value, 1)?,
+            "producer.id.expiration.ms" => self.producer_id_expiration_ms = number(name, value, 1)?,
             "log.retention.check.interval.ms" => {
                 self.retention_check_interval_ms = number(name, value, 1)?
             }

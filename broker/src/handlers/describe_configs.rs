@@ -183,6 +183,10 @@ fn broker_configs(
             config.group_session_timeout_ms_max.to_string(),
         ),
         (
+            "producer.id.expiration.ms",
+            config.producer_id_expiration_ms.to_string(),
+        ),
+        (
             "log.retention.check.interval.ms",
             config.retention_check_interval_ms.to_string(),
         ),

@@ -4,6 +4,7 @@ use bytes::BytesMut;
 
 use crate::log::segment::BatchFacts;
 use crate::log::{AppendError, LogConfig, Marker, VerificationGuard};
+use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::{
     self, BatchError, DECOMPRESSED_BYTES_MAX, EndTransaction, RecordBatch, TimestampType,
 };
@@ -22,6 +23,7 @@ pub enum AppendOrigin {
 pub struct AppendRules {
     pub message_bytes_max: u32,
     pub segment_bytes: u32,
+    pub codec: Option<Codec>,
     pub timestamp_type: TimestampType,
     pub timestamp_before_max_ms: Option<i64>,
     pub timestamp_after_max_ms: Option<i64>,
@@ -33,6 +35,7 @@ impl From<&LogConfig> for AppendRules {
         AppendRules {
             message_bytes_max: config.message_bytes_max,
             segment_bytes: config.segment_bytes,
+            codec: config.codec,
             timestamp_type: config.timestamp_type,
             timestamp_before_max_ms: config.timestamp_before_max_ms,
             timestamp_after_max_ms: config.timestamp_after_max_ms,
@@ -41,6 +44,8 @@ impl From<&LogConfig> for AppendRules {
     }
 }
 
+/// Bytes of records, uncompressed, that are held to compress them anew (`compression.type`); a batch of more is refused as corrupt.
+const RECOMPRESSED_BYTES_MAX: usize = 64 << 20;
 /// Offending records that an error names.
 const RECORD_INDEXES_MAX: usize = 100;
 
@@ -104,18 +109,7 @@ impl ValidBatch {
         now_ms: i64,
     ) -> Result<ValidBatch, AppendError> {
         let size_bytes = bytes.len();
-        if size_bytes > rules.message_bytes_max as usize {
-            return Err(AppendError::TooLarge {
-                size_bytes,
-                max_bytes: rules.message_bytes_max as usize,
-            });
-        }
-        if size_bytes > rules.segment_bytes as usize {
-            return Err(AppendError::LargerThanSegment {
-                size_bytes,
-                segment_bytes: rules.segment_bytes as usize,
-            });
-        }
+        check_size(size_bytes, rules)?;
         let batch = RecordBatch::parse(&bytes).map_err(of_batch)?;
         if batch.size_bytes() != size_bytes {
             return Err(invalid("want exactly one record batch"));
@@ -129,11 +123,22 @@ impl ValidBatch {
             check_header(&batch)?;
             max_timestamp = check_records(&batch, rules, now_ms)?;
         }
-        let facts = BatchFacts {
+        let mut facts = BatchFacts {
             max_timestamp,
             ..BatchFacts::from(batch.header())
         };
-        if max_timestamp != batch.max_timestamp() {
+        let codec = rules.codec.filter(|_| origin == AppendOrigin::Client);
+        let is_other = |codec: &Codec| batch.codec().is_ok_and(|found| found != *codec);
+        let has_false_maximum = max_timestamp != batch.max_timestamp();
+        if let Some(codec) = codec.filter(is_other) {
+            let recompressed = batch
+                .recompressed(codec, RECOMPRESSED_BYTES_MAX)
+                .map_err(of_batch)?;
+            check_size(recompressed.len(), rules)?;
+            facts.size_bytes = recompressed.len() as u64;
+            bytes = recompressed;
+        }
+        if has_false_maximum {
             record_batch::set_max_timestamp(&mut bytes, max_timestamp);
         }
         Ok(ValidBatch {
@@ -148,6 +153,22 @@ impl ValidBatch {
     pub fn size_bytes(&self) -> usize {
         self.bytes.len()
     }
+}
+
+fn check_size(size_bytes: usize, rules: &AppendRules) -> Result<(), AppendError> {
+    if size_bytes > rules.message_bytes_max as usize {
+        return Err(AppendError::TooLarge {
+            size_bytes,
+            max_bytes: rules.message_bytes_max as usize,
+        });
+    }
+    if size_bytes > rules.segment_bytes as usize {
+        return Err(AppendError::LargerThanSegment {
+            size_bytes,
+            segment_bytes: rules.segment_bytes as usize,
+        });
+    }
+    Ok(())
 }
 
 fn invalid(reason: &str) -> AppendError {
@@ -383,6 +404,48 @@ mod tests {
             ..rules()
         };
         check(bytes, &append_time).unwrap();
+    }
+
+    #[test]
+    fn a_batch_is_stored_with_the_topic_s_codec() {
+        for (from, to) in Codec::ALL
+            .into_iter()
+            .flat_map(|from| Codec::ALL.map(|to| (from, to)))
+        {
+            let rules = AppendRules {
+                codec: Some(to),
+                ..rules()
+            };
+            let mut sent = two_records(Builder::new().codec(from).producer(4, 1, 6));
+            record_batch::set_max_timestamp(&mut sent, 3);
+            let valid = check(sent, &rules).unwrap();
+            let stored = RecordBatch::parse(&valid.bytes).unwrap();
+            stored.verify_crc().unwrap();
+            assert_eq!(stored.codec().unwrap(), to, "{from:?}");
+            assert_eq!(valid.facts, BatchFacts::from(stored.header()));
+            assert_eq!(
+                (stored.max_timestamp(), stored.base_sequence()),
+                (NOW_MS, 6)
+            );
+            let mut scratch = Vec::new();
+            let records: Vec<_> = stored
+                .records(&mut scratch, 1 << 20)
+                .unwrap()
+                .map(|record| record.unwrap().value.unwrap().to_vec())
+                .collect();
+            assert_eq!(records, [b"v", b"w"]);
+        }
+        let uncompressed = AppendRules {
+            codec: Some(Codec::None),
+            message_bytes_max: 1000,
+            ..rules()
+        };
+        let mut builder = Builder::new().codec(Codec::Gzip);
+        builder.append(NOW_MS, None, Some(&[0; 1000]), &[]);
+        assert!(matches!(
+            check(builder.build(), &uncompressed),
+            Err(AppendError::TooLarge { .. })
+        ));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A log's configuration: the topic configs it obeys, with Kafka's defaults.
 
+use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::TimestampType;
 
 /// The topic configs that a log obeys. `None` is "no limit".
@@ -9,6 +10,8 @@ pub struct LogConfig {
     pub segment_bytes: u32,
     /// `segment.ms`
     pub segment_ms: i64,
+    /// `segment.jitter.ms`: so much at most is taken off `segment_ms`, differently for each segment.
+    pub segment_jitter_ms: i64,
     /// `index.interval.bytes`
     pub index_interval_bytes: u32,
     /// `segment.index.bytes`
@@ -19,6 +22,8 @@ pub struct LogConfig {
     pub retention_ms: Option<i64>,
     /// `retention.bytes`
     pub retention_bytes: Option<u64>,
+    /// `compression.type`; `None` is `producer`: batches stay as they were sent.
+    pub codec: Option<Codec>,
     /// `message.timestamp.type`
     pub timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`
@@ -40,11 +45,13 @@ impl Default for LogConfig {
         LogConfig {
             segment_bytes: 1 << 30,
             segment_ms: 7 * 24 * 3_600_000,
+            segment_jitter_ms: 0,
             index_interval_bytes: 4096,
             index_bytes_max: 10 << 20,
             message_bytes_max: 1_048_588,
             retention_ms: Some(7 * 24 * 3_600_000),
             retention_bytes: None,
+            codec: None,
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: None,
             timestamp_after_max_ms: Some(3_600_000),

@@ -624,6 +624,245 @@ mod tests {
         states.check(batch, AppendOrigin::Client, None)
     }
 
+    fn transactional(epoch: i16, base_sequence: i32, base_offset: i64) -> BatchFacts {
+        BatchFacts {
+            is_transactional: true,
+            ..batch(epoch, base_sequence, 1, base_offset)
+        }
+    }
+
+    fn marker_facts(epoch: i16, commit: bool, coordinator_epoch: i32, offset: i64) -> BatchFacts {
+        BatchFacts {
+            is_control: true,
+            is_transactional: true,
+            marker: Some(EndTransaction {
+                commit,
+                coordinator_epoch,
+            }),
+            ..batch(epoch, -1, 1, offset)
+        }
+    }
+
+    /// A producer with epoch 3 and a batch, whose transaction is open, or was ended by a coordinator of epoch 2.
+    fn states(is_open: bool) -> ProducerStates {
+        let mut states = ProducerStates::default();
+        states.note(&transactional(3, 0, 0), 1000);
+        if !is_open {
+            states.note(&marker_facts(3, true, 2, 1), 1000);
+        }
+        states
+    }
+
+    #[test]
+    fn markers_are_fenced_by_epoch_as_their_transaction_version_has_it() {
+        // (transaction version, epoch, is a transaction open) → is it old?
+        for (version, epoch, is_open, is_old) in [
+            (0, 2, true, true),
+            (0, 3, true, false),
+            (1, 2, true, true),
+            (1, 3, true, false),
+            (1, 3, false, false),
+            (1, 4, true, false),
+            (2, 2, true, true),
+            (2, 3, true, true),
+            (2, 4, true, false),
+            // Its answer was lost and it comes again.
+            (2, 3, false, false),
+            (2, 2, false, true),
+        ] {
+            let marker = Marker {
+                producer_id: 7,
+                producer_epoch: epoch,
+                commit: true,
+                coordinator_epoch: 2,
+                transaction_version: version,
+            };
+            let result = states(is_open).check_marker(&marker);
+            let found = matches!(
+                result,
+                Err(AppendError::InvalidProducerEpoch { current: 3, .. })
+            );
+            assert_eq!(
+                found, is_old,
+                "version {version}, epoch {epoch}, open {is_open}"
+            );
+            assert_eq!(
+                result.is_ok(),
+                !is_old,
+                "version {version}, epoch {epoch}, open {is_open}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_marker_of_an_older_coordinator_is_fenced_and_of_an_unknown_producer_taken() {
+        let marker = |producer_id, coordinator_epoch| Marker {
+            producer_id,
+            producer_epoch: 4,
+            commit: false,
+            coordinator_epoch,
+            transaction_version: 2,
+        };
+        let states = states(false);
+        assert!(matches!(
+            states.check_marker(&marker(7, 1)),
+            Err(AppendError::CoordinatorFenced {
+                found: 1,
+                current: 2,
+                ..
+            })
+        ));
+        assert!(states.check_marker(&marker(7, 2)).is_ok());
+        assert!(states.check_marker(&marker(8, 0)).is_ok());
+    }
+
+    #[test]
+    fn sequences_follow_the_transaction_version_where_nothing_is_known() {
+        // (transaction version, first sequence, what was asked about first) → is it out of order?
+        for (version, sequence, asked, is_out_of_order) in [
+            (1, 0, 0, false),
+            (1, 5, 5, false),
+            (2, 0, 0, false),
+            (2, 5, 5, true),
+            // A later batch does not overtake the one that was asked about first.
+            (1, 5, 4, true),
+        ] {
+            let mut states = ProducerStates::default();
+            let guard = states.begin_verification(7, 0, asked, version, 1000);
+            let result = states.check(&transactional(0, sequence, 0), AppendOrigin::Client, guard);
+            assert_eq!(
+                matches!(result, Err(AppendError::OutOfOrderSequence { .. })),
+                is_out_of_order,
+                "version {version}, sequence {sequence} after {asked}"
+            );
+            assert_eq!(result.is_ok(), !is_out_of_order);
+        }
+    }
+
+    #[test]
+    fn a_transaction_begins_with_leave_and_is_not_mixed() {
+        let mut states = states(false);
+        let refused = |result: Result<Option<BatchMark>, AppendError>| {
+            matches!(
+                result,
+                Err(AppendError::InvalidTxnState { producer_id: 7, .. })
+            )
+        };
+        for origin in [AppendOrigin::Client, AppendOrigin::Coordinator] {
+            assert!(refused(states.check(&transactional(3, 1, 2), origin, None)));
+        }
+        let guard = states.begin_verification(7, 3, 1, 1, 1000);
+        assert!(guard.is_some());
+        assert_eq!(
+            states.begin_verification(7, 3, 1, 1, 1000),
+            guard,
+            "two requests share it"
+        );
+        let next = transactional(3, 1, 2);
+        assert_eq!(
+            states.check(&next, AppendOrigin::Client, guard).unwrap(),
+            None
+        );
+        // An old epoch is refused with leave too.
+        assert!(matches!(
+            states.check(&transactional(2, 1, 2), AppendOrigin::Client, guard),
+            Err(AppendError::InvalidProducerEpoch { .. })
+        ));
+        states.note(&next, 1000);
+        assert_eq!(states.begin_verification(7, 3, 2, 1, 1000), None);
+        // The next one needs none; one outside the transaction is refused; another epoch needs its own.
+        let inside = transactional(3, 2, 3);
+        assert_eq!(
+            states.check(&inside, AppendOrigin::Client, None).unwrap(),
+            None
+        );
+        let outside = BatchFacts {
+            is_transactional: false,
+            ..inside
+        };
+        assert!(refused(states.check(&outside, AppendOrigin::Client, None)));
+        assert!(refused(states.check(
+            &transactional(4, 0, 3),
+            AppendOrigin::Client,
+            None
+        )));
+        // Used leave is void.
+        states.note(&marker_facts(3, false, 2, 3), 1000);
+        assert!(refused(states.check(&inside, AppendOrigin::Client, guard)));
+    }
+
+    #[test]
+    fn a_coordinator_s_batches_have_no_sequences_but_an_epoch() {
+        let states = states(true);
+        for sequence in [0, 0, 5] {
+            let found = states.check(
+                &transactional(3, sequence, 1),
+                AppendOrigin::Coordinator,
+                None,
+            );
+            assert_eq!(found.unwrap(), None);
+        }
+        let mut states = states;
+        let guard = states.begin_verification(7, 2, 0, 1, 1000);
+        assert!(matches!(
+            states.check(&transactional(2, 0, 1), AppendOrigin::Coordinator, guard),
+            Err(AppendError::InvalidProducerEpoch { .. })
+        ));
+    }
+
+    #[test]
+    fn what_is_unstable_is_open_or_ended_at_or_above_the_high_watermark() {
+        let mut states = ProducerStates::default();
+        states.note(&transactional(0, 0, 5), 1000);
+        let other = BatchFacts {
+            producer_id: 8,
+            ..transactional(0, 0, 6)
+        };
+        states.note(&other, 1000);
+        assert_eq!(states.first_unstable_offset(), Some(5));
+        let ended = states.note(&marker_facts(1, false, 0, 7), 1000).unwrap();
+        assert_eq!(
+            (
+                ended.first_offset,
+                ended.last_offset,
+                ended.last_stable_offset
+            ),
+            (5, 7, 6)
+        );
+        for (high_watermark, unstable) in [(7, Some(5)), (8, Some(6))] {
+            states.release_completed(high_watermark);
+            assert_eq!(states.first_unstable_offset(), unstable);
+        }
+        // A marker where nothing is open ends nothing.
+        assert_eq!(states.note(&marker_facts(1, false, 0, 8), 1000), None);
+        let end_other = BatchFacts {
+            producer_id: 8,
+            ..marker_facts(0, true, 0, 9)
+        };
+        assert_eq!(
+            states.note(&end_other, 1000).unwrap().last_stable_offset,
+            10
+        );
+        states.release_completed(10);
+        assert_eq!(states.first_unstable_offset(), None);
+    }
+
+    #[test]
+    fn a_producer_with_an_open_transaction_does_not_expire_and_unused_leave_does() {
+        let mut states = states(true);
+        let guard = states.begin_verification(9, 0, 0, 2, 1000);
+        states.expire(1_000_000, 100);
+        assert_eq!(states.producers().len(), 1);
+        let late = BatchFacts {
+            producer_id: 9,
+            ..transactional(0, 0, 1)
+        };
+        assert!(states.check(&late, AppendOrigin::Client, guard).is_err());
+        states.note(&marker_facts(3, true, 0, 1), 1000);
+        states.expire(1_000_000, 100);
+        assert_eq!(states.producers(), []);
+    }
+
     proptest! {
         #[test]
         fn a_snapshot_reads_back_with_the_last_batch(

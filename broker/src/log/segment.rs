@@ -186,11 +186,21 @@ impl ActiveSegment {
             _ => now_ms.saturating_sub(self.created_ms),
         };
         self.size_bytes + size_bytes > u64::from(config.segment_bytes).min(i32::MAX as u64)
-            || age_ms > config.segment_ms
+            || age_ms > config.segment_ms - self.roll_jitter_ms(config)
             || self.offset_index.size_bytes() + OffsetEntry::BYTES > index_bytes_max
             // One place is kept for the entry at the end.
             || self.time_index.size_bytes() + 2 * TimeEntry::BYTES > index_bytes_max
             || last_offset.saturating_sub(self.base_offset) > i32::MAX.into()
+    }
+
+    /// Different for each segment, and the same whenever it is asked for: a checksum of its name takes the place of chance.
+    fn roll_jitter_ms(&self, config: &LogConfig) -> i64 {
+        let bound = config.segment_jitter_ms.min(config.segment_ms);
+        if bound <= 0 {
+            return 0;
+        }
+        let checksum = crc_fast::crc32_iscsi(self.path.as_os_str().as_encoded_bytes());
+        i64::from(checksum) % bound
     }
 
     /// The segment's file, created if need be; the flag says whether it was opened just now.

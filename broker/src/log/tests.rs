@@ -899,6 +899,18 @@ fn segments_roll_by_size_time_index_and_offset() {
         ),
         2
     );
+    // Some of the jitter is taken off, and never more.
+    let rolled_after: Vec<usize> = [100, 998, 1000]
+        .map(|age_ms| {
+            let config = LogConfig {
+                segment_ms: 999,
+                segment_jitter_ms: 900,
+                ..LogConfig::default()
+            };
+            roll(config, NOW_MS + age_ms)
+        })
+        .to_vec();
+    assert_eq!((rolled_after[0], rolled_after[2]), (1, 2));
     let segment = ActiveSegment {
         size_bytes: 1,
         ..ActiveSegment::empty(Path::new(DIR), 10, NOW_MS)

@@ -139,3 +139,48 @@ impl Candidates {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_entry_has_kafka_s_34_bytes() {
+        let entry = AbortedTransactionEntry {
+            producer_id: 1,
+            first_offset: 2,
+            last_offset: 3,
+            last_stable_offset: 4,
+        };
+        let mut bytes = Vec::new();
+        entry.encode(&mut bytes);
+        let mut expected = vec![0, 0];
+        for number in 1..=4u8 {
+            expected.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, number]);
+        }
+        assert_eq!(bytes, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_reads_back_and_only_whole(producer_id in 0i64.., first_offset in 0i64..1 << 40, length in 1i64..1000, stable in 0i64..) {
+            let entry = AbortedTransactionEntry { producer_id, first_offset, last_offset: first_offset + length, last_stable_offset: stable };
+            let mut bytes = Vec::new();
+            entry.encode(&mut bytes);
+            prop_assert_eq!(AbortedTransactionEntry::decode(&bytes), Some(entry));
+            for length in 0..bytes.len() {
+                prop_assert_eq!(AbortedTransactionEntry::decode(bytes.get(..length).unwrap()), None);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_an_entry_or_none(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let found = AbortedTransactionEntry::decode(&bytes);
+            prop_assert!(found.is_none() || bytes.len() == AbortedTransactionEntry::BYTES);
+        }
+    }
+}

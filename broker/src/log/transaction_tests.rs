@@ -562,7 +562,7 @@ fn run<'a>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn what_a_committed_reader_sees_is_what_the_model_says(actions in prop::collection::vec(action(), 1..60), max_bytes in 0usize..800) {
@@ -652,4 +652,98 @@ fn a_crash_at_every_operation_of_a_long_story_loses_no_transaction() {
             check_after_crash(&disk.crash(crash), &known, last);
         }
     }
+}
+
+#[test]
+fn what_is_damaged_of_the_aborted_transactions_is_found_again() {
+    let actions = long_story();
+    let whole = sim_disk();
+    let mut model = Model::default();
+    let mut log = run(&whole, &actions, &mut model).unwrap();
+    perform(&whole, &mut log, &mut model, &Action::Reopen).unwrap();
+    let segment = log
+        .sealed
+        .iter()
+        .position(|segment| !segment.aborted.is_empty())
+        .unwrap();
+    let (base_offset, end_offset) = (
+        log.sealed[segment].base_offset,
+        log.sealed[segment].end_offset,
+    );
+    let file = |disk: &SimDisk, extension| {
+        disk.open_or_create(&segment::path(Path::new(DIR), base_offset, extension))
+            .unwrap()
+    };
+    drop(log);
+    for clean in [true, false] {
+        for damage in ["cut", "version", "offset index"] {
+            let disk = whole.crash(Crash::KeepAll);
+            match damage {
+                "cut" => file(&disk, segment::TRANSACTION_INDEX)
+                    .truncate(33)
+                    .unwrap(),
+                "version" => file(&disk, segment::TRANSACTION_INDEX)
+                    .write_all_at(0, &[0, 9])
+                    .unwrap(),
+                _ => disk
+                    .remove_file(&segment::path(
+                        Path::new(DIR),
+                        base_offset,
+                        segment::OFFSET_INDEX,
+                    ))
+                    .unwrap(),
+            }
+            let opened = OpenOptions {
+                clean_shutdown: clean,
+                recovery_point: model.end(),
+                ..options()
+            };
+            let (log, report) = Log::open(Arc::new(disk.clone()), opened, NOW_MS).unwrap();
+            assert!(
+                report.indexes_rebuilt > 0,
+                "{damage}, clean {clean}: {report:?}"
+            );
+            assert!(
+                !report.ends_before_recovery_point,
+                "{damage}, clean {clean}: {report:?}"
+            );
+            check(&log, &model, 300);
+            let len_bytes = file(&disk, segment::TRANSACTION_INDEX).len_bytes().unwrap();
+            assert!(
+                len_bytes > 0 && len_bytes % 34 == 0,
+                "{damage}, clean {clean}: {len_bytes}"
+            );
+        }
+    }
+    assert!(end_offset < model.end());
+}
+
+#[test]
+fn segments_go_with_their_aborted_transactions() {
+    let disk = sim_disk();
+    let mut model = Model::default();
+    let mut log = run(&disk, &long_story(), &mut model).unwrap();
+    sync(&mut log, &mut model).unwrap();
+    let indexes = |disk: &SimDisk| {
+        let names = disk.list(Path::new(DIR)).unwrap();
+        names
+            .iter()
+            .filter(|entry| entry.name.ends_with(".txnindex"))
+            .count()
+    };
+    let before = indexes(&disk);
+    let start = log.active.base_offset;
+    log.delete_records_before(start).unwrap();
+    model.log_start = start;
+    assert!(
+        before > 2 && indexes(&disk) <= 1,
+        "{before}, {}",
+        indexes(&disk)
+    );
+    // Producers are remembered, and an open transaction holds back no more than what is left.
+    check(&log, &model, 300);
+    for producer in 0..3 {
+        check_retry(&mut log, &model, producer);
+    }
+    check_after_crash(&disk.crash(Crash::LoseUnsynced), &model, None);
 }

@@ -345,6 +345,40 @@ impl<'a> RecordBatch<'a> {
         })
     }
 
+    /// The same records, stored with another codec.
+    pub fn recompressed(
+        &self,
+        codec: Codec,
+        decompressed_bytes_max: usize,
+    ) -> Result<BytesMut, BatchError> {
+        let mut plain = Vec::new();
+        let records = match self.codec()? {
+            Codec::None => self.payload(),
+            found => {
+                compression::decompress(found, self.payload(), decompressed_bytes_max, &mut plain)?;
+                &plain
+            }
+        };
+        let mut compressed = Vec::new();
+        let payload = match codec {
+            Codec::None => records,
+            codec => {
+                compression::compress(codec, records, &mut compressed);
+                &compressed
+            }
+        };
+        let length = HEADER_BYTES - LOG_OVERHEAD_BYTES + payload.len();
+        let length = i32::try_from(length).map_err(|_| invalid("batch is too long"))?;
+        let mut batch = BytesMut::with_capacity(HEADER_BYTES + payload.len());
+        batch.extend_from_slice(self.bytes().get(..HEADER_BYTES).unwrap_or_default());
+        batch.extend_from_slice(payload);
+        put_at(&mut batch, LENGTH_AT, &length.to_be_bytes());
+        let attributes = (self.attributes() & !CODEC_MASK) | i16::from(codec.id());
+        put_at(&mut batch, ATTRIBUTES_AT, &attributes.to_be_bytes());
+        set_crc(&mut batch);
+        Ok(batch)
+    }
+
     /// What a control batch says of its producer's transaction; `None` if it is no control batch, or one of another kind.
     pub fn end_transaction(&self) -> Option<EndTransaction> {
         if !self.is_control() {

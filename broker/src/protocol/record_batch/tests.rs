@@ -214,6 +214,47 @@ fn a_false_record_count_is_an_error_both_ways() {
 }
 
 #[test]
+fn a_marker_has_kafka_s_bytes_and_reads_back() {
+    let end = EndTransaction {
+        commit: true,
+        coordinator_epoch: 9,
+    };
+    let bytes = end.batch(5, 2, 1_700_000_000_000);
+    let batch = RecordBatch::parse(&bytes).unwrap();
+    batch.verify_crc().unwrap();
+    assert!(batch.is_control() && batch.is_transactional());
+    assert_eq!(
+        (
+            batch.producer_id(),
+            batch.producer_epoch(),
+            batch.base_sequence(),
+            batch.record_count()
+        ),
+        (5, 2, -1, 1)
+    );
+    // Length 16 (zigzag 32), attributes, deltas; key of 4: version 0, type 1; value of 6: version 0, epoch 9; no headers.
+    let record = [32, 0, 0, 0, 8, 0, 0, 0, 1, 12, 0, 0, 0, 0, 0, 9, 0];
+    assert_eq!(&bytes[HEADER_BYTES..], record);
+    assert_eq!(batch.end_transaction(), Some(end));
+    // Other control records, and what is no control record, end nothing.
+    assert_eq!(
+        EndTransaction::decode(&[0, 0, 0, 2], &[0, 0, 0, 0, 0, 9]),
+        None
+    );
+    assert_eq!(
+        EndTransaction::decode(&[0, 0, 0], &[0, 0, 0, 0, 0, 9]),
+        None
+    );
+    assert_eq!(EndTransaction::decode(&[0, 0, 0, 1], &[0, 0, 0]), None);
+    let mut data = Builder::new();
+    data.append(1, Some(&[0, 0, 0, 1]), Some(&[0, 0, 0, 0, 0, 9]), &[]);
+    assert_eq!(
+        RecordBatch::parse(&data.build()).unwrap().end_transaction(),
+        None
+    );
+}
+
+#[test]
 fn sequences_wrap_to_zero() {
     assert_eq!(sequence_plus(i32::MAX, 1), 0);
     assert_eq!(sequence_plus(i32::MAX - 1, 3), 1);
