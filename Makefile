@@ -2,7 +2,7 @@
 # once into a cache (scripts/rocksdb.sh), and asks nothing.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint broker bench-peers compat-java prerequisites
+.PHONY: help demo test lint broker bench-peers compat-java hostile prerequisites
 
 target := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/brooklet/target)
 environment := . scripts/env.sh
@@ -42,6 +42,9 @@ bench-peers: prerequisites ## the same workloads here and on the JVM, side by si
 compat-java: prerequisites ## Apache Kafka's own tools against our broker and its files (needs Java 17 and mvn)
 	@for tool in java mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
 	@$(environment) && cargo build --release -p brooklet-cli && scripts/compat-java.sh "$(target)/release/brooklet"
+
+hostile: prerequisites ## 10,000 connections that misbehave, and one that does not
+	@$(environment) && ulimit -n "$$(ulimit -Hn)" && BROOKLET_TEST_CONNECTIONS=$${BROOKLET_TEST_CONNECTIONS:-10000} cargo test -p brooklet-broker --test hostile -- many_connections
 
 prerequisites:
 	@scripts/install-prerequisites.sh

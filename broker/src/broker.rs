@@ -22,6 +22,7 @@ use crate::metadata::{
     self, Catalog, Command, ConfigResource, GroupConfig, Journal, OFFSETS_TOPIC, Refusal, Topic,
     topic_config,
 };
+use crate::metrics::{self, Metrics};
 use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::TimestampType;
 use crate::protocol::{ApiRequest, Request, RequestContext, Response};
@@ -130,6 +131,20 @@ impl Broker {
         endpoint.1 = config.advertised_port.unwrap_or(port);
     }
 
+    /// What it counts, in Prometheus' text format.
+    pub fn metrics_text(&self) -> String {
+        metrics::exposition(&self.core)
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.core.metrics
+    }
+
+    /// Counts what an answer to a connection carries; returns the bytes of records in it.
+    pub(crate) fn count_answer(&self, response: &Response) -> usize {
+        self.core.count_answer(response)
+    }
+
     /// The settings it was opened with.
     pub fn config(&self) -> &BrokerConfig {
         &self.core.config
@@ -149,6 +164,8 @@ pub(crate) struct Core {
     pub(crate) waiting: Arc<Waiting>,
     pub(crate) groups: GroupCoordinator,
     pub(crate) leader_epoch: i32,
+    pub(crate) metrics: Metrics,
+    pub(crate) opened_at_ms: i64,
     /// Serialises changes of the metadata; held while they are synced.
     journal: Mutex<Journal>,
     catalog: RwLock<Catalog>,
@@ -248,6 +265,8 @@ impl Core {
             waiting: Arc::default(),
             groups: GroupCoordinator::new(rules),
             leader_epoch: catalog.leader_epoch(),
+            metrics: Metrics::default(),
+            opened_at_ms: now_ms,
             journal: Mutex::new(journal),
             partitions: RwLock::default(),
             producer_ids: Mutex::default(),
@@ -438,6 +457,47 @@ impl Core {
         look(&self.catalog.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn count_answer(&self, response: &Response) -> usize {
+        match response {
+            Response::Produce(response) => {
+                let mut partitions = response
+                    .responses
+                    .iter()
+                    .flat_map(|topic| &topic.partition_responses);
+                if partitions.any(|partition| partition.error_code != 0) {
+                    self.metrics.failed_produces.fetch_add(1, Ordering::Relaxed);
+                }
+                0
+            }
+            Response::Fetch(response) => {
+                let mut bytes_all = 0;
+                let mut has_error = response.error_code != 0;
+                for topic in &response.responses {
+                    let by_id = || self.topic_by_id(crate::protocol::id_of(topic.topic_id));
+                    let by_id = topic.topic.is_empty().then(by_id).flatten();
+                    let name = by_id
+                        .as_ref()
+                        .map_or(topic.topic.as_str(), |topic| &topic.name);
+                    for data in &topic.partitions {
+                        has_error |= data.error_code != 0;
+                        let bytes = data.records.as_ref().map_or(0, bytes::Bytes::len);
+                        if bytes > 0
+                            && let Some(partition) = self.partition(name, data.partition_index)
+                        {
+                            partition.traffic().fetched(bytes as u64);
+                        }
+                        bytes_all += bytes;
+                    }
+                }
+                if has_error {
+                    self.metrics.failed_fetches.fetch_add(1, Ordering::Relaxed);
+                }
+                bytes_all
+            }
+            _ => 0,
+        }
+    }
+
     /// Host and port that clients are told.
     pub(crate) fn endpoint(&self) -> (String, u16) {
         self.endpoint
@@ -516,6 +576,7 @@ impl Core {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(name);
         for partition in removed.into_iter().flatten() {
+            self.metrics.deleted_traffic.add(partition.traffic());
             drop(partition.take_log());
         }
         self.remove_dirs(name, topic.partition_count);

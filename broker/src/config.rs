@@ -1,13 +1,20 @@
 //! What a broker is told when it opens: read once, plain values from then on.
+//!
+//! A property has Kafka's server name and meaning, or begins with `brooklet.`. Each either works or is refused by name: one that Kafka knows and
+//! this broker does not take says why, one that nobody knows is answered with the nearest name.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, RealDisk};
 use crate::error::BrokerError;
-use crate::metadata::topic_config;
+use crate::metadata::{group_config, topic_config};
+
+mod kafka_names;
+mod properties_file;
 
 /// When an `acks=all` write is acknowledged, and what readers may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +73,10 @@ pub struct BrokerConfig {
     pub advertised_host: Option<String>,
     /// Port that clients are told to connect to. A server sets it when it listens, unless it is set here.
     pub advertised_port: Option<u16>,
+    /// `listeners`: where a server listens, as HOST:PORT. There is one, PLAINTEXT.
+    pub listen: Option<String>,
+    /// `num.network.threads`: of a server's runtime. The machine decides if it is not said.
+    pub network_threads: Option<usize>,
     /// `auto.create.topics.enable`.
     pub auto_create_topics: bool,
     /// `num.partitions`: of a topic created without saying how many.
@@ -82,6 +93,27 @@ pub struct BrokerConfig {
     pub request_bytes_max: usize,
     /// `max.connections`: further ones are closed at once.
     pub connections_max: usize,
+    /// `max.connections.per.ip`: further ones from an address are closed at once.
+    pub connections_per_ip_max: usize,
+    /// `max.connections.per.ip.overrides`: instead of that, for these addresses.
+    pub connections_per_ip_max_overrides: BTreeMap<IpAddr, usize>,
+    /// `queued.max.request.bytes`: of all requests that are being read or not answered yet; beyond it nothing more is read. Kafka has no
+    /// bound by default; here it is 512 MiB.
+    pub request_bytes_queued_max: usize,
+    /// `brooklet.queued.max.response.bytes`: of all answers that are not written yet; beyond it no fetch is begun, and a client that does not
+    /// read its answer loses its connection.
+    pub response_bytes_queued_max: usize,
+    /// `brooklet.stall.max.ms`: a client that holds such memory and does nothing loses its connection after this: one that stops in the middle
+    /// of a large request, or that takes no byte of its answer while the answers of all hold more than they may.
+    pub stall_ms_max: i64,
+    /// `socket.send.buffer.bytes`; -1 leaves it to the system.
+    pub socket_send_buffer_bytes: i64,
+    /// `socket.receive.buffer.bytes`; -1 leaves it to the system.
+    pub socket_receive_buffer_bytes: i64,
+    /// `socket.listen.backlog.size`.
+    pub listen_backlog: u32,
+    /// `delete.topic.enable`.
+    pub delete_topics: bool,
     /// `connections.max.idle.ms`: a connection that sends nothing for longer is closed.
     pub connections_idle_ms_max: i64,
     /// `fetch.max.bytes`: of one answer, whatever the client asks for.
@@ -119,6 +151,8 @@ impl BrokerConfig {
             node_id: 1,
             advertised_host: None,
             advertised_port: None,
+            listen: None,
+            network_threads: None,
             auto_create_topics: true,
             partitions_default: 1,
             partitions_max: 20_000,
@@ -127,6 +161,15 @@ impl BrokerConfig {
             offset_metadata_bytes_max: 4096,
             request_bytes_max: 100 * 1024 * 1024,
             connections_max: 10_000,
+            connections_per_ip_max: usize::MAX,
+            connections_per_ip_max_overrides: BTreeMap::new(),
+            request_bytes_queued_max: 512 * 1024 * 1024,
+            response_bytes_queued_max: 512 * 1024 * 1024,
+            stall_ms_max: 30_000,
+            socket_send_buffer_bytes: -1,
+            socket_receive_buffer_bytes: -1,
+            listen_backlog: 1024,
+            delete_topics: true,
             connections_idle_ms_max: 600_000,
             fetch_bytes_max: 55 * 1024 * 1024,
             group_initial_rebalance_delay_ms: 3000,
@@ -139,6 +182,37 @@ impl BrokerConfig {
             topic_defaults: BTreeMap::new(),
             group_settings: BTreeMap::new(),
         }
+    }
+
+    /// Sets properties by Kafka's server names: where one thing is given in several units, the finest counts.
+    pub fn properties<'a>(
+        mut self,
+        properties: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, BrokerError> {
+        let coarseness = |name: &str| match name {
+            _ if name.ends_with(".hours") => 0,
+            _ if name.ends_with(".minutes") => 1,
+            _ => 2,
+        };
+        let mut properties: Vec<_> = properties.into_iter().collect();
+        properties.sort_by_key(|(name, _)| coarseness(name));
+        for (name, value) in properties {
+            self = self.property(name, value)?;
+        }
+        Ok(self)
+    }
+
+    /// Sets the properties of a `server.properties` file's text.
+    pub fn properties_file(self, text: &str) -> Result<Self, BrokerError> {
+        let properties = properties_file::parse(text).map_err(|reason| BrokerError::Config {
+            name: "the properties file".into(),
+            reason,
+        })?;
+        self.properties(
+            properties
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+        )
     }
 
     /// Sets a property by Kafka's server name, and refuses a name that is not known.
@@ -168,6 +242,65 @@ impl BrokerConfig {
             }
             "socket.request.max.bytes" => self.request_bytes_max = number(name, value, 1)?,
             "max.connections" => self.connections_max = number(name, value, 1)?,
+            "max.connections.per.ip" => {
+                self.connections_per_ip_max = number(name, value, 0)?;
+            }
+            "max.connections.per.ip.overrides" => {
+                self.connections_per_ip_max_overrides = per_ip(name, value)?;
+            }
+            "queued.max.request.bytes" => {
+                self.request_bytes_queued_max = match number(name, value, -1)? {
+                    -1_i64 => usize::MAX,
+                    bytes => bytes_from(name, bytes)?,
+                };
+            }
+            "brooklet.queued.max.response.bytes" => {
+                self.response_bytes_queued_max = bytes_from(name, number(name, value, 1)?)?;
+            }
+            "brooklet.stall.max.ms" => self.stall_ms_max = number(name, value, 1)?,
+            "socket.send.buffer.bytes" => self.socket_send_buffer_bytes = number(name, value, -1)?,
+            "socket.receive.buffer.bytes" => {
+                self.socket_receive_buffer_bytes = number(name, value, -1)?;
+            }
+            "socket.listen.backlog.size" => self.listen_backlog = number(name, value, 1)?,
+            "delete.topic.enable" => {
+                self.delete_topics = value
+                    .parse()
+                    .map_err(|_| refused(name, value, "true or false"))?;
+            }
+            "num.network.threads" => self.network_threads = Some(number(name, value, 1)?),
+            "log.dir" | "log.dirs" => {
+                if value.trim().is_empty() || value.contains(',') {
+                    return Err(refused(name, value, "one directory"));
+                }
+                self.data_dir = PathBuf::from(value.trim());
+            }
+            "listeners" => self.listen = Some(listener(name, value)?),
+            "advertised.listeners" => {
+                let address = listener(name, value)?;
+                let (host, port) = address
+                    .rsplit_once(':')
+                    .ok_or_else(|| refused(name, value, "PLAINTEXT://HOST:PORT"))?;
+                if host.is_empty() {
+                    return Err(refused(name, value, "PLAINTEXT://HOST:PORT with a host"));
+                }
+                self.advertised_host = Some(host.trim_matches(['[', ']']).to_owned());
+                self.advertised_port = Some(number(name, port, 1)?);
+            }
+            // The same in coarser units. `properties` takes the finer one where both are given, as Kafka does.
+            "log.retention.minutes"
+            | "log.retention.hours"
+            | "log.roll.hours"
+            | "log.roll.jitter.hours" => {
+                let (unit, unit_ms) = match name.ends_with("minutes") {
+                    true => ("minutes", 60_000_i64),
+                    false => ("hours", 3_600_000),
+                };
+                let finer = name.replace(unit, "ms");
+                let units: i64 = number(name, value, -1)?;
+                let value_ms = units.saturating_mul(unit_ms).max(-1);
+                return self.property(&finer, &value_ms.to_string());
+            }
             "connections.max.idle.ms" => self.connections_idle_ms_max = number(name, value, 1)?,
             "fetch.max.bytes" => self.fetch_bytes_max = number(name, value, 1024)?,
             "group.initial.rebalance.delay.ms" => {
@@ -188,10 +321,28 @@ impl BrokerConfig {
                 self.checkpoint_interval_ms = number(name, value, 1)?
             }
             _ => {
+                if let Some(setting) = group_config::settings().find(|setting| setting.name == name)
+                {
+                    let value = number(name, value, 0)?;
+                    self.group_settings.insert(setting.name.to_owned(), value);
+                    return Ok(self);
+                }
                 let Some(definition) = topic_config::by_server_name(name) else {
+                    let reason = match kafka_names::look_up(name, value) {
+                        kafka_names::Known::AsItIs => return Ok(self),
+                        kafka_names::Known::Refused(why) => why,
+                        kafka_names::Known::Unknown => {
+                            match kafka_names::nearest(name, supported_names()) {
+                                Some(near) => {
+                                    format!("not a property of this broker; did you mean {near}?")
+                                }
+                                None => "not a property of this broker".into(),
+                            }
+                        }
+                    };
                     return Err(BrokerError::Config {
                         name: name.to_owned(),
-                        reason: "not a property of this broker".into(),
+                        reason,
                     });
                 };
                 let value = definition
@@ -206,6 +357,98 @@ impl BrokerConfig {
         }
         Ok(self)
     }
+}
+
+/// Properties that are not defaults of topic or group configs: what a wrong name is compared with.
+const NAMES: &[&str] = &[
+    "advertised.listeners",
+    "auto.create.topics.enable",
+    "brooklet.partitions.max",
+    "brooklet.queued.max.response.bytes",
+    "brooklet.replication.factor.clamp",
+    "brooklet.stall.max.ms",
+    "connections.max.idle.ms",
+    "delete.topic.enable",
+    "fetch.max.bytes",
+    "flush",
+    "group.initial.rebalance.delay.ms",
+    "group.max.session.timeout.ms",
+    "group.max.size",
+    "group.min.session.timeout.ms",
+    "listeners",
+    "log.dirs",
+    "log.flush.offset.checkpoint.interval.ms",
+    "log.retention.check.interval.ms",
+    "log.retention.hours",
+    "log.retention.minutes",
+    "log.roll.hours",
+    "log.roll.jitter.hours",
+    "max.connections",
+    "max.connections.per.ip",
+    "max.connections.per.ip.overrides",
+    "node.id",
+    "num.network.threads",
+    "num.partitions",
+    "offset.metadata.max.bytes",
+    "offsets.topic.num.partitions",
+    "queued.max.request.bytes",
+    "socket.listen.backlog.size",
+    "socket.receive.buffer.bytes",
+    "socket.request.max.bytes",
+    "socket.send.buffer.bytes",
+];
+
+fn supported_names() -> impl Iterator<Item = &'static str> {
+    let topics = topic_config::DEFINITIONS
+        .iter()
+        .filter_map(|definition| definition.server_name);
+    let groups = group_config::settings().map(|setting| setting.name);
+    NAMES.iter().copied().chain(topics).chain(groups)
+}
+
+/// The address of the only listener there may be: `PLAINTEXT://HOST:PORT`, or `HOST:PORT`.
+fn listener(name: &str, value: &str) -> Result<String, BrokerError> {
+    let wanted = "one listener, PLAINTEXT://HOST:PORT";
+    let value = value.trim();
+    let address = match value.split_once("://") {
+        Some((protocol, address)) if protocol.eq_ignore_ascii_case("PLAINTEXT") => address,
+        Some(_) => return Err(refused(name, value, wanted)),
+        None => value,
+    };
+    let (host, port) = address
+        .rsplit_once(':')
+        .ok_or_else(|| refused(name, value, wanted))?;
+    if address.contains(',') || port.parse::<u16>().is_err() {
+        return Err(refused(name, value, wanted));
+    }
+    Ok(match host {
+        // As Kafka: no host is every interface.
+        "" if name == "listeners" => format!("0.0.0.0:{port}"),
+        _ => address.to_owned(),
+    })
+}
+
+/// `ADDRESS:COUNT`, separated by commas.
+fn per_ip(name: &str, value: &str) -> Result<BTreeMap<IpAddr, usize>, BrokerError> {
+    let mut overrides = BTreeMap::new();
+    for entry in value
+        .split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty())
+    {
+        let parsed = entry.rsplit_once(':').and_then(|(address, count)| {
+            let address = address.trim_matches(['[', ']']).parse().ok()?;
+            Some((address, count.parse().ok()?))
+        });
+        let (address, count) = parsed
+            .ok_or_else(|| refused(name, entry, "an IP address with a number, ADDRESS:COUNT"))?;
+        overrides.insert(address, count);
+    }
+    Ok(overrides)
+}
+
+fn bytes_from(name: &str, bytes: i64) -> Result<usize, BrokerError> {
+    usize::try_from(bytes).map_err(|_| refused(name, &bytes.to_string(), "a number of bytes"))
 }
 
 fn number<T: TryFrom<i64>>(name: &str, value: &str, min: i64) -> Result<T, BrokerError> {
@@ -239,6 +482,81 @@ mod tests {
         let config = config.property("log.retention.ms", "1000").unwrap();
         assert_eq!(config.partitions_default, 4);
         assert_eq!(config.topic_defaults.get("retention.ms").unwrap(), "1000");
+    }
+
+    fn refusal(name: &str, value: &str) -> String {
+        let refused = BrokerConfig::new("d").property(name, value);
+        refused.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_is_answered_with_the_nearest() {
+        assert!(refusal("log.retention.millis", "1").contains("log.retention.m"));
+        assert!(
+            refusal("group.consumer.sesion.timeout.ms", "1").contains("group.consumer.session")
+        );
+    }
+
+    #[test]
+    fn what_kafka_knows_and_this_broker_does_not_take_says_why() {
+        for name in [
+            "num.io.threads",
+            "ssl.keystore.location",
+            "remote.log.storage.system.enable",
+        ] {
+            let refused = refusal(name, "8");
+            assert!(
+                refused.contains(name) && refused.contains("not supported"),
+                "{refused}"
+            );
+        }
+        assert!(
+            refusal("listeners", "PLAINTEXT://:9092,CONTROLLER://:9093").contains("one listener")
+        );
+        assert!(refusal("log.dirs", "/a,/b").contains("one directory"));
+    }
+
+    #[test]
+    fn every_name_that_is_offered_is_taken() {
+        for name in supported_names() {
+            let works = [
+                "1",
+                "true",
+                "durable",
+                "h:1",
+                "delete",
+                "0.5",
+                "CreateTime",
+                "producer",
+                "2000000",
+            ]
+            .into_iter()
+            .any(|value| BrokerConfig::new("d").property(name, value).is_ok());
+            assert!(
+                works || name == "max.connections.per.ip.overrides",
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_of_kafkas_sets_it_all() {
+        let text = "process.roles=broker,controller\nnode.id=3\nlisteners=PLAINTEXT://:9094\nadvertised.listeners=PLAINTEXT://broker.local:9095\n\
+                    num.network.threads=3\nsocket.send.buffer.bytes=102400\nsocket.receive.buffer.bytes=102400\nsocket.request.max.bytes=1000\n\
+                    log.dirs=/tmp/logs\nnum.partitions=2\noffsets.topic.replication.factor=1\nlog.retention.ms=5\nlog.retention.hours=168\n\
+                    max.connections.per.ip.overrides=127.0.0.1:7,[::1]:8\nqueued.max.request.bytes=-1\nlog.roll.hours=1\n";
+        let config = BrokerConfig::new("d").properties_file(text).unwrap();
+        assert_eq!(config.node_id, 3);
+        assert_eq!(config.listen.as_deref(), Some("0.0.0.0:9094"));
+        assert_eq!(config.advertised_host.as_deref(), Some("broker.local"));
+        assert_eq!(config.advertised_port, Some(9095));
+        assert_eq!(config.network_threads, Some(3));
+        assert_eq!(config.data_dir, PathBuf::from("/tmp/logs"));
+        // Milliseconds win over hours, wherever they stand.
+        assert_eq!(config.topic_defaults.get("retention.ms").unwrap(), "5");
+        assert_eq!(config.topic_defaults.get("segment.ms").unwrap(), "3600000");
+        assert_eq!(config.connections_per_ip_max_overrides.len(), 2);
+        assert_eq!(config.request_bytes_queued_max, usize::MAX);
     }
 
     #[test]

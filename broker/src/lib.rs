@@ -48,6 +48,7 @@ pub mod server;
 mod broker;
 mod data_dir;
 mod handlers;
+mod metrics;
 
 pub use broker::{Answer, Broker};
 pub use clock::Clock;

@@ -5,19 +5,28 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use brooklet_broker::server::Server;
-use brooklet_broker::{Broker, BrokerConfig};
+use brooklet_broker::protocol::record_batch::Builder;
+use brooklet_broker::protocol::{Request, encode_request};
+use brooklet_broker::server::{MetricsServer, Server};
+use brooklet_broker::{Broker, BrokerConfig, messages as wire};
 use tokio::sync::oneshot;
 
 /// Runs a broker for the length of a test.
 fn with_broker(test: impl FnOnce(SocketAddr, &Broker)) {
+    with_settings(&[], test);
+}
+
+/// The same, with properties.
+fn with_settings(properties: &[(&str, &str)], test: impl FnOnce(SocketAddr, &Broker)) {
     let dir = tempfile::tempdir().unwrap();
+    let config = BrokerConfig::new(dir.path());
+    let config = config.properties(properties.iter().copied()).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    let broker = Broker::open(BrokerConfig::new(dir.path())).unwrap();
+    let broker = Broker::open(config).unwrap();
     let server = runtime
         .block_on(Server::bind(broker.clone(), "127.0.0.1:0"))
         .unwrap();
@@ -171,5 +180,248 @@ fn a_large_claim_costs_no_memory() {
         read_answer(&mut good);
         let grown = resident().saturating_sub(before);
         assert!(grown < 100_000, "{grown} kB for {} claims", streams.len());
+    });
+}
+
+/// The value of a sample without labels.
+fn sample(broker: &Broker, name: &str) -> i64 {
+    let text = broker.metrics_text();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap().parse().unwrap()
+}
+
+/// Until the broker has seen it: what a socket sent arrives when it does.
+fn await_sample(broker: &Broker, name: &str, wanted: impl Fn(i64) -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !wanted(sample(broker, name)) {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{name} is {}",
+            sample(broker, name)
+        );
+        std::thread::yield_now();
+    }
+}
+
+const CONNECTIONS: &str = "kafka_server_socketservermetrics_connection_count";
+
+/// A topic of one partition with a batch of this many bytes.
+fn fill(broker: &Broker, topic: &str, bytes: usize) {
+    let mut creatable = wire::create_topics_request::CreatableTopic::default();
+    creatable.name = topic.into();
+    creatable.num_partitions = 1;
+    creatable.replication_factor = 1;
+    let mut request = wire::CreateTopicsRequest::default();
+    request.topics = vec![creatable];
+    assert_eq!(broker.call(request).unwrap().topics[0].error_code, 0);
+    let mut batch = Builder::new();
+    batch.append(1_700_000_000_000, None, Some(&vec![7; bytes]), &[]);
+    let partition = broker.partition(topic, 0).unwrap();
+    let appended = partition.append(batch.build(), 1_700_000_000_000).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while partition.high_watermark() <= appended.last_offset {
+        assert!(std::time::Instant::now() < deadline, "never synced");
+        std::thread::yield_now();
+    }
+}
+
+/// A Fetch v11 of the topic from its beginning.
+fn fetch(topic: &str) -> Vec<u8> {
+    let mut partition = wire::fetch_request::FetchPartition::default();
+    partition.partition_max_bytes = i32::MAX;
+    let mut wanted = wire::fetch_request::FetchTopic::default();
+    wanted.topic = topic.into();
+    wanted.partitions = vec![partition];
+    let mut request = wire::FetchRequest::default();
+    request.max_bytes = i32::MAX;
+    request.topics = vec![wanted];
+    request.replica_id = -1;
+    encode_request(&Request::Fetch(request), 11, 1, "c")
+        .unwrap()
+        .to_vec()
+}
+
+#[test]
+fn an_address_may_have_so_many_connections_and_gets_one_when_one_goes() {
+    with_settings(&[("max.connections.per.ip", "2")], |address, broker| {
+        let mut kept: Vec<_> = (0..2).map(|_| connect(address)).collect();
+        for stream in &mut kept {
+            stream.write_all(&api_versions(1)).unwrap();
+            read_answer(stream);
+        }
+        assert!(is_closed(&mut connect(address)));
+        kept.pop();
+        await_sample(broker, CONNECTIONS, |count| count == 1);
+        let mut again = connect(address);
+        again.write_all(&api_versions(2)).unwrap();
+        assert_eq!(read_answer(&mut again)[..4], 2_i32.to_be_bytes());
+    });
+}
+
+#[test]
+fn a_client_that_stops_in_a_large_request_is_closed_and_its_memory_goes_to_others() {
+    let settings = [
+        ("queued.max.request.bytes", "1000000"),
+        ("brooklet.stall.max.ms", "50"),
+    ];
+    with_settings(&settings, |address, broker| {
+        // The whole pool, of which only the header comes.
+        let mut stalled = connect(address);
+        stalled.write_all(&2_000_000_u32.to_be_bytes()).unwrap();
+        stalled.write_all(&[0, 0, 0, 9, 0, 0, 0, 1]).unwrap();
+        // Another large request that has to wait, and is answered then: a Metadata with a long tail, which is ignored.
+        let mut waiting = connect(address);
+        let mut frame = vec![0, 3, 0, 1, 0, 0, 0, 5, 0xff, 0xff, 0, 0, 0, 0];
+        frame.resize(500_000, 0);
+        waiting
+            .write_all(&(frame.len() as u32).to_be_bytes())
+            .unwrap();
+        waiting.write_all(&frame).unwrap();
+        // A small one does not wait.
+        let mut good = connect(address);
+        good.write_all(&api_versions(7)).unwrap();
+        assert_eq!(read_answer(&mut good)[..4], 7_i32.to_be_bytes());
+        assert!(is_closed(&mut stalled));
+        assert_eq!(read_answer(&mut waiting)[..4], 5_i32.to_be_bytes());
+        assert_eq!(
+            sample(
+                broker,
+                "kafka_network_socketserver_expiredconnectionskilled_total"
+            ),
+            1
+        );
+        await_sample(
+            broker,
+            "kafka_network_socketserver_memorypoolused",
+            |bytes| bytes == 0,
+        );
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_its_fetches_is_closed_when_others_need_the_memory() {
+    let settings = [
+        ("brooklet.queued.max.response.bytes", "1000000"),
+        ("brooklet.stall.max.ms", "50"),
+        // So that little of an answer is in the system's buffers.
+        ("socket.send.buffer.bytes", "65536"),
+        ("message.max.bytes", "40000000"),
+    ];
+    with_settings(&settings, |address, broker| {
+        fill(broker, "t", 30_000_000);
+        let mut slow = connect(address);
+        slow.write_all(&fetch("t")).unwrap();
+        await_sample(
+            broker,
+            "kafka_network_socketserver_responsebytesqueued",
+            |bytes| bytes > 1_000_000,
+        );
+        // Waits until the slow one is gone.
+        let mut good = connect(address);
+        good.write_all(&fetch("t")).unwrap();
+        assert!(read_answer(&mut good).len() > 30_000_000);
+        await_sample(broker, CONNECTIONS, |count| count == 1);
+        let mut rest = Vec::new();
+        let read = slow.read_to_end(&mut rest);
+        assert!(
+            read.is_err() || rest.len() < 30_000_000,
+            "the slow client got it all"
+        );
+        // Both were counted when they were read from the log.
+        let out = sample(broker, "kafka_server_brokertopicmetrics_bytesout_total");
+        assert!(out > 60_000_000, "{out}");
+    });
+}
+
+/// `BROOKLET_TEST_CONNECTIONS=10000`, as `make hostile` says, for as many as the system allows.
+#[test]
+fn many_connections_with_half_frames_and_garbage_do_not_disturb_a_good_one() {
+    let count = std::env::var("BROOKLET_TEST_CONNECTIONS").map_or(500, |count| {
+        count.parse::<u32>().expect("a number of connections")
+    });
+    let max = (count + 10).to_string();
+    with_settings(&[("max.connections", max.as_str())], |address, broker| {
+        let mut good = connect(address);
+        let mut asked = 0;
+        let mut ask = |good: &mut TcpStream| {
+            asked += 1;
+            good.write_all(&api_versions(asked)).unwrap();
+            assert_eq!(read_answer(good)[..4], asked.to_be_bytes());
+        };
+        let mut bad = Vec::new();
+        for index in 0..count {
+            let mut stream = connect(address);
+            let sent: &[u8] = match index % 4 {
+                // Half a frame, and nothing more.
+                0 => &[0, 0, 0, 10, 0, 18],
+                // A prefix alone.
+                1 => &[0, 0, 1],
+                // Nothing at all.
+                2 => &[],
+                // Not Kafka.
+                _ => b"GET / HTTP/1.1\r\nHost: broker\r\n\r\n",
+            };
+            stream.write_all(sent).unwrap();
+            bad.push(stream);
+            if index % 50 == 0 {
+                ask(&mut good);
+            }
+        }
+        let garbage = i64::from(count) / 4;
+        await_sample(
+            broker,
+            "kafka_network_socketserver_badframes_total",
+            |frames| frames == garbage,
+        );
+        let left = i64::from(count) - garbage + 1;
+        await_sample(broker, CONNECTIONS, |count| count == left);
+        ask(&mut good);
+    });
+}
+
+#[test]
+fn a_scrape_tells_what_was_done_and_garbage_is_refused() {
+    with_broker(|address, broker| {
+        fill(broker, "orders", 1000);
+        let mut good = connect(address);
+        good.write_all(&api_versions(1)).unwrap();
+        read_answer(&mut good);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let server = runtime
+            .block_on(MetricsServer::bind(broker.clone(), "127.0.0.1:0"))
+            .unwrap();
+        let scraped = server.local_addr().unwrap();
+        let (stop, stopping) = oneshot::channel::<()>();
+        let stopped = runtime.spawn(server.run(async { drop(stopping.await) }));
+        let get = |request: &[u8]| {
+            let mut stream = connect(scraped);
+            stream.write_all(request).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        let answer = get(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        for sample in [
+            "kafka_server_brokertopicmetrics_messagesin_total 1",
+            "kafka_server_brokertopicmetrics_messagesin_total{topic=\"orders\"} 1",
+            "kafka_network_requestmetrics_requests_total{request=\"ApiVersions\"} 1",
+            "kafka_network_requestmetrics_totaltime_seconds_count{request=\"ApiVersions\"} 1",
+            "kafka_log_log_logendoffset{topic=\"orders\",partition=\"0\"} 1",
+            "kafka_server_replicamanager_underreplicatedpartitions 0",
+        ] {
+            assert!(
+                answer.lines().any(|line| line == sample),
+                "{sample} is not in:\n{answer}"
+            );
+        }
+        assert!(get(b"GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
+        assert!(get(b"POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+        assert!(get(b"\0\0\0\x0a\r\n\r\n").starts_with("HTTP/1.1 400"));
+        assert!(get(&[b'x'; 8_193]).starts_with("HTTP/1.1 431"));
+        stop.send(()).unwrap();
+        runtime.block_on(stopped).unwrap();
     });
 }

@@ -1,4 +1,5 @@
 //! DeleteTopics (key 20), v1–v6.
+//! - With `delete.topic.enable=false` nothing is deleted (73).
 //! - By name or (v6) by id. Durable when answered; records are removed at once, committed offsets of the topic with them.
 
 use std::sync::Arc;
@@ -32,6 +33,10 @@ fn delete(core: &Arc<Core>, wanted: DeleteTopicState) -> DeletableTopicResult {
     };
     let (topic, result) = match found {
         None => (None, Err((unknown, unknown.message().to_owned()))),
+        Some(_) if !core.config.delete_topics => {
+            let code = ErrorCode::TopicDeletionDisabled;
+            (None, Err((code, code.message().to_owned())))
+        }
         Some(topic) if metadata::is_internal(&topic.name) => {
             let reason = format!("topic {} is internal: the broker needs it", topic.name);
             (Some(topic), Err((ErrorCode::InvalidRequest, reason)))

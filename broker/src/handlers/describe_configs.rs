@@ -169,6 +169,31 @@ fn broker_configs(
             "connections.max.idle.ms",
             config.connections_idle_ms_max.to_string(),
         ),
+        (
+            "max.connections.per.ip",
+            config
+                .connections_per_ip_max
+                .min(i32::MAX as usize)
+                .to_string(),
+        ),
+        (
+            "queued.max.request.bytes",
+            i64::try_from(config.request_bytes_queued_max)
+                .map_or("-1".to_owned(), |bytes| bytes.to_string()),
+        ),
+        (
+            "socket.send.buffer.bytes",
+            config.socket_send_buffer_bytes.to_string(),
+        ),
+        (
+            "socket.receive.buffer.bytes",
+            config.socket_receive_buffer_bytes.to_string(),
+        ),
+        (
+            "socket.listen.backlog.size",
+            config.listen_backlog.to_string(),
+        ),
+        ("delete.topic.enable", config.delete_topics.to_string()),
         ("fetch.max.bytes", config.fetch_bytes_max.to_string()),
         (
             "group.initial.rebalance.delay.ms",

@@ -70,6 +70,7 @@ error_codes! {
     69 GroupIdNotFound "there is no such group";
     70 FetchSessionIdNotFound "there is no such fetch session";
     71 InvalidFetchSessionEpoch "the epoch of the fetch session is not the expected one";
+    73 TopicDeletionDisabled "topics are not deleted here: delete.topic.enable is false";
     74 FencedLeaderEpoch "the leader epoch is older than the broker's";
     75 UnknownLeaderEpoch "the leader epoch is newer than the broker's";
     76 UnsupportedCompressionType "the compression codec is not supported";

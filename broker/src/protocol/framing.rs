@@ -50,6 +50,11 @@ impl FrameCutter {
             .clamp(1, READ_BYTES_MAX)
     }
 
+    /// Bytes of the frame that begins the buffer, prefix included, once the prefix is there.
+    pub fn claimed(&self, buffer: &BytesMut) -> Option<usize> {
+        Some(4 + self.length(buffer).ok()??)
+    }
+
     fn length(&self, buffer: &BytesMut) -> Result<Option<usize>, FrameError> {
         let Some(claimed) = be_i32(buffer, 0) else {
             return Ok(None);

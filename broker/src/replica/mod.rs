@@ -18,6 +18,7 @@ use crate::log::{
     AbortedTransaction, AppendError, AppendOrigin, AppendRules, Appended, Log, LogConfig, LogError,
     Marker, Producer, ReadError, TimestampOffset, ValidBatch, VerificationGuard,
 };
+use crate::metrics::Traffic;
 
 mod flusher;
 mod waiting;
@@ -102,6 +103,7 @@ pub struct Partition {
     failed: AtomicBool,
     /// Log end offset when it was last asked whether the partition is idle.
     idle_since_offset: AtomicI64,
+    traffic: Traffic,
 }
 
 impl Partition {
@@ -133,6 +135,7 @@ impl Partition {
             is_dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             idle_since_offset: AtomicI64::new(-1),
+            traffic: Traffic::default(),
         }
     }
 
@@ -167,8 +170,15 @@ impl Partition {
         now_ms: i64,
     ) -> Result<(Appended, Wake), PartitionError> {
         let rules = *self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let bytes = batch.len() as u64;
         let batch = ValidBatch::check(batch, &rules, origin, now_ms)?.verified(guard);
-        self.write(|log| log.append(batch, self.leader_epoch, now_ms))
+        let (appended, wake) = self.write(|log| log.append(batch, self.leader_epoch, now_ms))?;
+        if !appended.duplicate {
+            let records = appended.last_offset - appended.base_offset + 1;
+            self.traffic
+                .appended(u64::try_from(records).unwrap_or(0), bytes);
+        }
+        Ok((appended, wake))
     }
 
     /// Ends a producer's transaction here: appends the control batch that says so. Refused for an older epoch of the producer or of the
@@ -260,7 +270,11 @@ impl Partition {
         max_bytes: usize,
         isolation: Isolation,
     ) -> Result<Fetched, PartitionError> {
-        self.fetch_bounded(offset, max_bytes, isolation, true)
+        let fetched = self.fetch_bounded(offset, max_bytes, isolation, true)?;
+        if fetched.size_bytes > 0 {
+            self.traffic.fetched(fetched.size_bytes as u64);
+        }
+        Ok(fetched)
     }
 
     /// As `fetch`, but without the promise of one batch unless `at_least_one_batch`.
@@ -319,6 +333,11 @@ impl Partition {
     /// lock is held while it is called; it must be quick.
     pub fn watch(&self, waker: Waker) -> Watch {
         Watchers::add(&self.watchers, waker)
+    }
+
+    /// What was written and read. Of reads by connections the server counts what it sends.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// The topic's name.

@@ -4,12 +4,14 @@
 //! 2. The writing half takes the places in order and writes each answer when it is there.
 //!
 //! Both are bounded. At most `PIPELINE_MAX` answers are owed and `IN_FLIGHT_BYTES_MAX` request bytes are unanswered; beyond that nothing is
-//! read. A fetch, whose answer can be large, starts only when the answers before it are written, so a client that asks and does not
-//! read holds one answer, and its own connection only.
+//! read. A request whose answer can be large starts only when the answers before it are written, so a client that asks and does not
+//! read holds one answer, and its own connection only. What all connections hold together is bounded by `limits`.
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -18,6 +20,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::limits::{AnswerBytes, Limits, RequestBytes, SMALL_FRAME_BYTES};
 use crate::broker::Broker;
 use crate::protocol::framing::FrameCutter;
 use crate::protocol::{self, Decoded, FrameError, ReplyFrame, Request, Response};
@@ -39,22 +42,53 @@ pub(super) enum ConnectionError {
     Torn(usize),
     #[error("silent for {0} ms")]
     Idle(i64),
+    #[error("stopped for {0:?} in the middle of a request of {1} bytes")]
+    Stalled(Duration, usize),
+    #[error("took nothing for {0:?} while answers hold all the memory they may")]
+    Slow(Duration),
 }
 
 /// The place of an answer in the queue.
 struct Owed {
     answer: Pending,
     request_bytes: usize,
+    /// Given back when the answer is written.
+    _share: Option<RequestBytes>,
 }
 
 enum Pending {
     /// Encoded already.
     Bytes(Bytes),
-    Response(ReplyFrame, oneshot::Receiver<Response>),
+    Response(
+        ReplyFrame,
+        oneshot::Receiver<(Response, Option<AnswerBytes>)>,
+    ),
 }
 
 pub(super) async fn serve(
     broker: Broker,
+    limits: Arc<Limits>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    stopped: watch::Receiver<bool>,
+) -> Result<(), ConnectionError> {
+    let served = exchange(&broker, limits, stream, peer, stopped).await;
+    let metrics = broker.metrics();
+    match &served {
+        Err(ConnectionError::Idle(_) | ConnectionError::Stalled(..) | ConnectionError::Slow(_)) => {
+            metrics.connections_expired.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(ConnectionError::Frame(_)) => {
+            metrics.frames_refused.fetch_add(1, Ordering::Relaxed);
+        }
+        _ => {}
+    }
+    served
+}
+
+async fn exchange(
+    broker: &Broker,
+    limits: Arc<Limits>,
     stream: TcpStream,
     peer: SocketAddr,
     stopped: watch::Receiver<bool>,
@@ -67,8 +101,8 @@ pub(super) async fn serve(
     let idle_ms = broker.config().connections_idle_ms_max;
     // In a set, which ends its task when it is dropped: no writing half outlives its connection.
     let mut writing = JoinSet::new();
-    writing.spawn(write_answers(write, owed, done, idle_ms));
-    let reading = read_requests(broker, read, peer, stopped, owe, progress);
+    writing.spawn(write_answers(write, owed, done, idle_ms, limits.clone()));
+    let reading = read_requests(broker.clone(), limits, read, peer, stopped, owe, progress);
     tokio::select! {
         read = reading => {
             read?;
@@ -94,6 +128,7 @@ struct Progress {
 
 async fn read_requests(
     broker: Broker,
+    limits: Arc<Limits>,
     mut stream: OwnedReadHalf,
     peer: SocketAddr,
     mut stopped: watch::Receiver<bool>,
@@ -106,13 +141,19 @@ async fn read_requests(
     let client_host = format!("/{}", peer.ip());
     let mut buffer = BytesMut::new();
     let mut started = Progress::default();
+    // Of the frame that is being read.
+    let mut share = None;
     loop {
         while let Some(frame) = cutter.next(&mut buffer)? {
             let request_bytes = frame.len();
+            let mut share = share.take();
+            if share.is_none() && started.answers > progress.borrow().answers {
+                share = limits.request(request_bytes).await;
+            }
             let pending = match protocol::decode(frame, &client_host)? {
                 Decoded::Answer(answer) => Pending::Bytes(answer),
                 Decoded::Request(incoming) => {
-                    let first = matches!(incoming.request, Request::Fetch(_));
+                    let first = may_be_answered_at_length(&incoming.request);
                     let allowed = |now: &Progress| {
                         started.request_bytes - now.request_bytes <= IN_FLIGHT_BYTES_MAX as u64
                             && (!first || started.answers == now.answers)
@@ -121,15 +162,26 @@ async fn read_requests(
                         // The writing half has ended, and says why.
                         return Ok(());
                     }
+                    if matches!(incoming.request, Request::Fetch(_)) {
+                        limits.room_for_an_answer().await;
+                    }
                     let (answer, answered) = oneshot::channel();
+                    let (counting, limits) = (broker.clone(), limits.clone());
+                    let api = incoming.request.api();
+                    let begun = Instant::now();
                     let reply = incoming.reply;
                     let may_touch_disk = may_touch_disk(&incoming.request);
                     let submit = || {
                         broker.submit(
                             &incoming.context,
                             incoming.request,
-                            // The connection may be gone by then.
-                            Box::new(move |response| drop(answer.send(response))),
+                            Box::new(move |response| {
+                                let bytes = counting.count_answer(&response);
+                                let metrics = counting.metrics();
+                                metrics.answered(api, request_bytes, begun.elapsed());
+                                // The connection may be gone by then.
+                                drop(answer.send((response, limits.answer(bytes))));
+                            }),
                         );
                     };
                     if may_touch_disk {
@@ -146,6 +198,7 @@ async fn read_requests(
                 .send(Owed {
                     answer: pending,
                     request_bytes,
+                    _share: share,
                 })
                 .await
                 .is_err()
@@ -153,12 +206,26 @@ async fn read_requests(
                 return Ok(());
             }
         }
+        let claimed = cutter.claimed(&buffer).unwrap_or(0);
+        if share.is_none() && claimed > SMALL_FRAME_BYTES {
+            share = tokio::select! {
+                share = limits.request(claimed) => share,
+                _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+            };
+        }
+        let patience = match share {
+            Some(_) => limits.stall.min(idle),
+            None => idle,
+        };
         buffer.reserve(cutter.room(&buffer));
         let read = tokio::select! {
-            read = tokio::time::timeout(idle, stream.read_buf(&mut buffer)) => read,
+            read = tokio::time::timeout(patience, stream.read_buf(&mut buffer)) => read,
             _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
         };
         match read {
+            Err(_) if share.is_some() => {
+                return Err(ConnectionError::Stalled(patience, claimed));
+            }
             // A client that waits for an answer is not idle.
             Err(_) if started.answers > progress.borrow().answers => {}
             Err(_) => return Err(ConnectionError::Idle(idle_ms)),
@@ -188,6 +255,20 @@ fn may_touch_disk(request: &Request) -> bool {
     )
 }
 
+/// Whose answers grow with what is on the broker, not with the request.
+fn may_be_answered_at_length(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Fetch(_)
+            | Request::Metadata(_)
+            | Request::DescribeTopicPartitions(_)
+            | Request::DescribeLogDirs(_)
+            | Request::DescribeConfigs(_)
+            | Request::ListGroups(_)
+            | Request::ListConfigResources(_)
+    )
+}
+
 /// Runs what may touch the disk; on a runtime with several threads the others take over meanwhile.
 fn on_this_thread(run: impl FnOnce()) {
     match tokio::runtime::Handle::current().runtime_flavor() {
@@ -200,17 +281,34 @@ fn idle_time(idle_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(idle_ms).unwrap_or(u64::MAX))
 }
 
-/// Writes all of it, unless the peer takes nothing for too long.
+/// Writes all of it, unless the peer takes nothing for too long: until it counts as idle, or, while answers hold all the memory they may, as
+/// stalled.
 async fn write(
     stream: &mut (impl AsyncWrite + Unpin),
     mut bytes: Bytes,
     idle_ms: i64,
+    stall: Duration,
+    is_full: impl Fn() -> bool,
 ) -> Result<(), ConnectionError> {
+    let idle = idle_time(idle_ms);
+    let mut waited = Duration::ZERO;
     while !bytes.is_empty() {
-        match tokio::time::timeout(idle_time(idle_ms), stream.write_buf(&mut bytes)).await {
-            Err(_) => return Err(ConnectionError::Idle(idle_ms)),
+        let patience = stall.min(idle.saturating_sub(waited));
+        match tokio::time::timeout(patience, stream.write_buf(&mut bytes)).await {
+            Err(_) => {
+                waited += patience;
+                if waited >= idle {
+                    return Err(ConnectionError::Idle(idle_ms));
+                }
+                if is_full() {
+                    return Err(ConnectionError::Slow(waited));
+                }
+            }
             Ok(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-            Ok(written) => written?,
+            Ok(written) => {
+                written?;
+                waited = Duration::ZERO;
+            }
         };
     }
     Ok(())
@@ -221,23 +319,30 @@ async fn write_answers(
     mut owed: mpsc::Receiver<Owed>,
     done: watch::Sender<Progress>,
     idle_ms: i64,
+    limits: Arc<Limits>,
 ) -> Result<(), ConnectionError> {
     while let Some(Owed {
         answer,
         request_bytes,
+        _share,
     }) = owed.recv().await
     {
+        let mut held = None;
         let bytes = match answer {
             Pending::Bytes(bytes) => Some(bytes),
             Pending::Response(reply, answered) => match answered.await {
-                Ok(Response::Silence) => None,
-                Ok(response) => Some(protocol::encode(&reply, response)?),
+                Ok((Response::Silence, _)) => None,
+                Ok((response, bytes)) => {
+                    held = bytes;
+                    Some(protocol::encode(&reply, response)?)
+                }
                 // The broker was shut down under the request: there will be no answer.
                 Err(_) => return Ok(()),
             },
         };
         if let Some(bytes) = bytes {
-            match write(&mut stream, bytes, idle_ms).await {
+            let is_full = || limits.is_full_of_answers();
+            match write(&mut stream, bytes, idle_ms, limits.stall, is_full).await {
                 Err(ConnectionError::Io(error))
                     if matches!(
                         error.kind(),
@@ -249,6 +354,7 @@ async fn write_answers(
                 written => written?,
             }
         }
+        drop(held);
         done.send_modify(|progress| {
             progress.answers += 1;
             progress.request_bytes += request_bytes as u64;
@@ -266,6 +372,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(60);
+
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -279,8 +387,21 @@ mod tests {
             let (mut here, _there) = tokio::io::duplex(16);
             let answer = Bytes::from(vec![7; 17]);
             assert!(matches!(
-                write(&mut here, answer, 1).await,
+                write(&mut here, answer, 1, LONG, || false).await,
                 Err(ConnectionError::Idle(1))
+            ));
+        });
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_given_up_sooner_when_others_need_the_memory() {
+        runtime().block_on(async {
+            let (mut here, _there) = tokio::io::duplex(16);
+            let answer = Bytes::from(vec![7; 17]);
+            let soon = Duration::from_millis(1);
+            assert!(matches!(
+                write(&mut here, answer, 60_000, soon, || true).await,
+                Err(ConnectionError::Slow(_))
             ));
         });
     }
@@ -292,7 +413,7 @@ mod tests {
             let answer = Bytes::from((0..=255).collect::<Vec<u8>>());
             let mut read = vec![0; answer.len()];
             let (written, taken) = tokio::join!(
-                write(&mut here, answer.clone(), 60_000),
+                write(&mut here, answer.clone(), 60_000, LONG, || true),
                 there.read_exact(&mut read)
             );
             written.unwrap();

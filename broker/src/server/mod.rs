@@ -3,15 +3,21 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use tokio::net::{TcpListener, ToSocketAddrs};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
+use crate::config::BrokerConfig;
 
 mod connection;
+mod limits;
+mod metrics;
+
+pub use metrics::MetricsServer;
+
+use limits::Limits;
 
 /// How long connections may take to write their last answers when the server stops.
 const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(2);
@@ -27,7 +33,7 @@ impl Server {
     /// Listens on the address (port 0: any free one) and makes the broker tell clients to come there, unless its configuration names another
     /// place. Listening on all interfaces tells them `localhost`.
     pub async fn bind(broker: Broker, addr: impl ToSocketAddrs) -> io::Result<Self> {
-        let listener = TcpListener::bind(addr).await?;
+        let listener = listen(broker.config(), addr).await?;
         let local = listener.local_addr()?;
         let host = if local.ip().is_unspecified() {
             "localhost".to_owned()
@@ -50,13 +56,41 @@ impl Server {
     }
 }
 
+/// Listens with the socket settings of the configuration; a connection inherits the sizes of its buffers.
+async fn listen(config: &BrokerConfig, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let mut failed = None;
+    for addr in tokio::net::lookup_host(addr).await? {
+        let listen = || {
+            let socket = if addr.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            socket.set_reuseaddr(true)?;
+            if let Ok(bytes) = u32::try_from(config.socket_send_buffer_bytes) {
+                socket.set_send_buffer_size(bytes)?;
+            }
+            if let Ok(bytes) = u32::try_from(config.socket_receive_buffer_bytes) {
+                socket.set_recv_buffer_size(bytes)?;
+            }
+            socket.bind(addr)?;
+            socket.listen(config.listen_backlog)
+        };
+        match listen() {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable)))
+}
+
 /// Serves a listener until `shutdown` completes.
 pub async fn run(
     broker: Broker,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let slots = Arc::new(Semaphore::new(broker.config().connections_max));
+    let limits = Limits::new(broker.clone());
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -75,14 +109,17 @@ pub async fn run(
                 continue;
             }
         };
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, "connection closed: max.connections reached");
-            continue;
+        let place = match limits.admit(peer.ip().to_canonical()) {
+            Ok(place) => place,
+            Err(reason) => {
+                tracing::warn!(%peer, %reason, "connection closed");
+                continue;
+            }
         };
-        let (broker, stopped) = (broker.clone(), stopped.clone());
+        let (broker, limits, stopped) = (broker.clone(), limits.clone(), stopped.clone());
         connections.spawn(async move {
-            let _slot = slot;
-            match connection::serve(broker, stream, peer, stopped).await {
+            let _place = place;
+            match connection::serve(broker, limits, stream, peer, stopped).await {
                 Ok(()) => tracing::debug!(%peer, "connection closed"),
                 Err(error) => tracing::warn!(%peer, %error, "connection closed"),
             }
