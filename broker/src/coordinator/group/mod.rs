@@ -26,6 +26,7 @@ pub(crate) mod classic;
 pub(crate) mod kind;
 pub(crate) mod offsets;
 pub mod records;
+pub(crate) mod streams;
 
 use classic::{Caller, ClassicGroup, Effect, Join, Joined, ReplyId, Rules, State, Synced};
 use kind::Group;

@@ -1,0 +1,6 @@
+//! Streams groups (KIP-1071).
+#![allow(dead_code)]
+pub(crate) mod assignor;
+pub(crate) mod reconcile;
+pub(crate) mod tasks;
+pub(crate) mod topology;
