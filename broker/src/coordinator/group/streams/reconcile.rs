@@ -11,7 +11,7 @@ use super::tasks::{self, ActiveTasks, Assigned, Assignment, TaskSet};
 
 /// Where a member stands on its way to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum MemberState {
+pub enum MemberState {
     /// It has what it should have in its epoch.
     #[default]
     Stable,
@@ -46,7 +46,7 @@ impl MemberState {
 
 /// The tasks of a member and its epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct CurrentAssignment {
+pub struct CurrentAssignment {
     pub(crate) member_epoch: i32,
     /// A member that has not heard of the new epoch may still come with this one.
     pub(crate) previous_member_epoch: i32,

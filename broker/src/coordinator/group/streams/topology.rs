@@ -21,14 +21,14 @@ use crate::metadata::PARTITIONS_MAX;
 
 /// The topology of an application, as its first member told it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Topology {
+pub struct Topology {
     pub(crate) epoch: i32,
     pub(crate) subtopologies: Vec<Subtopology>,
 }
 
 /// A connected part of a topology.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Subtopology {
+pub struct Subtopology {
     pub(crate) id: String,
     pub(crate) source_topics: Vec<String>,
     pub(crate) source_topic_regex: Vec<String>,
@@ -40,7 +40,7 @@ pub(crate) struct Subtopology {
 
 /// A topic that the broker creates for the application.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct InternalTopic {
+pub struct InternalTopic {
     pub(crate) name: String,
     /// Zero where the broker decides.
     pub(crate) partition_count: i32,
@@ -51,7 +51,7 @@ pub(crate) struct InternalTopic {
 
 /// Topics that must have the same number of partitions, as indexes into the lists of their sub-topology.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct CopartitionGroup {
+pub struct CopartitionGroup {
     pub(crate) source_topics: Vec<i16>,
     pub(crate) source_topic_regex: Vec<i16>,
     pub(crate) repartition_source_topics: Vec<i16>,
