@@ -57,6 +57,7 @@ macro_rules! apis {
         /// A request of a served API.
         #[derive(Debug, Clone, PartialEq)]
         #[non_exhaustive]
+        #[allow(clippy::large_enum_variant, reason = "requests are moved a few times: less than boxing each would cost")]
         #[allow(missing_docs, reason = "the variants are Kafka's names")]
         pub enum Request { $($name(wire::$request)),* }
 
@@ -188,6 +189,8 @@ apis! {
     64 UnregisterBroker UnregisterBrokerRequest UnregisterBrokerResponse 0..=0 from 0;
     74 ListConfigResources ListConfigResourcesRequest ListConfigResourcesResponse 0..=1 from 0;
     75 DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse 0..=0 from 0;
+    88 StreamsGroupHeartbeat StreamsGroupHeartbeatRequest StreamsGroupHeartbeatResponse 0..=0 from 0;
+    89 StreamsGroupDescribe StreamsGroupDescribeRequest StreamsGroupDescribeResponse 0..=0 from 0;
 }
 
 const TRANSACTIONS: &str = "transactions are not built yet";
@@ -252,8 +255,6 @@ const LEFT_OUT: &[(i16, &str, &str)] = &[
     (85, "WriteShareGroupState", SHARE),
     (86, "DeleteShareGroupState", SHARE),
     (87, "ReadShareGroupStateSummary", SHARE),
-    (88, "StreamsGroupHeartbeat", GROUPS),
-    (89, "StreamsGroupDescribe", GROUPS),
     (90, "DescribeShareGroupOffsets", SHARE),
     (91, "AlterShareGroupOffsets", SHARE),
     (92, "DeleteShareGroupOffsets", SHARE),

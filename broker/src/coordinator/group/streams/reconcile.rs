@@ -11,7 +11,7 @@ use super::tasks::{self, ActiveTasks, Assigned, Assignment, TaskSet};
 
 /// Where a member stands on its way to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MemberState {
+pub(crate) enum MemberState {
     /// It has what it should have in its epoch.
     #[default]
     Stable,

@@ -86,9 +86,17 @@ pub struct MemberMetadata {
 }
 
 impl StreamsRecord {
-    /// Whether keys of this version are of streams groups.
-    pub(crate) fn has_key_version(version: i16) -> bool {
-        matches!(version, 17 | 19..=23)
+    /// Whether it says that something is no more.
+    pub(crate) fn is_tombstone(&self) -> bool {
+        matches!(
+            self,
+            Self::Group(None)
+                | Self::Member(_, None)
+                | Self::TargetEpoch(None)
+                | Self::Target(_, None)
+                | Self::Current(_, None)
+                | Self::Topology(None)
+        )
     }
 
     fn key_version(&self) -> i16 {
@@ -509,7 +517,7 @@ fn take_active_tasks(input: &mut &[u8], member_epoch: i32) -> Option<ActiveTasks
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use proptest::prelude::*;
 
     use super::super::tasks::testing::tasks;

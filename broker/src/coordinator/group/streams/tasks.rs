@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Tasks by sub-topology: a task is a sub-topology over one partition.
-pub type TaskSet = BTreeMap<String, BTreeSet<i32>>;
+pub(crate) type TaskSet = BTreeMap<String, BTreeSet<i32>>;
 
 /// Active tasks, each with the epoch at which it was assigned: commits of an older epoch are a zombie's.
-pub type ActiveTasks = BTreeMap<String, BTreeMap<i32, i32>>;
+pub(crate) type ActiveTasks = BTreeMap<String, BTreeMap<i32, i32>>;
 
 /// Tasks of every kind, of one member: its target, or what it says that it owns.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,7 +20,7 @@ pub struct Assignment {
 
 /// Tasks that a member has been given, or has to give back.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Assigned {
+pub(crate) struct Assigned {
     pub(crate) active: ActiveTasks,
     pub(crate) standby: TaskSet,
     pub(crate) warmup: TaskSet,

@@ -28,7 +28,7 @@ pub struct Topology {
 
 /// A connected part of a topology.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Subtopology {
+pub(crate) struct Subtopology {
     pub(crate) id: String,
     pub(crate) source_topics: Vec<String>,
     pub(crate) source_topic_regex: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Subtopology {
 
 /// A topic that the broker creates for the application.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct InternalTopic {
+pub(crate) struct InternalTopic {
     pub(crate) name: String,
     /// Zero where the broker decides.
     pub(crate) partition_count: i32,
@@ -51,7 +51,7 @@ pub struct InternalTopic {
 
 /// Topics that must have the same number of partitions, as indexes into the lists of their sub-topology.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct CopartitionGroup {
+pub(crate) struct CopartitionGroup {
     pub(crate) source_topics: Vec<i16>,
     pub(crate) source_topic_regex: Vec<i16>,
     pub(crate) repartition_source_topics: Vec<i16>,
@@ -437,7 +437,7 @@ impl Topology {
 
 impl Subtopology {
     /// Topics it reads, repartition topics included.
-    fn sources(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &str> {
         let internal = self.repartition_source_topics.iter();
         self.source_topics
             .iter()
