@@ -14,13 +14,14 @@ use uuid::Uuid;
 use crate::config::{BrokerConfig, Drive};
 use crate::coordinator::group::{self, GroupCoordinator, classic};
 use crate::coordinator::producer_ids::ProducerIds;
+use crate::coordinator::transaction::{self, TransactionCoordinator};
 use crate::data_dir::{DataDir, Offsets};
 use crate::error::BrokerError;
 use crate::handlers;
 use crate::log::{Log, LogConfig, LogError, OpenOptions};
 use crate::metadata::{
-    self, Catalog, Command, ConfigResource, GroupConfig, Journal, OFFSETS_TOPIC, Refusal, Topic,
-    topic_config,
+    self, Catalog, Command, ConfigResource, GroupConfig, Journal, OFFSETS_TOPIC, Refusal,
+    TRANSACTIONS_TOPIC, Topic, topic_config,
 };
 use crate::metrics::{self, Metrics};
 use crate::protocol::compression::Codec;
@@ -69,11 +70,17 @@ impl Broker {
         );
         let mut response = slot.0.lock().unwrap_or_else(PoisonError::into_inner);
         if response.is_none() && self._threads.is_none() {
-            drop(response);
-            self.flush_once();
-            response = slot.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if response.is_none() {
-                return Err(BrokerError::Closed);
+            // An answer may take several rounds: a transaction's outcome, then its markers.
+            loop {
+                drop(response);
+                let synced = self.flush_once();
+                response = slot.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if response.is_some() {
+                    break;
+                }
+                if synced == 0 {
+                    return Err(BrokerError::Closed);
+                }
             }
         }
         while response.is_none() {
@@ -150,6 +157,11 @@ impl Broker {
         &self.core.config
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
     /// The id of the cluster, which is this broker.
     pub fn cluster_id(&self) -> &str {
         &self.core.data_dir.cluster_id
@@ -163,6 +175,7 @@ pub(crate) struct Core {
     pub(crate) data_dir: DataDir,
     pub(crate) waiting: Arc<Waiting>,
     pub(crate) groups: GroupCoordinator,
+    pub(crate) transactions: TransactionCoordinator,
     pub(crate) leader_epoch: i32,
     pub(crate) metrics: Metrics,
     pub(crate) opened_at_ms: i64,
@@ -175,8 +188,8 @@ pub(crate) struct Core {
     /// Defaults of topic configs: those the broker was opened with, under those that were set on it since.
     topic_defaults: RwLock<Arc<BTreeMap<String, String>>>,
     dirty: Arc<Dirty>,
-    /// Keep the coordinator told of its topic's high watermarks.
-    offsets_watches: Mutex<Vec<Watch>>,
+    /// Keep the coordinators told of their topics' high watermarks.
+    coordinator_watches: Mutex<Vec<Watch>>,
     /// Held from collecting offsets to the end of writing them: an older collection must not replace a newer one.
     checkpoint: Mutex<()>,
     next_retention_ms: AtomicI64,
@@ -264,6 +277,7 @@ impl Core {
             data_dir,
             waiting: Arc::default(),
             groups: GroupCoordinator::new(rules),
+            transactions: TransactionCoordinator::new(config.transaction_rules(), now_ms),
             leader_epoch: catalog.leader_epoch(),
             metrics: Metrics::default(),
             opened_at_ms: now_ms,
@@ -273,7 +287,7 @@ impl Core {
             endpoint: RwLock::new((host, port)),
             topic_defaults: RwLock::new(topic_defaults(&config, &catalog)),
             dirty: Arc::default(),
-            offsets_watches: Mutex::default(),
+            coordinator_watches: Mutex::default(),
             checkpoint: Mutex::default(),
             next_retention_ms: AtomicI64::new(
                 now_ms.saturating_add(config.retention_check_interval_ms),
@@ -299,6 +313,7 @@ impl Core {
             core.open_partitions(&topic, 0, now_ms, true)?;
         }
         core.forget_deleted_topics()?;
+        core.transactions.recover(&core);
         Ok(core)
     }
 
@@ -404,7 +419,29 @@ impl Core {
                         core.groups.advance(&core, &partition);
                     }
                 }));
-                self.offsets_watches
+                self.coordinator_watches
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(watch);
+            }
+        }
+        if &*topic.name == TRANSACTIONS_TOPIC {
+            for partition in &opened {
+                self.transactions
+                    .load(partition)
+                    .map_err(|error| BrokerError::Corrupt {
+                        path: self
+                            .data_dir
+                            .partition_dir(TRANSACTIONS_TOPIC, partition.index()),
+                        reason: error.to_string(),
+                    })?;
+                let (core, watched) = (Arc::downgrade(self), Arc::downgrade(partition));
+                let watch = partition.watch(Arc::new(move || {
+                    if let (Some(core), Some(partition)) = (core.upgrade(), watched.upgrade()) {
+                        core.transactions.advance(&core, &partition);
+                    }
+                }));
+                self.coordinator_watches
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push(watch);
@@ -767,6 +804,42 @@ impl Core {
         }
     }
 
+    /// The partition that holds a transactional id's records, if the topic is there.
+    pub(crate) fn transactions_partition(&self, id: &str) -> Option<Arc<Partition>> {
+        self.partition(TRANSACTIONS_TOPIC, self.transactions_partition_index(id))
+    }
+
+    pub(crate) fn transactions_partition_index(&self, id: &str) -> i32 {
+        let count = self
+            .topic(TRANSACTIONS_TOPIC)
+            .map_or(self.config.transactions_topic_partitions, |topic| {
+                topic.partition_count
+            });
+        transaction::partition_of(id, count)
+    }
+
+    /// Creates the topic of transactions if it is not there. Not to be called by the coordinator under its lock.
+    pub(crate) fn ensure_transactions_topic(self: &Arc<Self>) -> Result<(), ChangeError> {
+        if self.topic(TRANSACTIONS_TOPIC).is_some_and(|topic| {
+            self.partition(TRANSACTIONS_TOPIC, topic.partition_count - 1)
+                .is_some()
+        }) {
+            return Ok(());
+        }
+        match self.create_topic(
+            TRANSACTIONS_TOPIC,
+            self.config.transactions_topic_partitions,
+            transaction::topic_configs(self.config.transactions_topic_segment_bytes),
+            false,
+        ) {
+            Ok(_) | Err(ChangeError::Refused(Refusal::TopicExists(_))) => Ok(()),
+            Err(error) => {
+                tracing::error!(%error, "topic of transactions not created");
+                Err(error)
+            }
+        }
+    }
+
     fn log_config(&self, overrides: &BTreeMap<String, String>) -> LogConfig {
         LogConfig {
             producer_id_expiration_ms: self.config.producer_id_expiration_ms,
@@ -790,6 +863,7 @@ impl Core {
         let now_ms = self.now_ms();
         self.waiting.expire(now_ms);
         self.groups.expire(self, now_ms);
+        self.transactions.expire(self, now_ms);
         if self.next_retention_ms.load(Ordering::Acquire) <= now_ms {
             self.apply_retention(now_ms);
             self.next_retention_ms.store(
@@ -825,6 +899,7 @@ impl Core {
         [
             self.waiting.next_deadline_ms(),
             self.groups.next_deadline_ms(),
+            Some(self.transactions.next_deadline_ms()),
         ]
         .into_iter()
         .flatten()
@@ -894,6 +969,7 @@ impl Core {
         // First what can still be acknowledged: a produce that is written and waits for the disk has succeeded.
         self.dirty.flush_round();
         self.waiting.close();
+        self.transactions.close();
         self.groups.close(self);
         let _checkpoint = self
             .checkpoint

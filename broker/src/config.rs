@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
+use crate::coordinator::transaction;
 use crate::disk::{Disk, RealDisk};
 use crate::error::BrokerError;
 use crate::metadata::{group_config, topic_config};
@@ -87,6 +88,18 @@ pub struct BrokerConfig {
     pub replication_factor_clamp: bool,
     /// `offsets.topic.num.partitions`.
     pub offsets_topic_partitions: i32,
+    /// `transaction.state.log.num.partitions`.
+    pub transactions_topic_partitions: i32,
+    /// `transaction.state.log.segment.bytes`.
+    pub transactions_topic_segment_bytes: i32,
+    /// `transaction.max.timeout.ms`: a producer may not ask for more.
+    pub transaction_timeout_ms_max: i32,
+    /// `transactional.id.expiration.ms`: an id that has begun no transaction for so long is forgotten.
+    pub transactional_id_expiration_ms: i64,
+    /// `transaction.abort.timed.out.transaction.cleanup.interval.ms`: how often open transactions are looked at.
+    pub transaction_time_out_interval_ms: i64,
+    /// `transaction.remove.expired.transaction.cleanup.interval.ms`: how often idle ids are looked at.
+    pub transactional_id_expiration_interval_ms: i64,
     /// `offset.metadata.max.bytes`.
     pub offset_metadata_bytes_max: usize,
     /// `socket.request.max.bytes`.
@@ -128,8 +141,6 @@ pub struct BrokerConfig {
     pub group_size_max: usize,
     /// `producer.id.expiration.ms`: a producer that has written nothing to a partition for longer is forgotten there.
     pub producer_id_expiration_ms: i64,
-    /// `group.streams.max.size`.
-    pub streams_group_size_max: usize,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval_ms: i64,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
@@ -160,6 +171,12 @@ impl BrokerConfig {
             partitions_max: 20_000,
             replication_factor_clamp: false,
             offsets_topic_partitions: 50,
+            transactions_topic_partitions: 50,
+            transactions_topic_segment_bytes: 104_857_600,
+            transaction_timeout_ms_max: 900_000,
+            transactional_id_expiration_ms: 604_800_000,
+            transaction_time_out_interval_ms: 10_000,
+            transactional_id_expiration_interval_ms: 3_600_000,
             offset_metadata_bytes_max: 4096,
             request_bytes_max: 100 * 1024 * 1024,
             connections_max: 10_000,
@@ -179,7 +196,6 @@ impl BrokerConfig {
             group_session_timeout_ms_max: 1_800_000,
             group_size_max: usize::MAX,
             producer_id_expiration_ms: 86_400_000,
-            streams_group_size_max: i32::MAX as usize,
             retention_check_interval_ms: 300_000,
             checkpoint_interval_ms: 60_000,
             topic_defaults: BTreeMap::new(),
@@ -237,6 +253,24 @@ impl BrokerConfig {
             }
             "offsets.topic.num.partitions" => {
                 self.offsets_topic_partitions = number(name, value, 1)?
+            }
+            "transaction.state.log.num.partitions" => {
+                self.transactions_topic_partitions = number(name, value, 1)?
+            }
+            "transaction.state.log.segment.bytes" => {
+                self.transactions_topic_segment_bytes = number(name, value, 1024 * 1024)?
+            }
+            "transaction.max.timeout.ms" => {
+                self.transaction_timeout_ms_max = number(name, value, 1)?
+            }
+            "transactional.id.expiration.ms" => {
+                self.transactional_id_expiration_ms = number(name, value, 1)?
+            }
+            "transaction.abort.timed.out.transaction.cleanup.interval.ms" => {
+                self.transaction_time_out_interval_ms = number(name, value, 1)?
+            }
+            "transaction.remove.expired.transaction.cleanup.interval.ms" => {
+                self.transactional_id_expiration_interval_ms = number(name, value, 1)?
             }
             "offset.metadata.max.bytes" => {
                 // A record of the offsets topic counts its bytes with 16 bits.
@@ -317,7 +351,6 @@ impl BrokerConfig {
             }
             "group.max.size" => self.group_size_max = number(name, value, 1)?,
             "producer.id.expiration.ms" => self.producer_id_expiration_ms = number(name, value, 1)?,
-            "group.streams.max.size" => self.streams_group_size_max = number(name, value, 1)?,
             "log.retention.check.interval.ms" => {
                 self.retention_check_interval_ms = number(name, value, 1)?
             }
@@ -378,7 +411,6 @@ const NAMES: &[&str] = &[
     "group.initial.rebalance.delay.ms",
     "group.max.session.timeout.ms",
     "group.max.size",
-    "group.streams.max.size",
     "group.min.session.timeout.ms",
     "listeners",
     "log.dirs",
@@ -401,6 +433,12 @@ const NAMES: &[&str] = &[
     "socket.receive.buffer.bytes",
     "socket.request.max.bytes",
     "socket.send.buffer.bytes",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+    "transaction.max.timeout.ms",
+    "transaction.remove.expired.transaction.cleanup.interval.ms",
+    "transaction.state.log.num.partitions",
+    "transaction.state.log.segment.bytes",
+    "transactional.id.expiration.ms",
 ];
 
 fn supported_names() -> impl Iterator<Item = &'static str> {
@@ -454,6 +492,17 @@ fn per_ip(name: &str, value: &str) -> Result<BTreeMap<IpAddr, usize>, BrokerErro
 
 fn bytes_from(name: &str, bytes: i64) -> Result<usize, BrokerError> {
     usize::try_from(bytes).map_err(|_| refused(name, &bytes.to_string(), "a number of bytes"))
+}
+
+impl BrokerConfig {
+    pub(crate) fn transaction_rules(&self) -> transaction::Rules {
+        transaction::Rules {
+            timeout_ms_max: self.transaction_timeout_ms_max,
+            id_expiration_ms: self.transactional_id_expiration_ms,
+            time_out_interval_ms: self.transaction_time_out_interval_ms,
+            expiration_interval_ms: self.transactional_id_expiration_interval_ms,
+        }
+    }
 }
 
 fn number<T: TryFrom<i64>>(name: &str, value: &str, min: i64) -> Result<T, BrokerError> {

@@ -436,9 +436,6 @@ fn bad_produces_are_refused_by_code_and_write_nothing() {
         code(produce_request("t", -1, 1, damaged)),
         ErrorCode::CorruptMessage.code()
     );
-    let mut transactional = produce_request("t", -1, 1, batch(&["a"]));
-    transactional.transactional_id = Some("x".into());
-    assert_eq!(code(transactional), ErrorCode::UnsupportedVersion.code());
     assert_eq!(
         fixture.broker().partition("t", 0).unwrap().log_end_offset(),
         0
@@ -499,13 +496,6 @@ fn producer_ids_are_never_given_out_twice() {
             fixture.restart()
         }
     }
-    let transactional = message!(wire::InitProducerIdRequest {
-        transactional_id: Some("x".into())
-    });
-    assert_eq!(
-        fixture.broker().call(transactional).unwrap().error_code,
-        ErrorCode::UnsupportedVersion.code()
-    );
 }
 
 #[test]

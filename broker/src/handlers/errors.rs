@@ -2,7 +2,7 @@
 
 use crate::broker::ChangeError;
 use crate::coordinator::group::GroupError;
-use crate::coordinator::group::streams::StreamsError;
+use crate::coordinator::transaction::TransactionError;
 use crate::log::{AppendError, LogError, ReadError};
 use crate::metadata::Refusal;
 use crate::protocol::ErrorCode;
@@ -22,22 +22,11 @@ pub(super) fn of_group(error: GroupError) -> ErrorCode {
         GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
         GroupError::MaxSizeReached => ErrorCode::GroupMaxSizeReached,
         GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
-        GroupError::StaleMemberEpoch => ErrorCode::StaleMemberEpoch,
         GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
         GroupError::InvalidRequest => ErrorCode::InvalidRequest,
+        GroupError::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
+        GroupError::InvalidTransactionState => ErrorCode::InvalidTxnState,
         GroupError::OffsetsTooLarge => ErrorCode::InvalidCommitOffsetSize,
-    }
-}
-
-pub(super) fn of_streams(error: &StreamsError) -> ErrorCode {
-    match error {
-        StreamsError::Group(error) => of_group(*error),
-        StreamsError::InvalidRequest(_) => ErrorCode::InvalidRequest,
-        StreamsError::InvalidTopology(_) => ErrorCode::StreamsInvalidTopology,
-        StreamsError::InvalidTopologyEpoch(_) => ErrorCode::StreamsInvalidTopologyEpoch,
-        StreamsError::NotStreams(_) => ErrorCode::GroupIdNotFound,
-        StreamsError::FencedMemberEpoch(_) => ErrorCode::FencedMemberEpoch,
-        StreamsError::UnreleasedInstanceId(_) => ErrorCode::UnreleasedInstanceId,
     }
 }
 
@@ -46,6 +35,45 @@ pub(super) fn of_group_result<T>(result: &Result<T, GroupError>) -> ErrorCode {
     match result {
         Ok(_) => ErrorCode::None,
         Err(error) => of_group(*error),
+    }
+}
+
+pub(super) fn of_transaction(error: TransactionError) -> ErrorCode {
+    match error {
+        TransactionError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
+        TransactionError::InvalidRequest => ErrorCode::InvalidRequest,
+        TransactionError::InvalidTimeout => ErrorCode::InvalidTransactionTimeout,
+        TransactionError::InvalidProducerIdMapping => ErrorCode::InvalidProducerIdMapping,
+        TransactionError::ProducerFenced => ErrorCode::ProducerFenced,
+        TransactionError::InvalidState => ErrorCode::InvalidTxnState,
+        TransactionError::Concurrent => ErrorCode::ConcurrentTransactions,
+        TransactionError::PartitionNotAdded => ErrorCode::TransactionAbortable,
+    }
+}
+
+/// The code of a transaction's answer; `None` is no error.
+pub(super) fn of_transaction_result<T>(result: &Result<T, TransactionError>) -> ErrorCode {
+    match result {
+        Ok(_) => ErrorCode::None,
+        Err(error) => of_transaction(*error),
+    }
+}
+
+/// The code for a client that writes to a partition, where an older epoch is not fenced but invalid.
+pub(super) fn of_verification(
+    error: TransactionError,
+    transaction_version: i16,
+    knows_abortable: bool,
+) -> ErrorCode {
+    match of_transaction(error) {
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        ErrorCode::TransactionAbortable if !knows_abortable => ErrorCode::InvalidTxnState,
+        // Older clients do not retry these when they write; this one they do, without asking for metadata.
+        ErrorCode::ConcurrentTransactions if transaction_version < 2 => {
+            ErrorCode::NotEnoughReplicas
+        }
+        ErrorCode::CoordinatorNotAvailable => ErrorCode::NotEnoughReplicas,
+        code => code,
     }
 }
 

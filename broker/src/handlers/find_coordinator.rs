@@ -1,6 +1,6 @@
 //! FindCoordinator (key 10), v0–v6.
-//! - This broker coordinates every group; the offsets topic is created on first use. v4 asks for several at once.
-//! - Not served: transaction coordinators (35), share groups (42).
+//! - This broker coordinates every group and transaction; their topics are created on first use. v4 asks for several at once.
+//! - Not served: share groups (42).
 
 use std::sync::Arc;
 
@@ -15,15 +15,13 @@ const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
 
 pub(super) fn handle(core: &Arc<Core>, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let not_available = |error| {
+        let (_, reason) = errors::of_change(&error);
+        (ErrorCode::CoordinatorNotAvailable, reason)
+    };
     let available = match request.key_type {
-        GROUP => core.ensure_offsets_topic().map_err(|error| {
-            let (_, reason) = errors::of_change(&error);
-            (ErrorCode::CoordinatorNotAvailable, reason)
-        }),
-        TRANSACTION => Err((
-            ErrorCode::UnsupportedVersion,
-            "transactions are not supported by this broker".to_owned(),
-        )),
+        GROUP => core.ensure_offsets_topic().map_err(not_available),
+        TRANSACTION => core.ensure_transactions_topic().map_err(not_available),
         other => Err((
             ErrorCode::InvalidRequest,
             format!("coordinators of type {other} are not served"),

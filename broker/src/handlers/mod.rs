@@ -8,6 +8,8 @@ use std::sync::Arc;
 use crate::broker::{Answer, Core};
 use crate::protocol::{Request, RequestContext};
 
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
 mod alter_configs;
 mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
@@ -25,7 +27,9 @@ mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
+mod describe_transactions;
 mod elect_leaders;
+mod end_txn;
 mod errors;
 mod fetch;
 mod find_coordinator;
@@ -38,15 +42,15 @@ mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod list_partition_reassignments;
+mod list_transactions;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
-mod streams_group_describe;
-mod streams_group_heartbeat;
 mod sync_group;
+mod txn_offset_commit;
 mod unregister_broker;
 mod update_features;
 mod write_txn_markers;
@@ -78,12 +82,6 @@ pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Reques
         Request::Fetch(request) => fetch::handle(core, context, request, answer),
         Request::OffsetCommit(request) => offset_commit::handle(core, request, answer),
         Request::JoinGroup(request) => join_group::handle(core, context, request, answer),
-        Request::StreamsGroupHeartbeat(request) => {
-            streams_group_heartbeat::handle(core, context, request, answer);
-        }
-        Request::StreamsGroupDescribe(request) => {
-            answer(streams_group_describe::handle(core, request).into());
-        }
         Request::SyncGroup(request) => sync_group::handle(core, request, answer),
         Request::DeleteGroups(request) => delete_groups::handle(core, request, answer),
         Request::OffsetDelete(request) => offset_delete::handle(core, request, answer),
@@ -101,7 +99,21 @@ pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Reques
         }
         Request::DeleteTopics(request) => answer(delete_topics::handle(core, request).into()),
         Request::DeleteRecords(request) => answer(delete_records::handle(core, request).into()),
-        Request::InitProducerId(request) => answer(init_producer_id::handle(core, request).into()),
+        Request::InitProducerId(request) => init_producer_id::handle(core, request, answer),
+        Request::AddPartitionsToTxn(request) => {
+            add_partitions_to_txn::handle(core, context, request, answer)
+        }
+        Request::AddOffsetsToTxn(request) => add_offsets_to_txn::handle(core, request, answer),
+        Request::EndTxn(request) => end_txn::handle(core, context, request, answer),
+        Request::TxnOffsetCommit(request) => {
+            txn_offset_commit::handle(core, context, request, answer)
+        }
+        Request::DescribeTransactions(request) => {
+            answer(describe_transactions::handle(core, request).into())
+        }
+        Request::ListTransactions(request) => {
+            answer(list_transactions::handle(core, request).into())
+        }
         Request::WriteTxnMarkers(request) => write_txn_markers::handle(core, request, answer),
         Request::DescribeProducers(request) => {
             answer(describe_producers::handle(core, request).into())

@@ -1,9 +1,9 @@
 //! OffsetFetch (key 9), v1–v9.
 //! - Committed offsets of groups: of the asked partitions, or (null) of all. -1 where nothing was committed. v8: several groups at once.
 //! - What is named again is answered once.
-//! - There are no transactions yet, so every committed offset is stable (`require_stable`).
+//! - v7: with `require_stable` a partition whose offset an open transaction may change is refused (88), until the transaction ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use kafka_wire::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_wire::offset_fetch_response::{
@@ -14,17 +14,35 @@ use kafka_wire::{OffsetFetchRequest, OffsetFetchResponse};
 use super::first_of_each;
 use crate::broker::Core;
 use crate::coordinator::group::records::CommittedOffset;
-use crate::protocol::message;
+use crate::protocol::{ErrorCode, message};
 
 pub(super) fn handle(core: &Core, request: OffsetFetchRequest) -> OffsetFetchResponse {
     message!(OffsetFetchResponse {
         groups: first_of_each(request.groups, |group| group.group_id.clone())
-            .map(|group| look_up(core, group))
+            .map(|group| look_up(core, group, request.require_stable))
             .collect()
     })
 }
 
-fn look_up(core: &Core, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+fn look_up(
+    core: &Core,
+    group: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> OffsetFetchResponseGroup {
+    let unstable = if require_stable {
+        core.groups.unstable(&group.group_id)
+    } else {
+        BTreeSet::new()
+    };
+    let describe = |topic: &str, index: i32, committed: Option<&CommittedOffset>| {
+        // No allocation where there are no transactions.
+        if !unstable.is_empty() && unstable.contains(&(topic.to_owned(), index)) {
+            let mut refused = describe(index, None);
+            refused.error_code = ErrorCode::UnstableOffsetCommit.code();
+            return refused;
+        }
+        describe(index, committed)
+    };
     let topics = core
         .groups
         .with_offsets(&group.group_id, |offsets| match group.topics {
@@ -38,7 +56,9 @@ fn look_up(core: &Core, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGr
                         .partition_indexes
                         .iter()
                         .filter(|index| seen.insert(**index))
-                        .map(|index| describe(*index, of_topic.and_then(|of| of.get(index))))
+                        .map(|index| {
+                            describe(&topic.name, *index, of_topic.and_then(|of| of.get(index)))
+                        })
                         .collect();
                     (!is_known || !partitions.is_empty()).then(|| {
                         message!(OffsetFetchResponseTopics {
@@ -55,7 +75,7 @@ fn look_up(core: &Core, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGr
                 .map(|(topic, partitions)| {
                     let partitions = partitions
                         .iter()
-                        .map(|(index, committed)| describe(*index, Some(committed)));
+                        .map(|(index, committed)| describe(topic, *index, Some(committed)));
                     message!(OffsetFetchResponseTopics {
                         name: topic.as_str().into(),
                         partitions: partitions.collect()

@@ -3,11 +3,15 @@
 //! - `acks=-1` answers when every batch is below its partition's high watermark: on disk, unless the broker runs with `flush=os`. `acks=1`
 //!   answers after the write, `acks=0` not at all. After `timeout_ms` what is not acknowledged is answered with 7; it may still be written.
 //! - Idempotent producers: a repeated batch is answered with its first offset (`duplicate` below).
-//! - Not served: transactions (35), older batch formats (87), internal topics (17).
+//! - Transactions: a batch that begins one on its partition is written once the coordinator has agreed. v12 adds the partition to the
+//!   transaction, and waits until that is durable; before, the client must have done it (KIP-890).
+//! - Not served: older batch formats (87), internal topics (17).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use kafka_wire::produce_request::TopicProduceData;
 use kafka_wire::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
@@ -15,8 +19,10 @@ use kafka_wire::{ProduceRequest, ProduceResponse};
 
 use super::{WAIT_MS_MAX, errors};
 use crate::broker::{Answer, Core};
-use crate::log::AppendError;
+use crate::coordinator::transaction::{self, Producer, TopicPartition};
+use crate::log::{AppendError, AppendOrigin, VerificationGuard};
 use crate::metadata::{self, Topic, topic_config};
+use crate::protocol::record_batch::BatchHeader;
 use crate::protocol::{ErrorCode, RequestContext, Response, id_of, message};
 use crate::replica::{Attempt, Partition, PartitionError};
 
@@ -28,44 +34,163 @@ struct Unacknowledged {
     end_offset: i64,
 }
 
+/// What the transaction coordinator says of the partitions of a request, by topic and partition of the request. Those that are not in it need
+/// nothing of it.
+type Verified = HashMap<(usize, usize), Result<VerificationGuard, ErrorCode>>;
+
 pub(super) fn handle(
     core: &Arc<Core>,
     context: &RequestContext,
     request: ProduceRequest,
     answer: Answer,
 ) {
-    let acks = request.acks;
-    let refused = if !(-1..=1).contains(&acks) {
-        Some(ErrorCode::InvalidRequiredAcks)
-    } else if request.transactional_id.is_some() {
-        Some(ErrorCode::UnsupportedVersion)
-    } else {
-        None
+    let Some(id) = &request.transactional_id else {
+        return write(
+            core,
+            context.topics_by_id,
+            request,
+            &Verified::default(),
+            answer,
+        );
     };
+    let id = id.as_str().to_owned();
+    let (version, knows_abortable) = (context.transaction_version, context.knows_abortable);
+    let (by, mut verified, unverified) = unverified(core, context, &request);
+    let code_of = move |error| errors::of_verification(error, version, knows_abortable);
+    let (Some(by), false) = (by, unverified.is_empty()) else {
+        return write(core, context.topics_by_id, request, &verified, answer);
+    };
+    if version < 2 {
+        for (at, partition, guard) in unverified {
+            let found = core.transactions.verify(core, &id, by, &partition);
+            verified.insert(at, found.map(|()| guard).map_err(code_of));
+        }
+        return write(core, context.topics_by_id, request, &verified, answer);
+    }
+    let partitions = unverified.iter().map(|(_, partition, _)| partition.clone());
+    let add = transaction::Request::AddPartitions {
+        producer_id: by.id,
+        producer_epoch: by.epoch,
+        partitions: partitions.collect(),
+        client_version: version,
+    };
+    let (then, topics_by_id) = (core.clone(), context.topics_by_id);
+    core.transactions.handle(
+        core,
+        &id,
+        add,
+        Box::new(move |added| {
+            for (at, _, guard) in unverified {
+                verified.insert(at, added.map(|_| guard).map_err(code_of));
+            }
+            write(&then, topics_by_id, request, &verified, answer);
+        }),
+    );
+}
+
+/// A partition that the coordinator has to agree to: where it is in the request, and the leave to begin a transaction there.
+type Unverified = ((usize, usize), TopicPartition, VerificationGuard);
+
+/// The producer of a transactional request, what is refused already, and which partitions its transaction is not yet open on.
+fn unverified(
+    core: &Core,
+    context: &RequestContext,
+    request: &ProduceRequest,
+) -> (Option<Producer>, Verified, Vec<Unverified>) {
+    let now_ms = core.now_ms();
+    let (mut by, mut verified, mut unverified) = (None, Verified::default(), Vec::new());
+    for (at_topic, data) in request.topic_data.iter().enumerate() {
+        let Some(topic) = find_topic(core, context.topics_by_id, data) else {
+            continue;
+        };
+        for (at_partition, data) in data.partition_data.iter().enumerate() {
+            let batch = data
+                .records
+                .as_deref()
+                .and_then(|records| BatchHeader::parse(records).ok());
+            // What is malformed or not there is refused when it is to be written.
+            let (Some(batch), Some(partition)) = (
+                batch.filter(BatchHeader::is_transactional),
+                core.partition(&topic.name, data.index),
+            ) else {
+                continue;
+            };
+            let of_batch = Producer {
+                id: batch.producer_id(),
+                epoch: batch.producer_epoch(),
+            };
+            let at = (at_topic, at_partition);
+            if *by.get_or_insert(of_batch) != of_batch {
+                verified.insert(at, Err(ErrorCode::InvalidProducerIdMapping));
+                continue;
+            }
+            let guard = partition.begin_verification(
+                of_batch.id,
+                of_batch.epoch,
+                batch.base_sequence(),
+                context.transaction_version,
+                now_ms,
+            );
+            match guard {
+                Ok(None) => {}
+                Ok(Some(guard)) => {
+                    unverified.push((at, (topic.name.clone(), data.index), guard));
+                }
+                Err(error) => {
+                    verified.insert(at, Err(errors::of_partition(&error)));
+                }
+            }
+        }
+    }
+    (by, verified, unverified)
+}
+
+fn find_topic(core: &Core, topics_by_id: bool, data: &TopicProduceData) -> Option<Arc<Topic>> {
+    if topics_by_id {
+        core.topic_by_id(id_of(data.topic_id))
+    } else {
+        core.topic(&data.name)
+    }
+}
+
+fn write(
+    core: &Arc<Core>,
+    topics_by_id: bool,
+    request: ProduceRequest,
+    verified: &Verified,
+    answer: Answer,
+) {
+    let acks = request.acks;
+    let refused = (!(-1..=1).contains(&acks)).then_some(ErrorCode::InvalidRequiredAcks);
     let now_ms = core.now_ms();
     let mut responses = Vec::with_capacity(request.topic_data.len());
     let mut unacknowledged = Vec::new();
     for data in request.topic_data {
-        let found = if context.topics_by_id {
-            core.topic_by_id(id_of(data.topic_id))
-        } else {
-            core.topic(&data.name)
-        };
-        let unknown = if context.topics_by_id {
+        let found = find_topic(core, topics_by_id, &data);
+        let unknown = if topics_by_id {
             ErrorCode::UnknownTopicId
         } else {
             ErrorCode::UnknownTopicOrPartition
         };
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for partition in data.partition_data {
-            let outcome = match (refused, &found) {
-                (Some(code), _) => Err(refusal(code)),
-                (None, None) => Err(refusal(unknown)),
-                (None, Some(topic)) => append(
+            // No hashing where nothing is transactional.
+            let at = (responses.len(), partitions.len());
+            let guard = if verified.is_empty() {
+                Ok(None)
+            } else {
+                verified.get(&at).copied().transpose()
+            };
+            let outcome = match (refused, &found, guard) {
+                (Some(code), ..) => Err(refusal(code)),
+                (None, None, _) => Err(refusal(unknown)),
+                (None, Some(_), Err(code)) => Err(refusal(code)),
+                (None, Some(topic), Ok(guard)) => append(
                     core,
                     topic,
                     partition.index,
                     partition.records,
+                    guard,
                     acks,
                     now_ms,
                 ),
@@ -154,6 +279,7 @@ fn append(
     topic: &Topic,
     index: i32,
     records: Option<Bytes>,
+    guard: Option<VerificationGuard>,
     acks: i16,
     now_ms: i64,
 ) -> Outcome {
@@ -168,8 +294,10 @@ fn append(
         .ok_or_else(|| refusal(ErrorCode::UnknownTopicOrPartition))?;
     let records = records.ok_or_else(|| refusal(ErrorCode::InvalidRecord))?;
     // The one copy of a produce: the offset is written into the batch, and the log's tail keeps it without the rest of the frame.
-    match partition.append(BytesMut::from(records.as_ref()), now_ms) {
-        Ok(appended) => {
+    let records = BytesMut::from(records.as_ref());
+    match partition.append_verified(records, AppendOrigin::Client, guard, now_ms) {
+        Ok((appended, wake)) => {
+            wake.wake();
             let response = message!(PartitionProduceResponse {
                 base_offset: appended.base_offset,
                 log_append_time_ms: appended.log_append_time_ms,

@@ -59,6 +59,16 @@ pub(super) fn lift(request: &mut Request, version: i16) {
         Request::ListConfigResources(body) if version == 0 => {
             body.resource_types = vec![CLIENT_METRICS];
         }
+        Request::AddPartitionsToTxn(body) if version < 4 => {
+            body.transactions = vec![message!(
+                wire::add_partitions_to_txn_request::AddPartitionsToTxnTransaction {
+                    transactional_id: std::mem::take(&mut body.v3_and_below_transactional_id),
+                    producer_id: body.v3_and_below_producer_id,
+                    producer_epoch: body.v3_and_below_producer_epoch,
+                    topics: std::mem::take(&mut body.v3_and_below_topics),
+                }
+            )];
+        }
         Request::JoinGroup(body) if version == 0 => {
             body.rebalance_timeout_ms = body.session_timeout_ms
         }
@@ -97,6 +107,36 @@ pub(super) fn lower(response: &mut Response, version: i16) {
                 })
             {
                 replica.replica_directory_id = Default::default();
+            }
+        }
+        Response::InitProducerId(body) if version < 4 => {
+            body.error_code = fenced_before(body.error_code);
+        }
+        Response::AddPartitionsToTxn(body) if version < 4 => {
+            if let Some(only) = body.results_by_transaction.pop() {
+                body.results_by_topic_v3_and_below = only.topic_results;
+            }
+            body.results_by_transaction.clear();
+            if version < 2 {
+                for partition in body
+                    .results_by_topic_v3_and_below
+                    .iter_mut()
+                    .flat_map(|topic| &mut topic.results_by_partition)
+                {
+                    partition.partition_error_code = fenced_before(partition.partition_error_code);
+                }
+            }
+        }
+        Response::AddOffsetsToTxn(body) if version < 2 => {
+            body.error_code = fenced_before(body.error_code);
+        }
+        Response::EndTxn(body) => {
+            if version < 2 {
+                body.error_code = fenced_before(body.error_code);
+            }
+            if version < 5 {
+                body.producer_id = -1;
+                body.producer_epoch = -1;
             }
         }
         Response::ElectLeaders(body) if version < 1 => body.error_code = 0,
@@ -238,6 +278,15 @@ pub(super) fn lower(response: &mut Response, version: i16) {
             }
         }
         _ => {}
+    }
+}
+
+/// Clients learnt PRODUCER_FENCED late: before, a fenced producer's epoch was not valid.
+fn fenced_before(code: i16) -> i16 {
+    if code == ErrorCode::ProducerFenced.code() {
+        ErrorCode::InvalidProducerEpoch.code()
+    } else {
+        code
     }
 }
 

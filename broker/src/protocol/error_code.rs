@@ -61,7 +61,11 @@ error_codes! {
     46 DuplicateSequenceNumber "the producer's sequence number is a duplicate";
     47 InvalidProducerEpoch "the producer's epoch is older than the current one";
     48 InvalidTxnState "the producer is in an invalid transactional state";
+    49 InvalidProducerIdMapping "the producer id is not the one of the transactional id";
+    50 InvalidTransactionTimeout "the transaction timeout is larger than transaction.max.timeout.ms";
+    51 ConcurrentTransactions "the previous transaction is still being completed";
     52 TransactionCoordinatorFenced "the transaction coordinator's epoch is older than the current one";
+    55 OperationNotAttempted "not attempted, because something else in the request was refused";
     56 KafkaStorageError "a disk operation failed";
     57 LogDirNotFound "the log directory is not one of this broker's";
     59 UnknownProducerId "the producer id is not known";
@@ -81,14 +85,14 @@ error_codes! {
     85 NoReassignmentInProgress "no reassignment of this partition is in progress";
     86 GroupSubscribedToTopic "the group is subscribed to the topic";
     87 InvalidRecord "a record is not valid";
+    88 UnstableOffsetCommit "an open transaction may commit another offset";
+    90 ProducerFenced "a newer producer with the same transactional id has fenced this one";
     95 InvalidUpdateVersion "the level of a feature cannot be changed to this";
     100 UnknownTopicId "this broker does not host this topic id";
     102 BrokerIdNotRegistered "there is no broker with this id";
     103 InconsistentTopicId "the topic id does not match the topic";
-    110 FencedMemberEpoch "the member's epoch is not the one the coordinator knows: it has to join again";
-    111 UnreleasedInstanceId "another member has the instance id";
-    113 StaleMemberEpoch "the member's epoch is old";
+    105 TransactionalIdNotFound "there is no such transactional id";
     114 MismatchedEndpointType "this is a broker, not a controller";
-    130 StreamsInvalidTopology "the topology is not valid";
-    131 StreamsInvalidTopologyEpoch "the topology epoch is not valid";
+    120 TransactionAbortable "the transaction has to be aborted";
+    128 InvalidRegularExpression "the regular expression is not valid";
 }

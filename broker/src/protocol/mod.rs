@@ -50,6 +50,11 @@ pub struct RequestContext {
     pub member_id_required: bool,
     /// Fetch and Produce v13+: topics are named by id only.
     pub topics_by_id: bool,
+    /// 2 if the client bumps its epoch with each transaction and leaves it to the broker to add partitions (KIP-890): Produce v12+,
+    /// AddPartitionsToTxn v4+, EndTxn v5+, TxnOffsetCommit v5+. Else 0.
+    pub transaction_version: i16,
+    /// The client knows that after TRANSACTION_ABORTABLE (120) it has to abort.
+    pub knows_abortable: bool,
     /// CreateTopics v4+: -1 partitions or replicas mean the broker's default.
     pub counts_may_default: bool,
 }
@@ -62,6 +67,8 @@ impl RequestContext {
             client_host: "in-process".to_owned(),
             member_id_required: true,
             topics_by_id: false,
+            transaction_version: 2,
+            knows_abortable: true,
             counts_may_default: true,
         }
     }
@@ -217,6 +224,8 @@ pub fn decode(frame: Bytes, client_host: &str) -> Result<Decoded, FrameError> {
         client_host: client_host.to_owned(),
         member_id_required: version >= 4,
         topics_by_id: version >= 13 && matches!(key, api::PRODUCE | api::FETCH),
+        transaction_version: api::transaction_version(key, version),
+        knows_abortable: api::knows_abortable(key, version),
         counts_may_default: version >= 4,
     };
     let reply = ReplyFrame {

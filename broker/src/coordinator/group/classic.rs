@@ -822,6 +822,25 @@ impl ClassicGroup {
         Ok(())
     }
 
+    /// As `check_commit`, for a commit in a transaction: its producer may be no member at all, and a rebalance does not refuse it, for
+    /// the transaction was begun before.
+    pub(crate) fn check_transactional_commit(
+        &mut self,
+        caller: Caller<'_>,
+        now_ms: i64,
+    ) -> Result<(), GroupError> {
+        let names_nobody =
+            caller.generation < 0 && caller.member_id.is_empty() && caller.instance_id.is_none();
+        if names_nobody || (caller.generation < 0 && self.state == State::Empty) {
+            return Ok(());
+        }
+        self.check(caller)?;
+        if let Some(member) = self.members.get_mut(caller.member_id) {
+            member.heard_of(now_ms);
+        }
+        Ok(())
+    }
+
     /// A member leaves. Either of the ids names it; an administrator knows only the instance id.
     pub(crate) fn leave(
         &mut self,

@@ -6,8 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::classic::{ClassicGroup, State};
-use super::records::{CommittedOffset, GroupRecord};
-use super::streams::StreamsGroup;
+use super::records::GroupRecord;
 use super::{GroupError, MemberRef};
 
 /// A group of any kind.
@@ -15,8 +14,6 @@ use super::{GroupError, MemberRef};
 pub(crate) enum Group {
     /// Its members assign by themselves (JoinGroup, SyncGroup). Also the groups that have committed offsets and never a member.
     Classic(ClassicGroup),
-    /// The broker assigns the tasks of a Streams application (StreamsGroupHeartbeat).
-    Streams(Box<StreamsGroup>),
 }
 
 impl Group {
@@ -24,7 +21,6 @@ impl Group {
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::Classic(_) => "classic",
-            Self::Streams(_) => "streams",
         }
     }
 
@@ -32,7 +28,6 @@ impl Group {
     pub(crate) fn protocol_type(&self) -> &str {
         match self {
             Self::Classic(group) => group.protocol_type.as_deref().unwrap_or_default(),
-            Self::Streams(_) => "streams",
         }
     }
 
@@ -40,7 +35,6 @@ impl Group {
     pub(crate) fn state_name(&self) -> &'static str {
         match self {
             Self::Classic(group) => group.state.name(),
-            Self::Streams(group) => group.state().name(),
         }
     }
 
@@ -48,7 +42,6 @@ impl Group {
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Classic(group) => group.state == State::Empty,
-            Self::Streams(group) => group.is_empty(),
         }
     }
 
@@ -56,25 +49,28 @@ impl Group {
     pub(crate) fn is_unused(&self) -> bool {
         match self {
             Self::Classic(group) => group.is_unused(),
-            Self::Streams(group) => group.is_unused(),
         }
     }
 
-    /// Whether a commit of these offsets may be made by who says so.
+    /// Whether a commit may be made by who says so.
     pub(crate) fn check_commit(
         &mut self,
         member: &MemberRef,
-        offsets: &[(String, i32, CommittedOffset)],
         now_ms: i64,
     ) -> Result<(), GroupError> {
         match self {
             Self::Classic(group) => group.check_commit(member.caller(), now_ms),
-            Self::Streams(group) => {
-                let partitions = offsets
-                    .iter()
-                    .map(|(topic, partition, _)| (topic.as_str(), *partition));
-                group.check_commit(&member.member_id, member.generation, false, partitions)
-            }
+        }
+    }
+
+    /// Whether a commit in a transaction may be made by who says so: a member that has been replaced may not (KIP-447).
+    pub(crate) fn check_transactional_commit(
+        &mut self,
+        member: &MemberRef,
+        now_ms: i64,
+    ) -> Result<(), GroupError> {
+        match self {
+            Self::Classic(group) => group.check_transactional_commit(member.caller(), now_ms),
         }
     }
 
@@ -82,7 +78,6 @@ impl Group {
     pub(crate) fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
         match self {
             Self::Classic(group) => group.subscribed_topics(),
-            Self::Streams(group) => Some(group.subscribed_topics()),
         }
     }
 
@@ -93,7 +88,6 @@ impl Group {
                 group: group.to_owned(),
                 value: None,
             }],
-            Self::Streams(live) => GroupRecord::streams(group, live.tombstones()),
         }
     }
 
@@ -101,7 +95,6 @@ impl Group {
     pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
         match self {
             Self::Classic(group) => group.next_deadline_ms(),
-            Self::Streams(group) => group.next_deadline_ms(),
         }
     }
 }

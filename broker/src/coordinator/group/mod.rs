@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::broker::Core;
-use crate::log::{AppendError, AppendOrigin};
+use crate::log::{AppendError, AppendOrigin, VerificationGuard};
 use crate::protocol::record_batch::{self, Builder};
 use crate::replica::{Isolation, Partition, PartitionError, Wake};
 
@@ -26,7 +26,6 @@ pub(crate) mod classic;
 pub(crate) mod kind;
 pub(crate) mod offsets;
 pub mod records;
-pub(crate) mod streams;
 
 use classic::{Caller, ClassicGroup, Effect, Join, Joined, ReplyId, Rules, State, Synced};
 use kind::Group;
@@ -61,14 +60,16 @@ pub enum GroupError {
     MaxSizeReached,
     #[error("another member has taken over the instance id")]
     FencedInstanceId,
-    #[error("the member epoch is not the one that the member is in")]
-    StaleMemberEpoch,
     #[error("the group is subscribed to the topic")]
     SubscribedToTopic,
     #[error("the request is not valid")]
     InvalidRequest,
     #[error("the offsets do not fit into one batch")]
     OffsetsTooLarge,
+    #[error("the producer's epoch is older than the current one")]
+    InvalidProducerEpoch,
+    #[error("the producer has no open transaction here")]
+    InvalidTransactionState,
 }
 
 /// Longest instance id, as Kafka has it.
@@ -122,6 +123,15 @@ pub(crate) struct Listed {
     pub(crate) state: &'static str,
 }
 
+/// Who commits offsets in a transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TransactionalWriter {
+    pub(crate) producer_id: i64,
+    pub(crate) producer_epoch: i16,
+    /// Leave to begin the transaction on the group's partition, if it is not open there.
+    pub(crate) guard: Option<VerificationGuard>,
+}
+
 /// The coordinator of every group on this broker.
 pub(crate) struct GroupCoordinator {
     rules: Rules,
@@ -158,6 +168,10 @@ enum Then {
     Answer(WriteReply),
     /// Tell the group that its generation is durable.
     Persisted(String, GroupMetadata),
+    /// Keep offsets until the producer's transaction ends, the first of them at this offset.
+    Transactional(i64, i64, Vec<GroupRecord>, WriteReply),
+    /// A producer's transaction has ended, with a commit if so.
+    TransactionEnded(i64, bool),
     Nothing,
 }
 
@@ -217,8 +231,17 @@ impl GroupCoordinator {
             for bytes in &fetched.batches {
                 for batch in record_batch::batches(bytes) {
                     if batch.is_control() {
+                        if let Some(end) = batch.end_transaction() {
+                            state.end_transaction(
+                                partition.index(),
+                                batch.producer_id(),
+                                end.commit,
+                            );
+                        }
                         continue;
                     }
+                    let producer_id = batch.producer_id();
+                    let is_transactional = batch.is_transactional();
                     let records = batch
                         .records(&mut scratch, RECORDS_BYTES_MAX)
                         .map_err(AppendError::Corrupt)?;
@@ -226,6 +249,12 @@ impl GroupCoordinator {
                         let record = record.map_err(AppendError::Corrupt)?;
                         let Some(key) = record.key else { continue };
                         match GroupRecord::decode(key, record.value) {
+                            Ok(of_group) if is_transactional => state.offsets.replay_uncommitted(
+                                partition.index(),
+                                producer_id,
+                                record.offset,
+                                &of_group,
+                            ),
                             Ok(record) => {
                                 state.replay(&record, now_ms);
                             }
@@ -268,6 +297,30 @@ impl GroupCoordinator {
                         })
                     });
                 }
+                Then::Transactional(producer_id, first_offset, records, reply) => {
+                    for (offset, record) in (first_offset..).zip(&records) {
+                        if durable {
+                            state.offsets.replay_uncommitted(
+                                partition.index(),
+                                producer_id,
+                                offset,
+                                record,
+                            );
+                        }
+                    }
+                    after.call(move || {
+                        reply(if durable {
+                            Ok(())
+                        } else {
+                            Err(GroupError::CoordinatorNotAvailable)
+                        })
+                    });
+                }
+                Then::TransactionEnded(producer_id, commit) => {
+                    if durable {
+                        state.end_transaction(partition.index(), producer_id, commit);
+                    }
+                }
                 Then::Persisted(group, metadata) => {
                     let now_ms = core.now_ms();
                     let effects = match state.classic(&group) {
@@ -303,30 +356,12 @@ impl GroupCoordinator {
             drop(state);
             return reply(Err((GroupError::UnknownMember, join.member_id)));
         }
-        // A group of another kind that nobody is in becomes a classic one.
-        let other = state.groups.get(group);
-        match other.filter(|live| !matches!(live, Group::Classic(_))) {
-            Some(other) if other.is_empty() => {
-                let tombstones = other.tombstones(group);
-                state.write(core, group, tombstones, Then::Nothing, &mut after);
-                state.groups.remove(group);
-            }
-            Some(_) => {
-                drop(state);
-                let error = GroupError::InconsistentProtocol;
-                return reply(Err((error, join.member_id)));
-            }
-            None => {}
-        }
         let id = state.next_reply();
         state.joins.insert(id, reply);
-        let live = state
+        let Group::Classic(live) = state
             .groups
             .entry(group.to_owned())
             .or_insert_with(|| Group::Classic(ClassicGroup::new(now_ms)));
-        let Group::Classic(live) = live else {
-            unreachable!("a group of another kind has been removed");
-        };
         let effects = live.join(join, id, &self.rules, now_ms);
         state.perform(core, group, effects, &mut after);
         // A join that was refused leaves nothing behind.
@@ -426,7 +461,7 @@ impl GroupCoordinator {
         let now_ms = core.now_ms();
         let decide = |state: &mut Groups| {
             match state.groups.get_mut(group) {
-                Some(live) => live.check_commit(member, &offsets, now_ms)?,
+                Some(live) => live.check_commit(member, now_ms)?,
                 // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
                 None if member.generation < 0 && member.member_id.is_empty() => {}
                 None => return Err(GroupError::IllegalGeneration),
@@ -456,9 +491,7 @@ impl GroupCoordinator {
 
     pub(crate) fn describe(&self, group: &str) -> Option<Description> {
         let state = self.lock();
-        let Group::Classic(live) = state.groups.get(group)? else {
-            return None;
-        };
+        let Group::Classic(live) = state.groups.get(group)?;
         let mut metadata = live.metadata();
         if live.state != State::Stable {
             for member in &mut metadata.members {
@@ -537,19 +570,117 @@ impl GroupCoordinator {
     /// A producer's transaction has ended on a partition of `__consumer_offsets`, with its marker at this offset.
     pub(crate) fn transaction_ended(
         &self,
-        _core: &Arc<Core>,
+        core: &Arc<Core>,
         partition: &Partition,
         producer_id: i64,
         commit: bool,
         offset: i64,
     ) {
-        tracing::debug!(
-            partition = partition.index(),
-            producer_id,
-            commit,
-            offset,
-            "transaction ended"
+        let mut state = self.lock();
+        let queue = state.pending.entry(partition.index()).or_default();
+        // The marker is in the log since before this lock was taken: records after it may be queued already.
+        let at = queue.partition_point(|pending| pending.end_offset <= offset);
+        queue.insert(
+            at,
+            Pending {
+                end_offset: offset + 1,
+                records: Vec::new(),
+                then: Then::TransactionEnded(producer_id, commit),
+            },
         );
+        drop(state);
+        self.advance(core, partition);
+    }
+
+    /// Commits offsets in a producer's transaction: they count once it commits. Answered when they are durable.
+    pub(crate) fn commit_in_transaction(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        member: &MemberRef,
+        writer: TransactionalWriter,
+        offsets: Vec<(String, i32, CommittedOffset)>,
+        reply: WriteReply,
+    ) {
+        let now_ms = core.now_ms();
+        let mut after = After::default();
+        let mut state = self.lock();
+        let checked = match state.groups.get_mut(group) {
+            Some(live) => live.check_transactional_commit(member, now_ms),
+            // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
+            None if member.generation < 0 => Ok(()),
+            None => Err(GroupError::IllegalGeneration),
+        };
+        let partition = core
+            .offsets_partition(group)
+            .ok_or(GroupError::CoordinatorNotAvailable);
+        let written = checked.and(partition).and_then(|partition| {
+            let record = |(topic, partition, value)| GroupRecord::OffsetCommit {
+                group: group.to_owned(),
+                topic,
+                partition,
+                value: Some(value),
+            };
+            let records: Vec<_> = offsets.into_iter().map(record).collect();
+            let mut builder = Builder::new()
+                .producer(writer.producer_id, writer.producer_epoch, -1)
+                .transactional();
+            for record in &records {
+                let (key, value) = record.encode();
+                builder.append(now_ms, Some(&key), value.as_deref(), &[]);
+            }
+            let appended = partition.append_verified(
+                builder.build(),
+                AppendOrigin::Coordinator,
+                writer.guard,
+                now_ms,
+            );
+            match appended {
+                Ok((appended, wake)) => Ok((partition, records, appended, wake)),
+                Err(reason) => {
+                    tracing::warn!(group, producer_id = writer.producer_id, %reason, "offsets of a transaction not written");
+                    Err(match reason {
+                        PartitionError::Append(AppendError::TooLarge { .. }) => {
+                            GroupError::OffsetsTooLarge
+                        }
+                        PartitionError::Append(AppendError::InvalidProducerEpoch { .. }) => {
+                            GroupError::InvalidProducerEpoch
+                        }
+                        PartitionError::Append(AppendError::InvalidTxnState { .. }) => {
+                            GroupError::InvalidTransactionState
+                        }
+                        _ => GroupError::CoordinatorNotAvailable,
+                    })
+                }
+            }
+        });
+        match written {
+            Err(error) => {
+                drop(state);
+                reply(Err(error));
+            }
+            Ok((partition, records, appended, wake)) => {
+                let then =
+                    Then::Transactional(writer.producer_id, appended.base_offset, records, reply);
+                let pending = Pending {
+                    end_offset: appended.last_offset + 1,
+                    records: Vec::new(),
+                    then,
+                };
+                let queue = state.pending.entry(partition.index()).or_default();
+                queue.push_back(pending);
+                drop(state);
+                after.wakes.push(wake);
+                after.run();
+                // The high watermark may have passed before this was queued.
+                self.advance(core, &partition);
+            }
+        }
+    }
+
+    /// Partitions of a group whose committed offset an open transaction may change.
+    pub(crate) fn unstable(&self, group: &str) -> BTreeSet<(String, i32)> {
+        self.lock().offsets.uncommitted_keys(group).collect()
     }
 
     /// Removes what was committed for a topic that is no more.
@@ -607,13 +738,6 @@ impl GroupCoordinator {
         for group in due {
             let effects = match state.groups.get_mut(&group) {
                 Some(Group::Classic(live)) => live.expire(&self.rules, now_ms),
-                Some(Group::Streams(live)) => {
-                    let records = GroupRecord::streams(&group, live.expire(now_ms));
-                    if !records.is_empty() {
-                        state.write(core, &group, records, Then::Nothing, &mut after);
-                    }
-                    Vec::new()
-                }
                 None => Vec::new(),
             };
             state.perform(core, &group, effects, &mut after);
@@ -642,12 +766,12 @@ impl GroupCoordinator {
                 Some(Group::Classic(live)) => {
                     live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms())
                 }
-                Some(Group::Streams(_)) | None => Vec::new(),
+                None => Vec::new(),
             };
             state.perform(core, &group, effects, &mut after);
         }
         for pending in std::mem::take(&mut state.pending).into_values().flatten() {
-            if let Then::Answer(reply) = pending.then {
+            if let Then::Answer(reply) | Then::Transactional(.., reply) = pending.then {
                 after.call(move || reply(Err(GroupError::CoordinatorNotAvailable)));
             }
         }
@@ -668,7 +792,7 @@ impl Groups {
     /// Removes a group of which nothing is durable and nobody is left.
     fn remove_if_unused(&mut self, group: &str) {
         let unused = self.groups.get(group).is_some_and(Group::is_unused);
-        if unused && self.offsets.group(group).is_none() {
+        if unused && self.offsets.group(group).is_none() && !self.offsets.has_uncommitted(group) {
             self.groups.remove(group);
         }
     }
@@ -686,7 +810,6 @@ impl Groups {
     fn classic(&mut self, group: &str) -> Option<&mut ClassicGroup> {
         match self.groups.get_mut(group)? {
             Group::Classic(live) => Some(live),
-            Group::Streams(_) => None,
         }
     }
 
@@ -723,6 +846,19 @@ impl Groups {
         }
     }
 
+    /// Applies a marker: what the producer's transaction committed counts now, or is forgotten.
+    fn end_transaction(&mut self, partition: i32, producer_id: i64, commit: bool) {
+        for group in self.offsets.end_transaction(partition, producer_id, commit) {
+            if self.offsets.group(&group).is_some() {
+                self.groups
+                    .entry(group)
+                    .or_insert_with(|| Group::Classic(ClassicGroup::new(0)));
+            } else {
+                self.remove_if_unused(&group);
+            }
+        }
+    }
+
     /// Applies a record of a group that is in the log. Tombstones of what is not there change nothing.
     fn replay_group(&mut self, record: &GroupRecord, now_ms: i64) {
         match record {
@@ -736,19 +872,13 @@ impl Groups {
             }
             GroupRecord::GroupMetadata { group, value: None } => {
                 if matches!(self.groups.get(group), Some(Group::Classic(_))) {
-                    self.forget(group);
+                    self.groups.remove(group);
+                    if self.offsets.group(group).is_some() {
+                        let simple = Group::Classic(ClassicGroup::new(0));
+                        self.groups.insert(group.clone(), simple);
+                    }
                 }
             }
-            GroupRecord::Streams { group, record } => self.replay_streams(group, record, now_ms),
-        }
-    }
-
-    /// A group is no more. Offsets that are left make it a simple one.
-    fn forget(&mut self, group: &str) {
-        self.groups.remove(group);
-        if self.offsets.group(group).is_some() {
-            let simple = Group::Classic(ClassicGroup::new(0));
-            self.groups.insert(group.to_owned(), simple);
         }
     }
 
@@ -835,8 +965,10 @@ impl Groups {
                 after.call(move || core.groups.advance(&core, &partition));
             }
             None => match then {
-                Then::Nothing => {}
-                Then::Answer(reply) => after.call(move || reply(Err(error))),
+                Then::Nothing | Then::TransactionEnded(..) => {}
+                Then::Answer(reply) | Then::Transactional(.., reply) => {
+                    after.call(move || reply(Err(error)));
+                }
                 Then::Persisted(group, metadata) => {
                     after.call(move || core.groups.not_persisted(&core, &group, &metadata))
                 }
@@ -873,11 +1005,15 @@ impl Groups {
             );
         }
         let pending = self.pending.get(&core.offsets_partition_index(group));
-        for record in pending
-            .into_iter()
-            .flatten()
-            .flat_map(|pending| &pending.records)
-        {
+        let on_their_way = pending.into_iter().flatten().flat_map(|pending| {
+            let transactional = match &pending.then {
+                Then::Transactional(_, _, records, _) => records.as_slice(),
+                _ => &[],
+            };
+            pending.records.iter().chain(transactional)
+        });
+        keys.extend(self.offsets.uncommitted_keys(group));
+        for record in on_their_way {
             if let GroupRecord::OffsetCommit {
                 group: of,
                 topic,

@@ -33,9 +33,6 @@ pub enum TransactionError {
     /// `transaction.max.timeout.ms`.
     #[error("the transaction timeout is larger than the broker allows")]
     InvalidTimeout,
-    /// Nothing is known of the id.
-    #[error("there is no such transactional id")]
-    NotFound,
     /// The producer id is not that of the transactional id.
     #[error("the producer id is not the one of the transactional id")]
     InvalidProducerIdMapping,

@@ -1,0 +1,144 @@
+//! TxnOffsetCommit (key 28), v0–v5.
+//! - Commits offsets in a producer's transaction: durable when answered, counting once the transaction commits.
+//! - v3: the member, generation and instance of the consumer, so that one that was replaced is refused (KIP-447).
+//! - v5 adds the group's partition of `__consumer_offsets` to the transaction. Before, AddOffsetsToTxn must have done it (KIP-890).
+
+use std::sync::Arc;
+
+use kafka_wire::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
+use kafka_wire::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
+
+use super::errors;
+use crate::broker::{Answer, Core};
+use crate::coordinator::group::records::CommittedOffset;
+use crate::coordinator::group::{MemberRef, TransactionalWriter};
+use crate::coordinator::transaction::{Producer, Request};
+use crate::metadata::OFFSETS_TOPIC;
+use crate::protocol::{ErrorCode, RequestContext, message};
+
+pub(super) fn handle(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    request: TxnOffsetCommitRequest,
+    answer: Answer,
+) {
+    let now_ms = core.now_ms();
+    let mut offsets = Vec::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let known = core.topic(&topic.name);
+        let partitions = topic.partitions.into_iter().map(|partition| {
+            let metadata = partition
+                .committed_metadata
+                .map(|text| text.into_string())
+                .unwrap_or_default();
+            let code = if known.as_ref().is_none_or(|known| {
+                !(0..known.partition_count).contains(&partition.partition_index)
+            }) {
+                ErrorCode::UnknownTopicOrPartition
+            } else if metadata.len() > core.config.offset_metadata_bytes_max {
+                ErrorCode::OffsetMetadataTooLarge
+            } else {
+                let value = CommittedOffset {
+                    offset: partition.committed_offset,
+                    leader_epoch: partition.committed_leader_epoch,
+                    metadata,
+                    commit_timestamp_ms: now_ms,
+                };
+                offsets.push((
+                    topic.name.as_str().to_owned(),
+                    partition.partition_index,
+                    value,
+                ));
+                ErrorCode::None
+            };
+            message!(TxnOffsetCommitResponsePartition {
+                partition_index: partition.partition_index,
+                error_code: code.code()
+            })
+        });
+        topics.push(message!(TxnOffsetCommitResponseTopic {
+            partitions: partitions.collect(),
+            name: topic.name
+        }));
+    }
+    let mut response = message!(TxnOffsetCommitResponse { topics: topics });
+    let respond = move |code: ErrorCode| {
+        if code != ErrorCode::None {
+            let topics = response.topics.iter_mut();
+            for partition in topics.flat_map(|topic| &mut topic.partitions) {
+                if partition.error_code == 0 {
+                    partition.error_code = code.code();
+                }
+            }
+        }
+        answer(response.into());
+    };
+    if request.group_id.is_empty() {
+        return respond(ErrorCode::InvalidGroupId);
+    }
+    if offsets.is_empty() {
+        return respond(ErrorCode::None);
+    }
+    if core.ensure_offsets_topic().is_err() {
+        return respond(ErrorCode::CoordinatorNotAvailable);
+    }
+    let Some(partition) = core.offsets_partition(&request.group_id) else {
+        return respond(ErrorCode::CoordinatorNotAvailable);
+    };
+    let by = Producer {
+        id: request.producer_id,
+        epoch: request.producer_epoch,
+    };
+    let (version, knows_abortable) = (context.transaction_version, context.knows_abortable);
+    let guard = match partition.begin_verification(by.id, by.epoch, 0, version, now_ms) {
+        Ok(guard) => guard,
+        Err(error) => return respond(errors::of_partition(&error)),
+    };
+    let member = MemberRef {
+        member_id: request.member_id.into_string(),
+        instance_id: request.group_instance_id.map(|id| id.into_string()),
+        generation: request.generation_id_or_member_epoch,
+    };
+    let writer = TransactionalWriter {
+        producer_id: by.id,
+        producer_epoch: by.epoch,
+        guard,
+    };
+    let group = request.group_id.into_string();
+    let commit = {
+        let core = core.clone();
+        move |verified| match verified {
+            Err(error) => respond(errors::of_verification(error, version, knows_abortable)),
+            Ok(()) => core.groups.commit_in_transaction(
+                &core,
+                &group,
+                &member,
+                writer,
+                offsets,
+                Box::new(move |committed| respond(errors::of_group_result(&committed))),
+            ),
+        }
+    };
+    let of_group = (Arc::from(OFFSETS_TOPIC), partition.index());
+    if guard.is_none() {
+        commit(Ok(()));
+    } else if version >= 2 {
+        core.transactions.handle(
+            core,
+            &request.transactional_id,
+            Request::AddPartitions {
+                producer_id: by.id,
+                producer_epoch: by.epoch,
+                partitions: [of_group].into(),
+                client_version: version,
+            },
+            Box::new(move |added| commit(added.map(drop))),
+        );
+    } else {
+        let id = &request.transactional_id;
+        commit(core.transactions.verify(core, id, by, &of_group));
+    }
+}
