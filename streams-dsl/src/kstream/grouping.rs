@@ -1,0 +1,101 @@
+//! Grouping a stream by key.
+
+use std::sync::Arc;
+
+use brooklet_streams_core::record::Datum;
+use brooklet_streams_core::serde::{HasSerde, SharedSerde, default_serde};
+
+use super::KStream;
+use crate::grouped::KGroupedStream;
+use crate::options::Grouped;
+
+impl<K: Datum, V: Datum> KStream<K, V> {
+    /// Groups records by the keys they have. A key that is null drops the record when it is aggregated, which is counted.
+    pub fn group_by_key(&self) -> KGroupedStream<K, V>
+    where
+        K: HasSerde,
+        V: HasSerde,
+    {
+        let key = self.key.clone().unwrap_or_else(default_serde::<K>);
+        let value = self.value.clone().unwrap_or_else(default_serde::<V>);
+        KGroupedStream::new(self.at.clone(), key, value, None)
+    }
+
+    /// As [`KStream::group_by_key`], with serdes or a name.
+    pub fn group_by_key_with(&self, grouped: Grouped<K, V>) -> KGroupedStream<K, V> {
+        let Grouped {
+            key,
+            value,
+            name,
+            own,
+        } = grouped;
+        let (own_key, own_value) = own.unzip();
+        let key = key.or_else(|| self.key.clone()).or(own_key);
+        let value = value.or_else(|| self.value.clone()).or(own_value);
+        self.grouped("group_by_key_with", key, value, name)
+    }
+
+    /// Groups records by the key that the closure gives them: through a repartition topic. The key may be an `Option`; `None` drops the
+    /// record, before the topic, and is counted.
+    pub fn group_by<K2: Datum + HasSerde>(
+        &self,
+        selector: impl Fn(&K, &V) -> K2 + Send + Sync + 'static,
+    ) -> KGroupedStream<K2, V>
+    where
+        V: HasSerde,
+    {
+        self.select_key(selector).group_by_key()
+    }
+
+    /// As [`KStream::group_by`], with serdes or a name, which is also that of the node which selects the key.
+    pub fn group_by_with<K2: Datum>(
+        &self,
+        selector: impl Fn(&K, &V) -> K2 + Send + Sync + 'static,
+        grouped: Grouped<K2, V>,
+    ) -> KGroupedStream<K2, V> {
+        let Grouped {
+            key,
+            value,
+            name,
+            own,
+        } = grouped;
+        let (own_key, own_value) = own.unzip();
+        let key = key.or(own_key);
+        let value = value.or_else(|| self.value.clone()).or(own_value);
+        let rekeyed = self.select_key(selector);
+        if let Some(name) = &name {
+            rekeyed.at.plan().give_name(rekeyed.at.id(), name.clone());
+        }
+        rekeyed.grouped("group_by_with", key, value, name)
+    }
+
+    fn grouped(
+        &self,
+        verb: &str,
+        key: Option<SharedSerde<K>>,
+        value: Option<SharedSerde<V>>,
+        name: Option<String>,
+    ) -> KGroupedStream<K, V> {
+        let missing = match (&key, &value) {
+            (None, _) => Some("keys"),
+            (_, None) => Some("values"),
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            let mut plan = self.at.plan();
+            let node = plan.node(self.at.id()).name.as_str().to_owned();
+            plan.report(format!("{verb} of {node}: no serde is known for the {missing}; give both with Grouped::with(key, value)"));
+        }
+        KGroupedStream::new(
+            self.at.clone(),
+            key.unwrap_or_else(unknown_serde),
+            value.unwrap_or_else(unknown_serde),
+            name,
+        )
+    }
+}
+
+/// Stands in for a serde whose absence has been reported: building the topology fails before anything uses it.
+fn unknown_serde<T: 'static>() -> SharedSerde<T> {
+    Arc::new(crate::null::Unknown)
+}
