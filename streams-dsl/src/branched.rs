@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brooklet_streams_core::record::Datum;
-use brooklet_streams_core::topology::Node;
 
 use crate::kstream::{KStream, declare};
 use crate::operators::pass_through::PassThrough;
@@ -63,11 +62,7 @@ impl<K: Datum, V: Datum> SplitStream<K, V> {
                 predicates: Arc::clone(&predicates),
                 has_default,
             };
-            let node: Node<K, V> =
-                lowering
-                    .topology
-                    .add_processor(lowering.name(id), supplier, &[parent])?;
-            lowering.set_output(id, node);
+            lowering.add_processor::<K, V, K, V>(id, supplier, &[parent], None)?;
             Ok(())
         });
         let splitter = source.at.child(NodeKind::SameKey, naming::BRANCH, lower);

@@ -8,18 +8,19 @@ use std::sync::{Arc, Mutex};
 use brooklet_streams_core::error::TopologyError;
 use brooklet_streams_core::record::Datum;
 use brooklet_streams_core::serde::SharedSerde;
-use brooklet_streams_core::topology::{Consumed, Node, Topology};
+use brooklet_streams_core::topology::{Consumed, Topology};
 use brooklet_streams_core::typed_store::{KeyValueStoreBuilder, StoreBuilder, StoreKey};
 
-use crate::change::Change;
 use crate::global_ktable::GlobalKTable;
 use crate::kstream::KStream;
 use crate::ktable::KTable;
 use crate::null::{NullCheck, OrNull};
+use crate::operators::row_store::RowStore;
 use crate::operators::table_source::TableSource;
 use crate::options::Materialized;
+use crate::plan::lower::{self, Lowering};
 use crate::plan::naming::{self, Name};
-use crate::plan::{Handle, Lower, NodeKind, Plan, locked, lower};
+use crate::plan::{Handle, Lower, NodeId, NodeKind, Plan, locked};
 use crate::rows::InStore;
 
 /// Declares streams and tables, and builds the topology that they and their operators make. A handle: clones declare into the same topology.
@@ -66,7 +67,8 @@ impl StreamsBuilder {
 
     /// Reads a topic, or several, as a stream of independent records, without order between topics.
     ///
-    /// Two streams of the same topics are read once; the options of the first hold.
+    /// Two streams of the same topics are read once; the options of the first hold, and they must agree on where to begin
+    /// (`Consumed::offset_reset`).
     pub fn stream<K: Datum, V: Datum>(
         &self,
         topics: impl Topics,
@@ -83,6 +85,7 @@ impl StreamsBuilder {
         let kind = NodeKind::StreamSource {
             topics: topics.clone(),
             types: TypeId::of::<(K, V)>(),
+            offset_reset: consumed.auto_offset_reset(),
         };
         let lower: Lower = Arc::new(move |id, lowering| {
             let node = match lowering.decisions.same_as(id) {
@@ -110,16 +113,7 @@ impl StreamsBuilder {
         consumed: Consumed<K, V>,
     ) -> KTable<K, V> {
         let value = Arc::clone(consumed.value_serde());
-        self.table_with(
-            topic,
-            consumed,
-            Materialized {
-                name: None,
-                key: None,
-                value,
-                store: Default::default(),
-            },
-        )
+        self.table_with(topic, consumed, Materialized::of(value))
     }
 
     /// As [`StreamsBuilder::table`], with a store as `materialized` says. Its serdes hold for the store and its changelog.
@@ -129,65 +123,33 @@ impl StreamsBuilder {
         consumed: Consumed<K, V>,
         materialized: Materialized<K, V>,
     ) -> KTable<K, V> {
-        let topic = topic.into();
-        let Materialized {
-            name,
-            key: store_key,
-            value: store_value,
-            store: options,
-        } = materialized;
-        let queryable = name.is_some();
-        let mut plan = locked(&self.plan);
-        let store = name.unwrap_or_else(|| plan.names.store(&format!("{topic}-")));
-        let source = plan.names.node(naming::STREAM_SOURCE);
-        let name = Name::automatic(plan.names.node(naming::TABLE_SOURCE))
-            .given(consumed.name().map(str::to_owned));
-        let (key, value) = (
-            Arc::clone(consumed.key_serde()),
-            Arc::clone(consumed.value_serde()),
-        );
-        let keys = NullCheck::of(&key);
-        let store_key = store_key.unwrap_or_else(|| Arc::clone(&key));
-        let builder = options.key_value(KeyValueStoreBuilder::shared(
-            store.as_str(),
-            store_key,
-            store_value,
-        ));
+        let (name, table) = self.table_topic(topic.into(), consumed, materialized);
+        let (key, value) = (Arc::clone(&table.key), table.value.clone());
+        let (keys, queryable) = (NullCheck::of(&key), table.queryable);
         let kind = NodeKind::TableSource {
-            store: store.clone(),
+            store: table.store.name().to_owned(),
             materialized: queryable,
         };
-        let rows_consumed = nullable(consumed);
+        let store: Arc<dyn StoreBuilder> = Arc::new(table.store.clone());
         let lower: Lower = Arc::new(move |id, lowering| {
-            let source_name = lowering
-                .given_name(id)
-                .map_or_else(|| source.clone(), |name| format!("{name}-source"));
             let records = lowering.topology.add_source(
-                source_name,
-                [topic.as_str()],
-                rows_consumed.clone(),
+                table.source_name(id, lowering),
+                [table.topic.as_str()],
+                table.consumed.clone(),
             )?;
-            let store_name: Option<Arc<str>> = lowering.plan.store_behind(id).map(Arc::from);
-            let materialized = store_name.is_some();
+            let kept = lowering.plan.store_behind(id).is_some();
+            let store_name: Option<Arc<str>> = kept.then(|| store.name().into());
             let (keys, sends_old) = (keys.clone(), lowering.decisions.sends_old(id));
             let supplier = move || TableSource {
-                store_name: store_name.clone(),
-                store: None,
+                rows: store_name
+                    .as_ref()
+                    .map(|name| RowStore::<K, V>::new(Arc::clone(name), sends_old)),
                 keys: keys.clone(),
-                sends_old,
             };
-            let node: Node<K, Change<V>> =
-                lowering
-                    .topology
-                    .add_processor(lowering.name(id), supplier, &[records])?;
-            if materialized {
-                lowering.topology.add_state_store(builder.clone())?;
-                lowering.topology.connect(node, &[&store])?;
-            }
-            lowering.set_output(id, node);
+            lowering.add_processor(id, supplier, &[records], kept.then_some(&store))?;
             Ok(())
         });
-        let id = plan.add(kind, name, Vec::new(), lower);
+        let id = locked(&self.plan).add(kind, name, Vec::new(), lower);
         KTable::new(
             Handle::new(&self.plan, id),
             key,
@@ -205,16 +167,7 @@ impl StreamsBuilder {
         consumed: Consumed<K, V>,
     ) -> GlobalKTable<K, V> {
         let value = Arc::clone(consumed.value_serde());
-        self.global_table_with(
-            topic,
-            consumed,
-            Materialized {
-                name: None,
-                key: None,
-                value,
-                store: Default::default(),
-            },
-        )
+        self.global_table_with(topic, consumed, Materialized::of(value))
     }
 
     /// As [`StreamsBuilder::global_table`], with a store as `materialized` says. It has no changelog in any case, since its topic is one.
@@ -224,54 +177,65 @@ impl StreamsBuilder {
         consumed: Consumed<K, V>,
         materialized: Materialized<K, V>,
     ) -> GlobalKTable<K, V> {
-        let topic = topic.into();
+        let (name, table) = self.table_topic(topic.into(), consumed, materialized);
+        let (key, queryable) = (Arc::clone(&table.key), table.queryable);
+        let store_name: Arc<str> = table.store.name().into();
+        let kind = NodeKind::GlobalTable {
+            store: store_name.to_string(),
+        };
+        let store = table.store.clone().caching(false).logging(false);
+        let lower: Lower = Arc::new(move |id, lowering| {
+            let name = lowering.name(id);
+            lowering.topology.add_global_store(
+                store.clone(),
+                table.source_name(id, lowering),
+                table.topic.as_str(),
+                table.consumed.clone(),
+                name,
+            )
+        });
+        let id = locked(&self.plan).add(kind, name, Vec::new(), lower);
+        GlobalKTable {
+            at: Handle::new(&self.plan, id),
+            key,
+            store: store_name,
+            queryable,
+            types: PhantomData,
+        }
+    }
+
+    /// What a table and a global table have in common. Names are taken in Kafka's order: store, source, node.
+    fn table_topic<K: StoreKey, V: Datum>(
+        &self,
+        topic: String,
+        consumed: Consumed<K, V>,
+        materialized: Materialized<K, V>,
+    ) -> (Name, TableTopic<K, V>) {
         let Materialized {
-            name,
+            name: store_name,
             key: store_key,
             value: store_value,
             store: options,
         } = materialized;
-        let queryable = name.is_some();
+        let queryable = store_name.is_some();
         let mut plan = locked(&self.plan);
-        let store = name.unwrap_or_else(|| plan.names.store(&format!("{topic}-")));
+        let store_name = store_name.unwrap_or_else(|| plan.names.store(&format!("{topic}-")));
         let source = plan.names.node(naming::STREAM_SOURCE);
         let name = Name::automatic(plan.names.node(naming::TABLE_SOURCE))
             .given(consumed.name().map(str::to_owned));
         let key = Arc::clone(consumed.key_serde());
         let store_key = store_key.unwrap_or_else(|| Arc::clone(&key));
-        let builder = options
-            .key_value(KeyValueStoreBuilder::shared(
-                store.as_str(),
-                store_key,
-                store_value,
-            ))
-            .caching(false)
-            .logging(false);
-        let kind = NodeKind::GlobalTable {
-            store: store.clone(),
-        };
-        let rows_consumed = nullable(consumed);
-        let lower: Lower = Arc::new(move |id, lowering| {
-            let source_name = lowering
-                .given_name(id)
-                .map_or_else(|| source.clone(), |name| format!("{name}-source"));
-            let name = lowering.name(id);
-            lowering.topology.add_global_store(
-                builder.clone(),
-                source_name,
-                topic.as_str(),
-                rows_consumed.clone(),
-                name,
-            )
-        });
-        let id = plan.add(kind, name, Vec::new(), lower);
-        GlobalKTable {
-            at: Handle::new(&self.plan, id),
+        let store = KeyValueStoreBuilder::shared(store_name, store_key, store_value);
+        let table = TableTopic {
+            topic,
+            source,
             key,
-            store: store.into(),
+            value: Arc::clone(consumed.value_serde()),
             queryable,
-            types: PhantomData,
-        }
+            store: options.key_value(store),
+            consumed: nullable(consumed),
+        };
+        (name, table)
     }
 
     /// Adds a store for [`KStream::process`], which names it.
@@ -291,6 +255,28 @@ impl StreamsBuilder {
     /// What the program got wrong: a name or topic used twice, a malformed name, windows that cannot be, a serde that is missing.
     pub fn build(&self) -> Result<Topology, TopologyError> {
         lower::lower(&locked(&self.plan))
+    }
+}
+
+/// A topic that is read as a table.
+struct TableTopic<K, V> {
+    topic: String,
+    /// The automatic name of the source.
+    source: String,
+    key: SharedSerde<K>,
+    value: SharedSerde<V>,
+    /// The user has named the store.
+    queryable: bool,
+    store: KeyValueStoreBuilder<K, V>,
+    consumed: Consumed<K, Option<V>>,
+}
+
+impl<K, V> TableTopic<K, V> {
+    /// What the source of the table's node is called.
+    fn source_name(&self, id: NodeId, lowering: &Lowering<'_>) -> String {
+        lowering
+            .given_name(id)
+            .map_or_else(|| self.source.clone(), |name| format!("{name}-source"))
     }
 }
 

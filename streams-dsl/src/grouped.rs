@@ -3,15 +3,15 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use brooklet_streams_core::processor::Processor;
 use brooklet_streams_core::record::Datum;
 use brooklet_streams_core::serde::SharedSerde;
-use brooklet_streams_core::topology::Node;
-use brooklet_streams_core::typed_store::{KeyValueStoreBuilder, StoreKey};
+use brooklet_streams_core::typed_store::{KeyValueStoreBuilder, StoreBuilder, StoreKey};
 
 use crate::change::Change;
 use crate::kstream::RepartitionTopic;
 use crate::ktable::KTable;
-use crate::null::NullCheck;
+use crate::null::{NullCheck, Nulls};
 use crate::operators::aggregate::{Aggregate, Fold};
 use crate::options::Materialized;
 use crate::outcome::Outcome;
@@ -190,53 +190,87 @@ impl<K: StoreKey, V: Datum> KGroupedStream<K, V> {
             value,
             store: options,
         } = materialized;
-        let queryable = name.is_some();
-        let (store, function) = {
+        let key = key.unwrap_or_else(|| Arc::clone(&self.key));
+        let aggregation = self.aggregation(prefix, name, &key);
+        let store_name = Arc::clone(&aggregation.store);
+        let builder =
+            KeyValueStoreBuilder::shared(&*store_name, Arc::clone(&key), Arc::clone(&value));
+        let builder = options.key_value(builder);
+        let fold = Arc::new(fold);
+        let supplier = move |nulls: &Nulls<K, V>, sends_old| Aggregate {
+            fold: Arc::clone(&fold),
+            store_name: Arc::clone(&store_name),
+            store: None,
+            nulls: nulls.clone(),
+            sends_old,
+        };
+        let queryable = aggregation.is_named;
+        let at = aggregation.add(builder, supplier);
+        KTable::new(at, key, Some(value), Arc::new(InStore), queryable)
+    }
+
+    /// Begins an aggregation: takes its names in Kafka's order (store, node, repartition), and repartitions.
+    pub(crate) fn aggregation(
+        &self,
+        prefix: &str,
+        store: Option<String>,
+        key: &SharedSerde<K>,
+    ) -> Aggregation<K, V> {
+        let is_named = store.is_some();
+        let (store, name) = {
             let mut plan = self.at.plan();
-            let store = name.unwrap_or_else(|| plan.names.store(prefix));
+            let store = store.unwrap_or_else(|| plan.names.store(prefix));
             (store, Name::automatic(plan.names.node(prefix)))
         };
         let parent = self.by_key(&store);
-        let key = key.unwrap_or_else(|| Arc::clone(&self.key));
-        let (keys, values) = (NullCheck::of(&key), NullCheck::of(&self.value));
-        let fold = Arc::new(fold);
-        let builder = options.key_value(KeyValueStoreBuilder::shared(
-            store.as_str(),
-            Arc::clone(&key),
-            Arc::clone(&value),
-        ));
+        Aggregation {
+            at: self.at.at(parent),
+            name,
+            store: store.into(),
+            is_named,
+            nulls: Nulls {
+                keys: NullCheck::of(key),
+                values: NullCheck::of(&self.value),
+            },
+        }
+    }
+}
+
+/// An aggregation that has its names, and its stream by key.
+pub(crate) struct Aggregation<K, V> {
+    at: Handle,
+    name: Name,
+    pub(crate) store: Arc<str>,
+    /// The user has named the store.
+    pub(crate) is_named: bool,
+    nulls: Nulls<K, V>,
+}
+
+impl<K: StoreKey, V: Datum> Aggregation<K, V> {
+    /// Adds it to the plan. The supplier is told which records to drop, and whether old values are wanted.
+    pub(crate) fn add<KO: Datum, VA: Datum, P>(
+        self,
+        store: impl StoreBuilder,
+        supplier: impl Fn(&Nulls<K, V>, bool) -> P + Send + Sync + 'static,
+    ) -> Handle
+    where
+        P: Processor<K, V, KO, Change<VA>>,
+    {
+        let nulls = self.nulls;
+        let (store, supplier): (Arc<dyn StoreBuilder>, _) = (Arc::new(store), Arc::new(supplier));
         let kind = NodeKind::Aggregate {
-            store: store.clone(),
+            store: self.store.to_string(),
         };
         let lower: Lower = Arc::new(move |id, lowering| {
             let parent = lowering.parent::<K, V>(id)?;
             let sends_old = lowering.decisions.sends_old(id);
-            let (fold, store_name) = (Arc::clone(&fold), Arc::<str>::from(store.as_str()));
-            let (keys, values) = (keys.clone(), values.clone());
-            let supplier = move || Aggregate {
-                fold: Arc::clone(&fold),
-                store_name: Arc::clone(&store_name),
-                store: None,
-                keys: keys.clone(),
-                values: values.clone(),
-                sends_old,
-            };
-            let node: Node<K, Change<VA>> =
-                lowering
-                    .topology
-                    .add_processor(lowering.name(id), supplier, &[parent])?;
-            lowering.topology.add_state_store(builder.clone())?;
-            lowering.topology.connect(node, &[&store])?;
-            lowering.set_output(id, node);
+            let (supplier, nulls) = (Arc::clone(&supplier), nulls.clone());
+            let supplier = move || supplier(&nulls, sends_old);
+            lowering.add_processor(id, supplier, &[parent], Some(&store))?;
             Ok(())
         });
-        let id = self.at.plan().add(kind, function, vec![parent], lower);
-        KTable::new(
-            self.at.at(id),
-            key,
-            Some(value),
-            Arc::new(InStore),
-            queryable,
-        )
+        let parent = self.at.id();
+        let id = self.at.plan().add(kind, self.name, vec![parent], lower);
+        self.at.at(id)
     }
 }

@@ -5,25 +5,27 @@ use std::fmt;
 use std::sync::Arc;
 
 use brooklet_streams_core::ProcessError;
+use brooklet_streams_core::processor::Processor;
 use brooklet_streams_core::record::Datum;
 use brooklet_streams_core::serde::SharedSerde;
-use brooklet_streams_core::topology::Node;
-use brooklet_streams_core::typed_store::StoreKey;
+use brooklet_streams_core::typed_store::{KeyValueStoreBuilder, StoreBuilder, StoreKey};
 
 use crate::change::Change;
 use crate::kstream::{KStream, declare};
+use crate::operators::row_store::RowStore;
 use crate::operators::table_filter::TableFilter;
 use crate::operators::table_map_values::TableMapValues;
 use crate::operators::to_stream::ToStream;
+use crate::options::Materialized;
 use crate::outcome::Verdict;
 use crate::plan::naming;
 use crate::plan::{Handle, Lower, NodeKind};
-use crate::rows::{Filtered, Mapped, Rows};
+use crate::rows::{Filtered, InStore, Mapped, Rows};
 
 /// A table: the latest row of each key. A nameable, cheaply cloned handle on a node of the plan.
 ///
 /// A table that was aggregated is kept in a store; one that was read from a topic only when its store is named or rows of it are looked up by a
-/// join; a filtered or mapped one is computed from the table it comes from.
+/// join; a filtered or mapped one is computed from the table it comes from, unless it has a named store of its own.
 pub struct KTable<K: StoreKey, V: Datum> {
     pub(crate) at: Handle,
     pub(crate) key: SharedSerde<K>,
@@ -92,7 +94,7 @@ impl<K: StoreKey, V: Datum> KTable<K, V> {
         &self,
         predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.filtered(predicate, true)
+        self.filtered(predicate, true, None)
     }
 
     /// The rows that the predicate rejects; otherwise as [`KTable::filter`].
@@ -100,16 +102,43 @@ impl<K: StoreKey, V: Datum> KTable<K, V> {
         &self,
         predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static,
     ) -> Self {
-        self.filtered(predicate, false)
+        self.filtered(predicate, false, None)
+    }
+
+    /// As [`KTable::filter`], with the rows that pass in a store of their own, when `materialized` names it: then it can be queried, and joins
+    /// read it. Without a name it gives serdes only.
+    ///
+    /// ```
+    /// # use brooklet_streams_dsl::{Consumed, Materialized, StreamsBuilder};
+    /// # let builder = StreamsBuilder::new();
+    /// let stock = builder.table::<String, i64>("stock", Consumed::default());
+    /// let scarce = stock.filter_with(|_item, pieces| *pieces < 10, Materialized::named("scarce"));
+    /// assert_eq!(scarce.queryable_store_name().as_deref(), Some("scarce"));
+    /// ```
+    pub fn filter_with<R: Verdict + 'static>(
+        &self,
+        predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static,
+        materialized: Materialized<K, V>,
+    ) -> Self {
+        self.filtered(predicate, true, Some(materialized))
+    }
+
+    /// As [`KTable::filter_not`], with a store of its own as in [`KTable::filter_with`].
+    pub fn filter_not_with<R: Verdict + 'static>(
+        &self,
+        predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static,
+        materialized: Materialized<K, V>,
+    ) -> Self {
+        self.filtered(predicate, false, Some(materialized))
     }
 
     fn filtered<R: Verdict + 'static>(
         &self,
         predicate: impl Fn(&K, &V) -> R + Send + Sync + 'static,
         passes: bool,
+        materialized: Option<Materialized<K, V>>,
     ) -> Self {
         let predicate = Arc::new(predicate);
-        let parent_id = self.at.id();
         let rows = {
             let predicate = Arc::clone(&predicate);
             let passes = move |key: &K, row: &V| {
@@ -120,36 +149,20 @@ impl<K: StoreKey, V: Datum> KTable<K, V> {
                 passes: Arc::new(passes),
             }
         };
-        let lower: Lower = Arc::new(move |id, lowering| {
-            let parent = lowering.parent::<K, Change<V>>(id)?;
-            let (knows_old, sends_old) = (
-                lowering.decisions.sends_old(parent_id),
-                lowering.decisions.sends_old(id),
-            );
-            let predicate = Arc::clone(&predicate);
-            let supplier = move || TableFilter {
-                predicate: Arc::clone(&predicate),
-                passes,
-                knows_old,
-                sends_old,
-            };
-            let node: Node<K, Change<V>> =
-                lowering
-                    .topology
-                    .add_processor(lowering.name(id), supplier, &[parent])?;
-            lowering.set_output(id, node);
-            Ok(())
-        });
-        let at = self
-            .at
-            .child(NodeKind::TableFilter, naming::TABLE_FILTER, lower);
-        Self::new(
-            at,
-            Arc::clone(&self.key),
-            self.value.clone(),
-            Arc::new(rows),
-            false,
-        )
+        let declared = View {
+            filters: true,
+            prefix: naming::TABLE_FILTER,
+            value: self.value.clone(),
+            rows: Arc::new(rows),
+            materialized,
+        };
+        self.view(declared, move |old, rows| TableFilter {
+            predicate: Arc::clone(&predicate),
+            passes,
+            knows_old: old.comes_in,
+            sends_old: old.goes_out,
+            rows,
+        })
     }
 
     /// Another value for each row. The closure is not called for deleted rows; it may be called again for a row that is looked up.
@@ -157,7 +170,7 @@ impl<K: StoreKey, V: Datum> KTable<K, V> {
         &self,
         mapper: impl Fn(&K, &V) -> V2 + Send + Sync + 'static,
     ) -> KTable<K, V2> {
-        self.values_mapped(move |key, row| Ok(mapper(key, row)))
+        self.values_mapped(move |key, row| Ok(mapper(key, row)), None)
     }
 
     /// As [`KTable::map_values`], with a closure that can fail.
@@ -165,37 +178,113 @@ impl<K: StoreKey, V: Datum> KTable<K, V> {
         &self,
         mapper: impl Fn(&K, &V) -> Result<V2, E> + Send + Sync + 'static,
     ) -> KTable<K, V2> {
-        self.values_mapped(move |key, row| mapper(key, row).map_err(ProcessError::new))
+        self.values_mapped(
+            move |key, row| mapper(key, row).map_err(ProcessError::new),
+            None,
+        )
+    }
+
+    /// As [`KTable::map_values`], with the rows made in a store of their own, when `materialized` names it: then the closure is called once for
+    /// each update, the rows can be queried, and joins read them. Without a name it gives serdes only.
+    pub fn map_values_with<V2: Datum>(
+        &self,
+        mapper: impl Fn(&K, &V) -> V2 + Send + Sync + 'static,
+        materialized: Materialized<K, V2>,
+    ) -> KTable<K, V2> {
+        self.values_mapped(move |key, row| Ok(mapper(key, row)), Some(materialized))
+    }
+
+    /// As [`KTable::map_values_with`], with a closure that can fail.
+    pub fn try_map_values_with<V2: Datum, E: Into<Box<dyn Error + Send + Sync>>>(
+        &self,
+        mapper: impl Fn(&K, &V) -> Result<V2, E> + Send + Sync + 'static,
+        materialized: Materialized<K, V2>,
+    ) -> KTable<K, V2> {
+        let mapper = move |key: &K, row: &V| mapper(key, row).map_err(ProcessError::new);
+        self.values_mapped(mapper, Some(materialized))
     }
 
     fn values_mapped<V2: Datum>(
         &self,
         mapper: impl Fn(&K, &V) -> Result<V2, ProcessError> + Send + Sync + 'static,
+        materialized: Option<Materialized<K, V2>>,
     ) -> KTable<K, V2> {
         let mapper = Arc::new(mapper);
         let rows = Mapped {
             parent: Arc::clone(&self.rows),
             mapper: Arc::clone(&mapper),
         };
+        let declared = View {
+            filters: false,
+            prefix: naming::TABLE_MAP_VALUES,
+            value: None,
+            rows: Arc::new(rows),
+            materialized,
+        };
+        self.view(declared, move |old, rows| TableMapValues {
+            mapper: Arc::clone(&mapper),
+            sends_old: old.goes_out,
+            rows,
+        })
+    }
+
+    /// A table made of this one's rows, one by one: computed when somebody reads it, or kept in a store of its own.
+    fn view<V2: Datum, P>(
+        &self,
+        declared: View<K, V2>,
+        supplier: impl Fn(OldValues, Option<RowStore<K, V2>>) -> P + Send + Sync + 'static,
+    ) -> KTable<K, V2>
+    where
+        P: Processor<K, Change<V>, K, Change<V2>>,
+    {
+        let View {
+            filters,
+            prefix,
+            mut value,
+            mut rows,
+            materialized,
+        } = declared;
+        let mut key = Arc::clone(&self.key);
+        let mut store: Option<Arc<dyn StoreBuilder>> = None;
+        if let Some(materialized) = materialized {
+            key = materialized.key.unwrap_or(key);
+            value = Some(Arc::clone(&materialized.value));
+            match materialized.name {
+                Some(name) => {
+                    let builder =
+                        KeyValueStoreBuilder::shared(name, Arc::clone(&key), materialized.value);
+                    store = Some(Arc::new(materialized.store.key_value(builder)));
+                    rows = Arc::new(InStore);
+                }
+                // Kafka Streams takes the number, too.
+                None => drop(self.at.plan().names.store(prefix)),
+            }
+        }
+        let kind = NodeKind::TableView {
+            filters,
+            store: store.as_ref().map(|store| store.name().to_owned()),
+        };
+        let queryable = store.is_some();
+        let (parent_id, supplier) = (self.at.id(), Arc::new(supplier));
         let lower: Lower = Arc::new(move |id, lowering| {
             let parent = lowering.parent::<K, Change<V>>(id)?;
-            let sends_old = lowering.decisions.sends_old(id);
-            let mapper = Arc::clone(&mapper);
-            let supplier = move || TableMapValues {
-                mapper: Arc::clone(&mapper),
-                sends_old,
+            let old = OldValues {
+                comes_in: lowering.decisions.sends_old(parent_id),
+                goes_out: lowering.decisions.sends_old(id),
             };
-            let node: Node<K, Change<V2>> =
-                lowering
-                    .topology
-                    .add_processor(lowering.name(id), supplier, &[parent])?;
-            lowering.set_output(id, node);
+            let store_name: Option<Arc<str>> = store.as_ref().map(|store| store.name().into());
+            let supplier = Arc::clone(&supplier);
+            let supplier = move || {
+                let rows = store_name
+                    .as_ref()
+                    .map(|name| RowStore::new(Arc::clone(name), old.goes_out));
+                supplier(old, rows)
+            };
+            lowering.add_processor(id, supplier, &[parent], store.as_ref())?;
             Ok(())
         });
-        let at = self
-            .at
-            .child(NodeKind::TableMapValues, naming::TABLE_MAP_VALUES, lower);
-        KTable::new(at, Arc::clone(&self.key), None, Arc::new(rows), false)
+        let at = self.at.child(kind, prefix, lower);
+        KTable::new(at, key, value, rows, queryable)
     }
 
     /// The table's changes as a stream: the new row, or `None` when it is deleted. [`KStream::present_values`] leaves the deletions out.
@@ -209,4 +298,22 @@ impl<K: StoreKey, V: Datum> KTable<K, V> {
         });
         KStream::new(at, Some(Arc::clone(&self.key)), value)
     }
+}
+
+/// What a view is, beside its operator.
+struct View<K: StoreKey, V: Datum> {
+    /// It passes on some of the rows only.
+    filters: bool,
+    prefix: &'static str,
+    value: Option<SharedSerde<V>>,
+    /// How its rows are read while they are not kept.
+    rows: Arc<dyn Rows<K, V>>,
+    materialized: Option<Materialized<K, V>>,
+}
+
+/// Whether changes carry old values.
+#[derive(Clone, Copy)]
+struct OldValues {
+    comes_in: bool,
+    goes_out: bool,
 }

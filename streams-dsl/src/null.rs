@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use brooklet_streams_core::processor::{DropReason, TaskContext};
+use brooklet_streams_core::record::Record;
 use brooklet_streams_core::serde::{Deserializer, Payload, SerdeError, Serializer, SharedSerde};
 
 /// Asks whether a value is null; costs nothing for types that have none.
@@ -27,6 +29,37 @@ impl<T: 'static> NullCheck<T> {
     #[inline]
     pub(crate) fn is_null(&self, value: &T) -> bool {
         self.0.as_ref().is_some_and(|serde| serde.is_null(value))
+    }
+}
+
+/// Drops records with a null key or value, and counts them.
+pub(crate) struct Nulls<K, V> {
+    pub(crate) keys: NullCheck<K>,
+    pub(crate) values: NullCheck<V>,
+}
+
+impl<K, V> Clone for Nulls<K, V> {
+    fn clone(&self) -> Self {
+        Self {
+            keys: self.keys.clone(),
+            values: self.values.clone(),
+        }
+    }
+}
+
+impl<K: 'static, V: 'static> Nulls<K, V> {
+    /// Whether the record is dropped.
+    #[inline]
+    pub(crate) fn drop(&self, record: &Record<K, V>, task: &mut TaskContext) -> bool {
+        let reason = if self.keys.is_null(&record.key) {
+            DropReason::NullKey
+        } else if self.values.is_null(&record.value) {
+            DropReason::NullValue
+        } else {
+            return false;
+        };
+        task.drop_record(reason);
+        true
     }
 }
 

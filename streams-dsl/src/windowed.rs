@@ -5,19 +5,16 @@ use std::sync::Arc;
 
 use brooklet_streams_core::record::Datum;
 use brooklet_streams_core::serde::{SharedSerde, TimeWindowed, Windowed};
-use brooklet_streams_core::topology::Node;
 use brooklet_streams_core::typed_store::{StoreKey, WindowStoreBuilder};
 
-use crate::change::Change;
 use crate::grouped::{KGroupedStream, aggregate_fold, count_fold, reduce_fold};
 use crate::ktable::KTable;
-use crate::null::NullCheck;
+use crate::null::Nulls;
 use crate::operators::aggregate::Fold;
 use crate::operators::window_aggregate::WindowAggregate;
 use crate::options::Materialized;
 use crate::outcome::Outcome;
-use crate::plan::naming::{self, Name};
-use crate::plan::{Lower, NodeKind};
+use crate::plan::naming;
 use crate::rows::InWindowStore;
 use crate::windows::TimeWindows;
 
@@ -112,63 +109,40 @@ impl<K: StoreKey, V: Datum> TimeWindowedKStream<K, V> {
             value,
             store: options,
         } = materialized;
-        let queryable = name.is_some();
+        let key = key.unwrap_or_else(|| Arc::clone(&grouped.key));
+        let aggregation = grouped.aggregation(prefix, name, &key);
+        let store_name = Arc::clone(&aggregation.store);
         let needed_ms = windows.size_ms().saturating_add(windows.grace_ms());
         let retention_ms = options.retention_ms.unwrap_or(needed_ms);
-        let (store, function) = {
-            let mut plan = grouped.at.plan();
-            let store = name.unwrap_or_else(|| plan.names.store(prefix));
-            if retention_ms < needed_ms {
-                plan.report(format!(
-                    "the retention of window store {store} is {retention_ms} ms; size and grace of its windows are {needed_ms} ms together"
-                ));
-            }
-            (store, Name::automatic(plan.names.node(prefix)))
-        };
-        let parent = grouped.by_key(&store);
-        let key = key.unwrap_or_else(|| Arc::clone(&grouped.key));
-        let (keys, values) = (NullCheck::of(&key), NullCheck::of(&grouped.value));
-        let fold = Arc::new(fold);
+        if retention_ms < needed_ms {
+            grouped.at.plan().report(format!(
+                "the retention of window store {store_name} is {retention_ms} ms; size and grace of its windows are {needed_ms} ms together"
+            ));
+        }
         let builder = WindowStoreBuilder::shared(
-            store.as_str(),
+            &*store_name,
             retention_ms,
             windows.size_ms(),
             Arc::clone(&key),
             Arc::clone(&value),
         );
         let builder = options.window(builder);
-        let kind = NodeKind::Aggregate {
-            store: store.clone(),
+        let fold = Arc::new(fold);
+        let supplier = move |nulls: &Nulls<K, V>, sends_old| WindowAggregate {
+            fold: Arc::clone(&fold),
+            windows,
+            store_name: Arc::clone(&store_name),
+            store: None,
+            nulls: nulls.clone(),
+            stream_time: -1,
+            sends_old,
         };
-        let lower: Lower = Arc::new(move |id, lowering| {
-            let parent = lowering.parent::<K, V>(id)?;
-            let sends_old = lowering.decisions.sends_old(id);
-            let (fold, store_name) = (Arc::clone(&fold), Arc::<str>::from(store.as_str()));
-            let (keys, values) = (keys.clone(), values.clone());
-            let supplier = move || WindowAggregate {
-                fold: Arc::clone(&fold),
-                windows,
-                store_name: Arc::clone(&store_name),
-                store: None,
-                keys: keys.clone(),
-                values: values.clone(),
-                stream_time: -1,
-                sends_old,
-            };
-            let node: Node<Windowed<K>, Change<VA>> =
-                lowering
-                    .topology
-                    .add_processor(lowering.name(id), supplier, &[parent])?;
-            lowering.topology.add_state_store(builder.clone())?;
-            lowering.topology.connect(node, &[&store])?;
-            lowering.set_output(id, node);
-            Ok(())
-        });
-        let id = grouped.at.plan().add(kind, function, vec![parent], lower);
+        let queryable = aggregation.is_named;
+        let at = aggregation.add(builder, supplier);
         let windowed: SharedSerde<Windowed<K>> =
             Arc::new(TimeWindowed::new(key, windows.size_ms()));
         KTable::new(
-            grouped.at.at(id),
+            at,
             windowed,
             Some(value),
             Arc::new(InWindowStore),

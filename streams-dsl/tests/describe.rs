@@ -108,6 +108,40 @@ fn joins_of_a_rekeyed_stream() {
 }
 
 #[test]
+fn views_in_stores_of_their_own() {
+    let builder = StreamsBuilder::new();
+    let table = builder.table::<String, String>("table", Consumed::default());
+    let long = |_: &String, value: &String| value.len() > 1;
+    let kept = table.filter_with(long, Materialized::named("kept"));
+    kept.to_stream().to("out", Produced::default());
+    let mapped = table.map_values_with(|_, value| value.clone(), Materialized::named("mapped"));
+    let view = table.filter_not_with(long, Materialized::default());
+    view.to_stream().to("out3", Produced::default());
+    let source = stream(&builder, "in");
+    source
+        .join(&kept, |left, right| left + right)
+        .to("out2", text());
+    source
+        .join(&mapped, |left, right| left + right)
+        .to("out4", text());
+    assert_described(&builder, include_str!("describe/materialized_views.txt"));
+    assert_eq!(kept.queryable_store_name().as_deref(), Some("kept"));
+    assert_eq!(mapped.queryable_store_name().as_deref(), Some("mapped"));
+    assert_eq!(view.queryable_store_name(), None);
+}
+
+#[test]
+fn a_stream_merged_with_what_was_made_of_it() {
+    let builder = StreamsBuilder::new();
+    let source = stream(&builder, "in");
+    source
+        .merge(&source.filter(|_, _| true))
+        .merge(&source)
+        .to("out", text());
+    assert_described(&builder, include_str!("describe/self_merge.txt"));
+}
+
+#[test]
 fn joins_with_a_global_table() {
     let builder = StreamsBuilder::new();
     let table = builder.global_table::<String, String>("global", Consumed::default());

@@ -8,8 +8,8 @@ use brooklet_streams_core::test_driver::{TestDriverOptions, TopologyTestDriver};
 use brooklet_streams_core::typed_store::{KeyValueStoreBuilder, TimestampedKeyValueStore};
 use brooklet_streams_core::{ProcessError, StreamsError};
 use brooklet_streams_dsl::{
-    Consumed, Grouped, Joined, KStream, Materialized, Produced, Repartitioned, StreamsBuilder,
-    TimeWindows, Windowed, millis,
+    AutoOffsetReset, Consumed, Grouped, Joined, KStream, KTable, Materialized, Produced,
+    Repartitioned, StreamsBuilder, TimeWindows, Windowed, millis,
 };
 
 type Rows<V> = Vec<(String, V, i64)>;
@@ -139,6 +139,43 @@ fn stateless_operators_do_what_their_names_say() {
     );
 }
 
+/// As Kafka Streams 4.3.1 was seen to do.
+#[test]
+fn a_stream_merged_with_itself_carries_each_record_once() {
+    let builder = StreamsBuilder::new();
+    let source = numbers(&builder);
+    source.merge(&source).to("itself", Produced::default());
+    source
+        .merge(&numbers(&builder))
+        .to("read-again", Produced::default());
+    source
+        .merge(&source.filter(|_, _| true))
+        .merge(&source)
+        .to("three-ways", Produced::default());
+    let driver = driver(&builder);
+    pipe(&driver, "in", [("a", 1, 1)]);
+    assert_eq!(read(&driver, "itself"), [row("a", 1, 1)]);
+    assert_eq!(read(&driver, "read-again"), [row("a", 1, 1)]);
+    assert_eq!(read(&driver, "three-ways"), vec![row("a", 1, 1); 3]);
+}
+
+#[test]
+fn whether_a_stream_is_re_keyed_is_known_however_many_ways_lead_to_it() {
+    let builder = StreamsBuilder::new();
+    let mut merged = numbers(&builder);
+    for _ in 0..64 {
+        merged = merged.merge(&merged.filter(|_, value| *value > 1));
+    }
+    merged
+        .group_by_key()
+        .count(Materialized::default())
+        .to_stream()
+        .to("out", Produced::default());
+    let driver = driver(&builder);
+    pipe(&driver, "in", [("a", 1, 1)]);
+    assert_eq!(read::<i64>(&driver, "out"), [row("a", 1, 1)]);
+}
+
 #[test]
 fn peek_and_for_each_see_every_record() {
     use std::sync::atomic::{AtomicI64, Ordering};
@@ -225,6 +262,90 @@ fn a_failing_closure_names_its_node() {
         .try_for_each(|_, _| Err("gone"))
         .named("last");
     assert_fails(&builder, "last", "gone");
+}
+
+#[test]
+fn a_failing_joiner_names_its_node() {
+    fn fail<T>(left: i64) -> Result<T, String> {
+        Err(format!("cannot join {left}"))
+    }
+    type Verb = fn(&KStream<String, i64>, &StreamsBuilder) -> KStream<String, i64>;
+    let verbs: [(Verb, &str); 6] = [
+        (
+            |source, builder| source.try_join(&table(builder), |left, _| fail(left)),
+            "KSTREAM-JOIN-0000000004",
+        ),
+        (
+            |source, builder| source.try_left_join(&table(builder), |left, _| fail(left)),
+            "KSTREAM-LEFTJOIN-0000000004",
+        ),
+        (
+            |source, builder| {
+                let joined = Joined::named("mine");
+                source.try_join_with(&table(builder), |_, left, _| fail(left), joined)
+            },
+            "mine",
+        ),
+        (
+            |source, builder| {
+                let joined = Joined::named("mine");
+                source.try_left_join_with(&table(builder), |_, left, _| fail(left), joined)
+            },
+            "mine",
+        ),
+        (
+            |source, builder| {
+                let global = builder.global_table::<String, i64>("table", Consumed::default());
+                source.try_join_global(&global, |key, _| key.clone(), |left, _| fail(left))
+            },
+            "KSTREAM-LEFTJOIN-0000000004",
+        ),
+        (
+            |source, builder| {
+                let global = builder.global_table::<String, i64>("table", Consumed::default());
+                source.try_left_join_global(&global, |key, _| key.clone(), |left, _| fail(left))
+            },
+            "KSTREAM-LEFTJOIN-0000000004",
+        ),
+    ];
+    for (verb, node) in verbs {
+        let builder = StreamsBuilder::new();
+        verb(&numbers(&builder), &builder).to("out", Produced::default());
+        let driver = driver(&builder);
+        pipe(&driver, "table", [("a", 1, 0)]);
+        let input = driver.input_topic::<String, i64>("in").unwrap();
+        let failure = input.pipe("a".to_owned(), 7, 1).unwrap_err();
+        assert!(
+            failure
+                .to_string()
+                .ends_with(&format!("{node}: cannot join 7")),
+            "{failure}"
+        );
+    }
+}
+
+#[test]
+fn joiners_that_can_fail_join_while_they_do_not() {
+    let builder = StreamsBuilder::new();
+    let source = numbers(&builder);
+    let table = table(&builder);
+    source
+        .try_join(&table, |left, right| left.checked_add(*right).ok_or("sum"))
+        .to("inner", Produced::default());
+    source
+        .try_left_join(&table, |left, right| {
+            left.checked_add(right.copied().unwrap_or(0)).ok_or("sum")
+        })
+        .to("left", Produced::default());
+    let driver = driver(&builder);
+    pipe(&driver, "table", [("a", 10, 0)]);
+    pipe(&driver, "in", [("a", 1, 1), ("b", 2, 2)]);
+    assert_eq!(read(&driver, "inner"), [row("a", 11, 1)]);
+    assert_eq!(read(&driver, "left"), [row("a", 11, 1), row("b", 2, 2)]);
+}
+
+fn table(builder: &StreamsBuilder) -> KTable<String, i64> {
+    builder.table("table", Consumed::default())
 }
 
 #[test]
@@ -494,6 +615,147 @@ fn a_filter_of_an_aggregate_leaves_out_tombstones_that_are_no_news() {
     }
 }
 
+/// What is done with the table of texts of the next test.
+type View = fn(&StreamsBuilder) -> KTable<String, String>;
+
+fn texts(builder: &StreamsBuilder) -> KTable<String, String> {
+    builder.table("table", Consumed::default())
+}
+
+fn stored_texts(builder: &StreamsBuilder) -> KTable<String, String> {
+    builder.table_with("table", Consumed::default(), Materialized::named("src"))
+}
+
+fn kept(table: &KTable<String, String>) -> KTable<String, String> {
+    table.filter_with(|_, value| value.len() > 1, Materialized::named("kept"))
+}
+
+fn exclaimed(table: &KTable<String, String>) -> KTable<String, String> {
+    table.map_values_with(
+        |_, value| format!("{value}!"),
+        Materialized::named("mapped"),
+    )
+}
+
+fn long(table: &KTable<String, String>) -> KTable<String, String> {
+    table.filter(|_, value| value.len() > 2)
+}
+
+/// Output recorded from Kafka Streams 4.3.1 for the same tables, with the record cache and without.
+#[test]
+fn views_in_stores_of_their_own_send_what_kafka_streams_sends() {
+    let mapped = "x!@1 yy!@2 x!@3 x!@4 null@5 x!@6 yyy!@2 yyyy!@9";
+    let filtered = "yy@2 null@3 yyy@2 yyyy@9";
+    let views: [(View, &str, &str); 7] = [
+        (
+            |builder| kept(&texts(builder)),
+            filtered,
+            "null@1 yy@2 null@3 null@4 null@5 null@6 yyy@2 yyyy@9",
+        ),
+        (|builder| kept(&stored_texts(builder)), filtered, filtered),
+        (|builder| exclaimed(&texts(builder)), mapped, mapped),
+        (|builder| exclaimed(&stored_texts(builder)), mapped, mapped),
+        (
+            |builder| long(&kept(&texts(builder))),
+            "yyy@2 yyyy@9",
+            "yyy@2 yyyy@9",
+        ),
+        (
+            |builder| {
+                let named = Materialized::named("kept2");
+                kept(&texts(builder)).filter_with(|_, value| value.len() > 2, named)
+            },
+            "yyy@2 yyyy@9",
+            "yyy@2 yyyy@9",
+        ),
+        (
+            |builder| long(&exclaimed(&texts(builder))),
+            "yy!@2 null@3 yyy!@2 yyyy!@9",
+            "yy!@2 null@3 yyy!@2 yyyy!@9",
+        ),
+    ];
+    for (number, (view, with_cache, without_cache)) in views.into_iter().enumerate() {
+        for (caching, expected) in [(true, with_cache), (false, without_cache)] {
+            let builder = StreamsBuilder::new();
+            view(&builder).to_stream().to("out", Produced::default());
+            let driver = if caching {
+                driver(&builder)
+            } else {
+                uncached(&builder)
+            };
+            let text = |text: &str| Some(text.to_owned());
+            let rows = [
+                ("a", text("x"), 1),
+                ("a", text("yy"), 2),
+                ("a", text("x"), 3),
+                ("a", text("x"), 4),
+                ("a", None, 5),
+                ("b", text("x"), 6),
+                ("a", text("yyy"), 2),
+                ("a", text("yyyy"), 9),
+            ];
+            pipe(&driver, "table", rows);
+            let out: Vec<String> = read::<Option<String>>(&driver, "out")
+                .into_iter()
+                .map(|(_, value, at)| format!("{}@{at}", value.as_deref().unwrap_or("null")))
+                .collect();
+            assert_eq!(out.join(" "), expected, "view {number}, caching {caching}");
+        }
+    }
+}
+
+#[test]
+fn a_view_in_a_store_of_its_own_is_read_there() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let builder = StreamsBuilder::new();
+    let doubled = table(&builder).map_values_with(
+        |_, value| {
+            CALLS.fetch_add(1, Ordering::Relaxed);
+            value * 2
+        },
+        Materialized::named("doubled").in_memory(),
+    );
+    numbers(&builder)
+        .join(&doubled, |left, right| left + right)
+        .to("out", Produced::default());
+    let driver = driver(&builder);
+    pipe(&driver, "table", [("a", 10, 0), ("b", 20, 0)]);
+    pipe(&driver, "table", [("b", None::<i64>, 1)]);
+    pipe(&driver, "in", [("a", 1, 1), ("a", 2, 2), ("b", 3, 3)]);
+    assert_eq!(read(&driver, "out"), [row("a", 21, 1), row("a", 22, 2)]);
+    assert_eq!(
+        CALLS.load(Ordering::Relaxed),
+        2,
+        "once an update, not at reads"
+    );
+    let store = driver.key_value_store::<String, i64>("doubled").unwrap();
+    assert_eq!(store.read(&"a".to_owned()).unwrap().unwrap().value, 20);
+    assert_eq!(store.read(&"b".to_owned()).unwrap(), None);
+    assert_eq!(
+        driver.produced_topics(),
+        ["out", "test-doubled-changelog"],
+        "the table itself is not kept"
+    );
+}
+
+#[test]
+fn a_view_of_a_windowed_table_can_be_kept() {
+    let builder = StreamsBuilder::new();
+    let counts = numbers(&builder)
+        .group_by_key()
+        .windowed_by(TimeWindows::of_size(millis(10)))
+        .count(Materialized::default());
+    let often = counts.filter_with(|_, count| *count > 1, Materialized::named("often"));
+    often
+        .to_stream()
+        .present_values()
+        .to("out", Produced::default());
+    let driver = driver(&builder);
+    pipe(&driver, "in", [("a", 1, 3), ("a", 1, 4), ("a", 1, 12)]);
+    assert_eq!(windowed(&driver, "out"), [row2("a", 0, 2)]);
+}
+
 #[test]
 fn a_join_with_a_view_reads_through_it() {
     let builder = StreamsBuilder::new();
@@ -675,6 +937,19 @@ fn repartition_writes_and_reads_an_internal_topic() {
 }
 
 #[test]
+fn a_stream_repartitioned_to_a_number_of_partitions_can_be_joined_in_a_test() {
+    let builder = StreamsBuilder::new();
+    numbers(&builder)
+        .repartition(Repartitioned::named("again").partitions(4))
+        .join(&table(&builder), |left, right| left + right)
+        .to("out", Produced::default());
+    let driver = driver(&builder);
+    pipe(&driver, "table", [("a", 10, 1)]);
+    pipe(&driver, "in", [("a", 1, 2)]);
+    assert_eq!(read(&driver, "out"), [row("a", 11, 2)]);
+}
+
+#[test]
 fn a_table_without_readers_of_its_rows_is_not_kept() {
     let builder = StreamsBuilder::new();
     builder
@@ -781,6 +1056,17 @@ fn what_a_program_gets_wrong_is_said_when_it_is_built() {
     assert_refused(
         &builder,
         "topic in is read twice with different types, by KSTREAM-SOURCE-0000000000 and KSTREAM-SOURCE-0000000002",
+    );
+
+    let builder = StreamsBuilder::new();
+    numbers(&builder).to("out", Produced::default());
+    let latest = Consumed::default().offset_reset(AutoOffsetReset::Latest);
+    builder
+        .stream::<String, i64>("in", latest)
+        .to("out", Produced::default());
+    assert_refused(
+        &builder,
+        "topic in is read twice with different offset resets, by KSTREAM-SOURCE-0000000000 and KSTREAM-SOURCE-0000000002",
     );
 
     let (one, two) = (StreamsBuilder::new(), StreamsBuilder::new());

@@ -8,6 +8,7 @@ use brooklet_streams_core::serde::{HasSerde, SharedSerde, default_serde};
 use super::KStream;
 use crate::grouped::KGroupedStream;
 use crate::options::Grouped;
+use crate::options::stream_serdes::KnownSerdes;
 
 impl<K: Datum, V: Datum> KStream<K, V> {
     /// Groups records by the keys they have. A key that is null drops the record when it is aggregated, which is counted.
@@ -23,16 +24,8 @@ impl<K: Datum, V: Datum> KStream<K, V> {
 
     /// As [`KStream::group_by_key`], with serdes or a name.
     pub fn group_by_key_with(&self, grouped: Grouped<K, V>) -> KGroupedStream<K, V> {
-        let Grouped {
-            key,
-            value,
-            name,
-            own,
-        } = grouped;
-        let (own_key, own_value) = own.unzip();
-        let key = key.or_else(|| self.key.clone()).or(own_key);
-        let value = value.or_else(|| self.value.clone()).or(own_value);
-        self.grouped("group_by_key_with", key, value, name)
+        let serdes = grouped.0.or(self.key.as_ref(), self.value.as_ref());
+        self.grouped("group_by_key_with", serdes)
     }
 
     /// Groups records by the key that the closure gives them: through a repartition topic. The key may be an `Option`; `None` drops the
@@ -53,29 +46,16 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         selector: impl Fn(&K, &V) -> K2 + Send + Sync + 'static,
         grouped: Grouped<K2, V>,
     ) -> KGroupedStream<K2, V> {
-        let Grouped {
-            key,
-            value,
-            name,
-            own,
-        } = grouped;
-        let (own_key, own_value) = own.unzip();
-        let key = key.or(own_key);
-        let value = value.or_else(|| self.value.clone()).or(own_value);
+        let serdes = grouped.0.or(None, self.value.as_ref());
         let rekeyed = self.select_key(selector);
-        if let Some(name) = &name {
+        if let Some(name) = &serdes.name {
             rekeyed.at.plan().give_name(rekeyed.at.id(), name.clone());
         }
-        rekeyed.grouped("group_by_with", key, value, name)
+        rekeyed.grouped("group_by_with", serdes)
     }
 
-    fn grouped(
-        &self,
-        verb: &str,
-        key: Option<SharedSerde<K>>,
-        value: Option<SharedSerde<V>>,
-        name: Option<String>,
-    ) -> KGroupedStream<K, V> {
+    fn grouped(&self, verb: &str, serdes: KnownSerdes<K, V>) -> KGroupedStream<K, V> {
+        let KnownSerdes { key, value, name } = serdes;
         let missing = match (&key, &value) {
             (None, _) => Some("keys"),
             (_, None) => Some("values"),

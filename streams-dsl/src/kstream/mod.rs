@@ -22,7 +22,6 @@ use brooklet_streams_core::ProcessError;
 use brooklet_streams_core::processor::{Processor, ProcessorSupplier};
 use brooklet_streams_core::record::Datum;
 use brooklet_streams_core::serde::SharedSerde;
-use brooklet_streams_core::topology::Node;
 
 use crate::plan::naming;
 use crate::plan::{Handle, Lower, NodeKind};
@@ -146,15 +145,14 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         let lower: Lower = Arc::new(move |id, lowering| {
             let parent = lowering.parent::<K, V>(id)?;
             let supplier = Arc::clone(&supplier);
-            let node: Node<K2, V2> = lowering.topology.add_processor(
-                lowering.name(id),
+            let node = lowering.add_processor::<K, V, K2, V2>(
+                id,
                 move || supplier.processor(),
                 &[parent],
+                None,
             )?;
             let stores: Vec<&str> = stores.iter().map(String::as_str).collect();
-            lowering.topology.connect(node, &stores)?;
-            lowering.set_output(id, node);
-            Ok(())
+            lowering.topology.connect(node, &stores)
         });
         KStream::new(
             self.at.child(NodeKind::NewKey, naming::PROCESSOR, lower),
@@ -175,11 +173,7 @@ where
     Arc::new(move |id, lowering| {
         let parent = lowering.parent::<K, V>(id)?;
         let supplier = Arc::clone(&supplier);
-        let node: Node<K2, V2> =
-            lowering
-                .topology
-                .add_processor(lowering.name(id), move || supplier(), &[parent])?;
-        lowering.set_output(id, node);
+        lowering.add_processor::<K, V, K2, V2>(id, move || supplier(), &[parent], None)?;
         Ok(())
     })
 }

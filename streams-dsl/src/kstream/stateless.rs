@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use brooklet_streams_core::ProcessError;
 use brooklet_streams_core::record::Datum;
-use brooklet_streams_core::topology::Node;
 
 use super::{KStream, Terminal, failed};
 use crate::branched::SplitStream;
@@ -231,7 +230,8 @@ impl<K: Datum, V: Datum> KStream<K, V> {
         )
     }
 
-    /// This stream and another as one, without order between them.
+    /// This stream and another as one, without order between them. Merged with itself, or with a stream that reads the same topics, it
+    /// carries each record once, as in Kafka Streams.
     #[must_use]
     pub fn merge(&self, other: &Self) -> Self {
         let at = if self.at.same_plan(&other.at, "merge") {
@@ -240,11 +240,9 @@ impl<K: Datum, V: Datum> KStream<K, V> {
             let (one, two) = (self.at.id(), other.at.id());
             let lower: Lower = Arc::new(move |id, lowering| {
                 let parents = [lowering.output::<K, V>(one)?, lowering.output::<K, V>(two)?];
-                let node: Node<K, V> =
-                    lowering
-                        .topology
-                        .add_processor(lowering.name(id), || PassThrough, &parents)?;
-                lowering.set_output(id, node);
+                let same = parents[0].index() == parents[1].index();
+                let parents = if same { &parents[..1] } else { &parents[..] };
+                lowering.add_processor::<K, V, K, V>(id, || PassThrough, parents, None)?;
                 Ok(())
             });
             let id = plan.add(NodeKind::Merge, name, vec![one, two], lower);

@@ -6,13 +6,16 @@
 use std::sync::Arc;
 
 use brooklet_streams_core::ProcessError;
-use brooklet_streams_core::processor::{DropReason, InitContext, Processor, ProcessorContext};
+use brooklet_streams_core::processor::{InitContext, Processor, ProcessorContext};
 use brooklet_streams_core::record::{Datum, Record};
-use brooklet_streams_core::typed_store::{StoreKey, TimestampedKeyValueStore, Written};
+use brooklet_streams_core::typed_store::{
+    StoreKey, TimestampedKeyValueStore, ValueAndTimestamp, Written,
+};
 
 use super::changes::ForwardChanges;
+use super::{Rest, opened, parts};
 use crate::change::Change;
-use crate::null::NullCheck;
+use crate::null::Nulls;
 
 /// One step of an aggregation: key, value, the aggregate until now if there is one; returns the next one.
 pub(crate) trait Fold<K, V, VA>:
@@ -24,12 +27,67 @@ impl<K, V, VA, F: Fn(&K, V, Option<VA>) -> Result<Option<VA>, ProcessError> + Se
 {
 }
 
+/// One row while a record is folded into it.
+pub(crate) struct RowUpdate<VA> {
+    record_timestamp: i64,
+    /// The highest of the times in the row.
+    row_timestamp: i64,
+    keeps_old: bool,
+    old: Option<VA>,
+}
+
+impl<VA: Clone> RowUpdate<VA> {
+    /// By a record with this timestamp. The row before it is kept to be told only where somebody wants it and no cache remembers it.
+    pub(crate) fn new(timestamp: i64, keeps_old: bool) -> Self {
+        Self {
+            record_timestamp: timestamp,
+            row_timestamp: timestamp,
+            keeps_old,
+            old: None,
+        }
+    }
+
+    /// Folds the record's value into the row. Returns the next one, and the time that the store is to keep: of a deletion the record's.
+    #[inline]
+    pub(crate) fn fold<K, V>(
+        &mut self,
+        fold: &impl Fold<K, V, VA>,
+        key: &K,
+        value: V,
+        row: Option<ValueAndTimestamp<VA>>,
+    ) -> Result<(Option<VA>, i64), ProcessError> {
+        let state = row.map(|row| {
+            self.row_timestamp = self.row_timestamp.max(row.timestamp);
+            row.value
+        });
+        if self.keeps_old {
+            self.old.clone_from(&state);
+        }
+        let new = fold(key, value, state)?;
+        let timestamp = if new.is_some() {
+            self.row_timestamp
+        } else {
+            self.record_timestamp
+        };
+        Ok((new, timestamp))
+    }
+
+    /// What the children hear of it.
+    #[inline]
+    pub(crate) fn told<K>(self, key: K, new: Option<VA>, rest: Rest) -> Record<K, Change<VA>> {
+        let rest = Rest {
+            timestamp: self.row_timestamp,
+            ..rest
+        };
+        rest.with(key, Change { new, old: self.old })
+    }
+}
+
 pub(crate) struct Aggregate<K: StoreKey, V, VA: Datum, F> {
     pub(crate) fold: Arc<F>,
     pub(crate) store_name: Arc<str>,
     pub(crate) store: Option<TimestampedKeyValueStore<K, VA>>,
-    pub(crate) keys: NullCheck<K>,
-    pub(crate) values: NullCheck<V>,
+    pub(crate) nulls: Nulls<K, V>,
     /// Somebody downstream wants old values.
     pub(crate) sends_old: bool,
 }
@@ -51,47 +109,17 @@ impl<K: StoreKey, V: Datum, VA: Datum, F: Fold<K, V, VA>> Processor<K, V, K, Cha
         record: Record<K, V>,
         context: &mut ProcessorContext<'_, K, Change<VA>>,
     ) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        } = record;
-        if self.keys.is_null(&key) {
-            context.drop_record(DropReason::NullKey);
+        if self.nulls.drop(&record, context) {
             return Ok(());
         }
-        if self.values.is_null(&value) {
-            context.drop_record(DropReason::NullValue);
-            return Ok(());
-        }
-        let store = self
-            .store
-            .as_ref()
-            .ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
-        let keeps_old = self.sends_old && !store.is_cached();
-        let fold = &*self.fold;
-        let mut old = None;
-        let mut latest = timestamp;
+        let (key, value, rest) = parts(record);
+        let store = opened(&self.store)?;
+        let mut update = RowUpdate::new(rest.timestamp, self.sends_old && !store.is_cached());
         let written = store.update(&key, context, |row| {
-            let state = row.map(|row| {
-                latest = latest.max(row.timestamp);
-                row.value
-            });
-            if keeps_old {
-                old.clone_from(&state);
-            }
-            let new = fold(&key, value, state)?;
-            let row_timestamp = if new.is_some() { latest } else { timestamp };
-            Ok((new, row_timestamp))
+            update.fold(&*self.fold, &key, value, row)
         })?;
         match written {
-            Written::Stored(new) => context.forward(Record {
-                key,
-                value: Change { new, old },
-                timestamp: latest,
-                headers,
-            }),
+            Written::Stored(new) => context.forward(update.told(key, new, rest)),
             Written::Cached | Written::Expired => Ok(()),
         }
     }

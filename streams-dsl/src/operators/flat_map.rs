@@ -6,6 +6,8 @@ use brooklet_streams_core::ProcessError;
 use brooklet_streams_core::processor::{Processor, ProcessorContext};
 use brooklet_streams_core::record::{Datum, Record};
 
+use super::parts;
+
 /// Any number of keys and values.
 pub(crate) struct FlatMap<F>(pub(crate) Arc<F>);
 
@@ -23,25 +25,15 @@ where
         record: Record<K, V>,
         context: &mut ProcessorContext<'_, K2, V2>,
     ) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        } = record;
+        let (key, value, rest) = parts(record);
         for (key, value) in (self.0)(key, value)? {
-            context.forward(Record {
-                key,
-                value,
-                timestamp,
-                headers: headers.clone(),
-            })?;
+            context.forward(rest.clone().with(key, value))?;
         }
         Ok(())
     }
 }
 
-/// Any number of values under the same key.
+/// Any number of values under the same key, which is cloned for all but the last.
 pub(crate) struct FlatMapValues<F>(pub(crate) Arc<F>);
 
 impl<K, V, V2, I, F> Processor<K, V, K, V2> for FlatMapValues<F>
@@ -57,20 +49,15 @@ where
         record: Record<K, V>,
         context: &mut ProcessorContext<'_, K, V2>,
     ) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        } = record;
-        for value in (self.0)(&key, value)? {
-            context.forward(Record {
-                key: key.clone(),
-                value,
-                timestamp,
-                headers: headers.clone(),
-            })?;
+        let (key, value, rest) = parts(record);
+        let mut values = (self.0)(&key, value)?.into_iter();
+        let Some(mut last) = values.next() else {
+            return Ok(());
+        };
+        for value in values {
+            let earlier = std::mem::replace(&mut last, value);
+            context.forward(rest.clone().with(key.clone(), earlier))?;
         }
-        Ok(())
+        context.forward(rest.with(key, last))
     }
 }

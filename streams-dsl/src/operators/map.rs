@@ -6,6 +6,8 @@ use brooklet_streams_core::ProcessError;
 use brooklet_streams_core::processor::{Processor, ProcessorContext};
 use brooklet_streams_core::record::{Datum, Record};
 
+use super::parts;
+
 /// Another key and value. The closure is the user's, made fallible.
 pub(crate) struct Map<F>(pub(crate) Arc<F>);
 
@@ -22,19 +24,9 @@ where
         record: Record<K, V>,
         context: &mut ProcessorContext<'_, K2, V2>,
     ) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        } = record;
+        let (key, value, rest) = parts(record);
         let (key, value) = (self.0)(key, value)?;
-        context.forward(Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        })
+        context.forward(rest.with(key, value))
     }
 }
 
@@ -53,19 +45,9 @@ where
         record: Record<K, V>,
         context: &mut ProcessorContext<'_, K, V2>,
     ) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        } = record;
+        let (key, value, rest) = parts(record);
         let value = (self.0)(&key, value)?;
-        context.forward(Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        })
+        context.forward(rest.with(key, value))
     }
 }
 

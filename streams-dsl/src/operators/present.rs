@@ -4,6 +4,7 @@ use brooklet_streams_core::ProcessError;
 use brooklet_streams_core::processor::{DropReason, Processor, ProcessorContext};
 use brooklet_streams_core::record::{Datum, Record};
 
+use super::parts;
 use crate::null::NullCheck;
 
 /// From optional keys to keys.
@@ -15,22 +16,12 @@ impl<K: Datum, V: Datum> Processor<Option<K>, V, K, V> for PresentKeys {
         record: Record<Option<K>, V>,
         context: &mut ProcessorContext<'_, K, V>,
     ) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        } = record;
+        let (key, value, rest) = parts(record);
         let Some(key) = key else {
             context.drop_record(DropReason::NullKey);
             return Ok(());
         };
-        context.forward(Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        })
+        context.forward(rest.with(key, value))
     }
 }
 
@@ -43,22 +34,12 @@ impl<K: Datum, V: Datum> Processor<K, Option<V>, K, V> for PresentValues {
         record: Record<K, Option<V>>,
         context: &mut ProcessorContext<'_, K, V>,
     ) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        } = record;
+        let (key, value, rest) = parts(record);
         let Some(value) = value else {
             context.drop_record(DropReason::NullValue);
             return Ok(());
         };
-        context.forward(Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        })
+        context.forward(rest.with(key, value))
     }
 }
 

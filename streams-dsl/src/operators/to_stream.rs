@@ -4,6 +4,7 @@ use brooklet_streams_core::ProcessError;
 use brooklet_streams_core::processor::{Processor, ProcessorContext};
 use brooklet_streams_core::record::{Datum, Record};
 
+use super::parts;
 use crate::change::Change;
 
 pub(crate) struct ToStream;
@@ -14,17 +15,7 @@ impl<K: Datum, V: Datum> Processor<K, Change<V>, K, Option<V>> for ToStream {
         record: Record<K, Change<V>>,
         context: &mut ProcessorContext<'_, K, Option<V>>,
     ) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        } = record;
-        context.forward(Record {
-            key,
-            value: value.new,
-            timestamp,
-            headers,
-        })
+        let (key, value, rest) = parts(record);
+        context.forward(rest.with(key, value.new))
     }
 }

@@ -12,10 +12,11 @@ use brooklet_streams_core::record::{Datum, Record};
 use brooklet_streams_core::serde::{Window, Windowed};
 use brooklet_streams_core::typed_store::{StoreKey, TimestampedWindowStore, Written};
 
-use super::aggregate::Fold;
+use super::aggregate::{Fold, RowUpdate};
 use super::changes::ForwardChanges;
+use super::{opened, parts};
 use crate::change::Change;
-use crate::null::NullCheck;
+use crate::null::Nulls;
 use crate::windows::TimeWindows;
 
 pub(crate) struct WindowAggregate<K: StoreKey, V, VA: Datum, F> {
@@ -23,8 +24,7 @@ pub(crate) struct WindowAggregate<K: StoreKey, V, VA: Datum, F> {
     pub(crate) windows: TimeWindows,
     pub(crate) store_name: Arc<str>,
     pub(crate) store: Option<TimestampedWindowStore<K, VA>>,
-    pub(crate) keys: NullCheck<K>,
-    pub(crate) values: NullCheck<V>,
+    pub(crate) nulls: Nulls<K, V>,
     /// Highest event time that has come here; -1 before the first.
     pub(crate) stream_time: i64,
     /// Somebody downstream wants old values.
@@ -55,12 +55,7 @@ where
         record: Record<K, V>,
         context: &mut ProcessorContext<'_, Windowed<K>, Change<VA>>,
     ) -> Result<(), ProcessError> {
-        if self.keys.is_null(&record.key) {
-            context.drop_record(DropReason::NullKey);
-            return Ok(());
-        }
-        if self.values.is_null(&record.value) {
-            context.drop_record(DropReason::NullValue);
+        if self.nulls.drop(&record, context) {
             return Ok(());
         }
         self.stream_time = self.stream_time.max(record.timestamp);
@@ -89,41 +84,15 @@ impl<K: StoreKey, V: Datum, VA: Datum, F: Fold<K, V, VA>> WindowAggregate<K, V, 
         window: Window,
         context: &mut ProcessorContext<'_, Windowed<K>, Change<VA>>,
     ) -> Result<(), ProcessError> {
-        let Record {
-            key,
-            value,
-            timestamp,
-            headers,
-        } = record;
-        let store = self
-            .store
-            .as_ref()
-            .ok_or_else(|| ProcessError::new("a record came before the store was opened"))?;
-        let keeps_old = self.sends_old && !store.is_cached();
-        let fold = &*self.fold;
-        let mut old = None;
-        let mut latest = timestamp;
+        let (key, value, rest) = parts(record);
+        let store = opened(&self.store)?;
+        let mut update = RowUpdate::new(rest.timestamp, self.sends_old && !store.is_cached());
         let written = store.update(&key, window.start, context, |row| {
-            let state = row.map(|row| {
-                latest = latest.max(row.timestamp);
-                row.value
-            });
-            if keeps_old {
-                old.clone_from(&state);
-            }
-            let new = fold(&key, value, state)?;
-            let row_timestamp = if new.is_some() { latest } else { timestamp };
-            Ok((new, row_timestamp))
+            update.fold(&*self.fold, &key, value, row)
         })?;
         match written {
             Written::Stored(new) => {
-                let key = Windowed::new(key, window);
-                context.forward(Record {
-                    key,
-                    value: Change { new, old },
-                    timestamp: latest,
-                    headers,
-                })
+                context.forward(update.told(Windowed::new(key, window), new, rest))
             }
             Written::Cached | Written::Expired => Ok(()),
         }

@@ -69,16 +69,21 @@ impl Default for StoreOptions {
 
 impl<K, V: HasSerde> Default for Materialized<K, V> {
     fn default() -> Self {
-        Self {
-            name: None,
-            key: None,
-            value: default_serde(),
-            store: StoreOptions::default(),
-        }
+        Self::of(default_serde())
     }
 }
 
 impl<K, V> Materialized<K, V> {
+    /// The default, for values of this serde.
+    pub(crate) fn of(value: SharedSerde<V>) -> Self {
+        Self {
+            name: None,
+            key: None,
+            value,
+            store: StoreOptions::default(),
+        }
+    }
+
     /// A store of this name, which queries use, and which keeps state and changelog in place when the topology changes.
     pub fn named(name: impl Into<String>) -> Self
     where
@@ -90,10 +95,8 @@ impl<K, V> Materialized<K, V> {
     /// A store with these serdes.
     pub fn with(key: impl Serde<K>, value: impl Serde<V>) -> Self {
         Self {
-            name: None,
             key: Some(Arc::new(key)),
-            value: Arc::new(value),
-            store: StoreOptions::default(),
+            ..Self::of(Arc::new(value))
         }
     }
 

@@ -6,6 +6,7 @@ mod grouped;
 mod joined;
 mod materialized;
 mod repartitioned;
+pub(crate) mod stream_serdes;
 
 pub use brooklet_streams_core::topology::{
     AutoOffsetReset, Consumed, ExtractorInput, FailOnInvalid, LogAndSkip, Partitions, Produced,

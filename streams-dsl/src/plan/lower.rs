@@ -1,10 +1,13 @@
 //! The plan becomes a topology: each node's closure declares it, parents first.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use brooklet_streams_core::error::TopologyError;
+use brooklet_streams_core::processor::ProcessorSupplier;
 use brooklet_streams_core::record::Datum;
 use brooklet_streams_core::topology::{Node, Topology, TopologyBuilder};
+use brooklet_streams_core::typed_store::StoreBuilder;
 
 use super::naming::RepartitionNames;
 use super::optimize::{Decisions, decide};
@@ -79,6 +82,28 @@ impl Lowering<'_> {
             .and_then(|output| output.downcast_ref::<Node<K, V>>())
             .copied()
             .ok_or_else(|| self.lost(id))
+    }
+
+    /// Declares the node's processor, with the store of its own that it has, if it has one.
+    ///
+    /// # Errors
+    /// What the topology refuses: a name used twice.
+    pub(crate) fn add_processor<K: Datum, V: Datum, K2: Datum, V2: Datum>(
+        &mut self,
+        id: NodeId,
+        supplier: impl ProcessorSupplier<K, V, K2, V2>,
+        parents: &[Node<K, V>],
+        store: Option<&Arc<dyn StoreBuilder>>,
+    ) -> Result<Node<K2, V2>, TopologyError> {
+        let node = self
+            .topology
+            .add_processor(self.name(id), supplier, parents)?;
+        if let Some(store) = store {
+            self.topology.add_shared_state_store(Arc::clone(store))?;
+            self.topology.connect(node, &[store.name()])?;
+        }
+        self.set_output(id, node);
+        Ok(node)
     }
 
     /// Children of `id` are children of `node`.

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use brooklet_streams_core::error::TopologyError;
+use brooklet_streams_core::topology::AutoOffsetReset;
 
 use lower::Lowering;
 use naming::{Name, Names};
@@ -45,6 +46,8 @@ pub(crate) struct PlanNode {
     pub(crate) kind: NodeKind,
     pub(crate) name: Name,
     pub(crate) parents: Vec<NodeId>,
+    /// Something upstream has made its keys since the last topic, so they may be on the wrong partition.
+    is_rekeyed: bool,
     lower: Lower,
 }
 
@@ -57,6 +60,8 @@ pub(crate) enum NodeKind {
         topics: Vec<String>,
         /// Of its `(K, V)`.
         types: TypeId,
+        /// Where to begin without a committed offset, if that was said.
+        offset_reset: Option<AutoOffsetReset>,
     },
     /// Reads a topic as a table; kept in a store when somebody reads its rows.
     TableSource {
@@ -88,10 +93,13 @@ pub(crate) enum NodeKind {
         /// The store.
         store: String,
     },
-    /// A table that passes on some of its parent's rows; computed, not stored.
-    TableFilter,
-    /// A table with other values than its parent; computed, not stored.
-    TableMapValues,
+    /// A table made of its parent's rows, one by one.
+    TableView {
+        /// It passes on some of them only.
+        filters: bool,
+        /// Where its rows are kept; `None`: they are computed when somebody reads them.
+        store: Option<String>,
+    },
     /// A table's changes as a stream.
     ToStream,
     /// Nothing comes out: `to`, `for_each`.
@@ -117,10 +125,18 @@ impl Plan {
         lower: Lower,
     ) -> NodeId {
         let id = NodeId(self.nodes.len());
+        let is_rekeyed = match kind {
+            NodeKind::NewKey => true,
+            NodeKind::SameKey | NodeKind::Merge => {
+                parents.iter().any(|parent| self.node(*parent).is_rekeyed)
+            }
+            _ => false,
+        };
         self.nodes.push(PlanNode {
             kind,
             name,
             parents,
+            is_rekeyed,
             lower,
         });
         id
@@ -158,23 +174,7 @@ impl Plan {
 
     /// Whether the keys of this stream may be on the wrong partition: something upstream has made them since the last topic.
     pub(crate) fn needs_repartition(&self, id: NodeId) -> bool {
-        let node = self.node(id);
-        match node.kind {
-            NodeKind::NewKey => true,
-            NodeKind::SameKey | NodeKind::Merge => node
-                .parents
-                .iter()
-                .any(|parent| self.needs_repartition(*parent)),
-            NodeKind::StreamSource { .. }
-            | NodeKind::TableSource { .. }
-            | NodeKind::GlobalTable { .. }
-            | NodeKind::Repartition { .. }
-            | NodeKind::Aggregate { .. }
-            | NodeKind::TableFilter
-            | NodeKind::TableMapValues
-            | NodeKind::ToStream
-            | NodeKind::End => false,
-        }
+        self.node(id).is_rekeyed
     }
 
     /// Somebody reads rows of this table: the nearest table upstream that can keep them does so.
@@ -182,7 +182,7 @@ impl Plan {
         let node = self.node_mut(id);
         match &mut node.kind {
             NodeKind::TableSource { materialized, .. } => *materialized = true,
-            NodeKind::TableFilter | NodeKind::TableMapValues => {
+            NodeKind::TableView { store: None, .. } => {
                 for parent in node.parents.clone() {
                     self.materialize(parent);
                 }
@@ -201,8 +201,11 @@ impl Plan {
                 ..
             }
             | NodeKind::GlobalTable { store }
-            | NodeKind::Aggregate { store } => Some(store),
-            NodeKind::TableFilter | NodeKind::TableMapValues => node
+            | NodeKind::Aggregate { store }
+            | NodeKind::TableView {
+                store: Some(store), ..
+            } => Some(store),
+            NodeKind::TableView { store: None, .. } => node
                 .parents
                 .first()
                 .and_then(|parent| self.store_behind(*parent)),

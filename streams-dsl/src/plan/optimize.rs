@@ -1,6 +1,7 @@
 //! Decisions that need the whole plan: pure functions over it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use brooklet_streams_core::error::TopologyError;
 
@@ -43,48 +44,61 @@ pub(crate) fn decide(plan: &Plan) -> Result<Decisions, TopologyError> {
 
 /// Streams of the same topics are read once.
 fn shared_sources(plan: &Plan) -> Result<HashMap<NodeId, NodeId>, TopologyError> {
-    let mut first_of: HashMap<Vec<&str>, NodeId> = HashMap::new();
+    let mut first_of = HashMap::new();
     let mut same_as = HashMap::new();
     for id in plan.ids() {
-        let NodeKind::StreamSource { topics, types } = &plan.node(id).kind else {
+        let NodeKind::StreamSource {
+            topics,
+            types,
+            offset_reset,
+        } = &plan.node(id).kind
+        else {
             continue;
         };
         let mut sorted: Vec<&str> = topics.iter().map(String::as_str).collect();
         sorted.sort_unstable();
-        let Some(&first) = first_of.get(&sorted) else {
-            first_of.insert(sorted, id);
-            continue;
-        };
-        if !matches!(&plan.node(first).kind, NodeKind::StreamSource { types: of_first, .. } if of_first == types)
-        {
-            return Err(TopologyError::Invalid(format!(
-                "topic {} is read twice with different types, by {} and {}; read it once, and map the values",
-                sorted.join(", "),
+        let differ = |first: NodeId, what: &str, way_out: &str| {
+            Err(TopologyError::Invalid(format!(
+                "topic {} is read twice with different {what}, by {} and {}; {way_out}",
+                topics.join(", "),
                 plan.node(first).name.as_str(),
                 plan.node(id).name.as_str()
-            )));
+            )))
+        };
+        match first_of.entry(sorted) {
+            Entry::Vacant(vacant) => {
+                vacant.insert((id, types, offset_reset));
+            }
+            Entry::Occupied(first) => {
+                let (first, first_types, first_reset) = *first.get();
+                if first_types != types {
+                    return differ(first, "types", "read it once, and map the values");
+                }
+                if first_reset != offset_reset {
+                    return differ(first, "offset resets", "say the same at both");
+                }
+                same_as.insert(id, first);
+            }
         }
-        same_as.insert(id, first);
     }
     Ok(same_as)
 }
 
 /// A filter of rows that are kept somewhere wants to know the old ones: then it can tell the rows that it never passed on, and their
-/// tombstones stay away (Kafka's KAFKA-10077).
+/// tombstones stay away (Kafka's KAFKA-10077). They come from the nearest store upstream of it.
 fn old_values(plan: &Plan) -> Vec<bool> {
     let mut sends_old = vec![false; plan.nodes.len()];
     for id in plan.ids() {
-        if !matches!(plan.node(id).kind, NodeKind::TableFilter) || plan.store_behind(id).is_none() {
-            continue;
-        }
-        let mut wanted = plan.node(id).parents.clone();
+        let node = plan.node(id);
+        let filters = matches!(node.kind, NodeKind::TableView { filters: true, .. });
+        let mut wanted = node.parents.clone();
+        wanted.retain(|parent| filters && plan.store_behind(*parent).is_some());
         while let Some(table) = wanted.pop() {
-            let Some(sends) = sends_old.get_mut(table.0) else {
-                continue;
-            };
-            *sends = true;
+            if let Some(sends) = sends_old.get_mut(table.0) {
+                *sends = true;
+            }
             let node = plan.node(table);
-            if matches!(node.kind, NodeKind::TableFilter | NodeKind::TableMapValues) {
+            if matches!(node.kind, NodeKind::TableView { store: None, .. }) {
                 wanted.extend(&node.parents);
             }
         }
