@@ -141,6 +141,8 @@ pub struct BrokerConfig {
     pub group_size_max: usize,
     /// `producer.id.expiration.ms`: a producer that has written nothing to a partition for longer is forgotten there.
     pub producer_id_expiration_ms: i64,
+    /// `group.streams.max.size`.
+    pub streams_group_size_max: usize,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval_ms: i64,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
@@ -196,6 +198,7 @@ impl BrokerConfig {
             group_session_timeout_ms_max: 1_800_000,
             group_size_max: usize::MAX,
             producer_id_expiration_ms: 86_400_000,
+            streams_group_size_max: i32::MAX as usize,
             retention_check_interval_ms: 300_000,
             checkpoint_interval_ms: 60_000,
             topic_defaults: BTreeMap::new(),
@@ -351,6 +354,7 @@ impl BrokerConfig {
             }
             "group.max.size" => self.group_size_max = number(name, value, 1)?,
             "producer.id.expiration.ms" => self.producer_id_expiration_ms = number(name, value, 1)?,
+            "group.streams.max.size" => self.streams_group_size_max = number(name, value, 1)?,
             "log.retention.check.interval.ms" => {
                 self.retention_check_interval_ms = number(name, value, 1)?
             }
@@ -411,6 +415,7 @@ const NAMES: &[&str] = &[
     "group.initial.rebalance.delay.ms",
     "group.max.session.timeout.ms",
     "group.max.size",
+    "group.streams.max.size",
     "group.min.session.timeout.ms",
     "listeners",
     "log.dirs",

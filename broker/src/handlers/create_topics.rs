@@ -12,8 +12,8 @@ use kafka_wire::create_topics_response::{CreatableTopicConfigs, CreatableTopicRe
 use kafka_wire::{CreateTopicsRequest, CreateTopicsResponse};
 
 use super::errors;
-use crate::broker::Core;
-use crate::metadata::{self, PARTITIONS_MAX, Topic, topic_config};
+use crate::broker::{ChangeError, Core};
+use crate::metadata::{self, PARTITIONS_MAX, Refusal, Topic, topic_config};
 use crate::protocol::{ErrorCode, RequestContext, message, wire_id};
 
 pub(super) fn handle(
@@ -114,6 +114,23 @@ fn create(
         topic_config::check_all(overrides).map_err(|reason| (ErrorCode::InvalidConfig, reason))?;
     core.create_topic(&topic.name, partition_count, configs, validate_only)
         .map_err(|error| errors::of_change(&error))
+}
+
+/// Creates a topic that an application needs, unless somebody else just has.
+pub(super) fn create_internal<'a>(
+    core: &Arc<Core>,
+    name: &str,
+    partition_count: i32,
+    replication_factor: i16,
+    configs: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<(), String> {
+    let context = RequestContext::in_process("");
+    check_replication_factor(core, &context, replication_factor).map_err(|(_, reason)| reason)?;
+    let configs = topic_config::check_all(configs)?;
+    match core.create_topic(name, partition_count, configs, false) {
+        Ok(_) | Err(ChangeError::Refused(Refusal::TopicExists(_))) => Ok(()),
+        Err(error) => Err(errors::of_change(&error).1),
+    }
 }
 
 fn check_replication_factor(

@@ -2,6 +2,7 @@
 
 use crate::broker::ChangeError;
 use crate::coordinator::group::GroupError;
+use crate::coordinator::group::streams::StreamsError;
 use crate::coordinator::transaction::TransactionError;
 use crate::log::{AppendError, LogError, ReadError};
 use crate::metadata::Refusal;
@@ -22,11 +23,24 @@ pub(super) fn of_group(error: GroupError) -> ErrorCode {
         GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
         GroupError::MaxSizeReached => ErrorCode::GroupMaxSizeReached,
         GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
+        GroupError::StaleMemberEpoch => ErrorCode::StaleMemberEpoch,
         GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
         GroupError::InvalidRequest => ErrorCode::InvalidRequest,
         GroupError::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
         GroupError::InvalidTransactionState => ErrorCode::InvalidTxnState,
         GroupError::OffsetsTooLarge => ErrorCode::InvalidCommitOffsetSize,
+    }
+}
+
+pub(super) fn of_streams(error: &StreamsError) -> ErrorCode {
+    match error {
+        StreamsError::Group(error) => of_group(*error),
+        StreamsError::InvalidRequest(_) => ErrorCode::InvalidRequest,
+        StreamsError::InvalidTopology(_) => ErrorCode::StreamsInvalidTopology,
+        StreamsError::InvalidTopologyEpoch(_) => ErrorCode::StreamsInvalidTopologyEpoch,
+        StreamsError::NotStreams(_) => ErrorCode::GroupIdNotFound,
+        StreamsError::FencedMemberEpoch(_) => ErrorCode::FencedMemberEpoch,
+        StreamsError::UnreleasedInstanceId(_) => ErrorCode::UnreleasedInstanceId,
     }
 }
 

@@ -49,6 +49,8 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod streams_group_describe;
+mod streams_group_heartbeat;
 mod sync_group;
 mod txn_offset_commit;
 mod unregister_broker;
@@ -82,6 +84,12 @@ pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Reques
         Request::Fetch(request) => fetch::handle(core, context, request, answer),
         Request::OffsetCommit(request) => offset_commit::handle(core, request, answer),
         Request::JoinGroup(request) => join_group::handle(core, context, request, answer),
+        Request::StreamsGroupHeartbeat(request) => {
+            streams_group_heartbeat::handle(core, context, request, answer);
+        }
+        Request::StreamsGroupDescribe(request) => {
+            answer(streams_group_describe::handle(core, request).into());
+        }
         Request::SyncGroup(request) => sync_group::handle(core, request, answer),
         Request::DeleteGroups(request) => delete_groups::handle(core, request, answer),
         Request::OffsetDelete(request) => offset_delete::handle(core, request, answer),

@@ -57,6 +57,7 @@ macro_rules! apis {
         /// A request of a served API.
         #[derive(Debug, Clone, PartialEq)]
         #[non_exhaustive]
+        #[allow(clippy::large_enum_variant, reason = "requests are moved a few times: less than boxing each would cost")]
         #[allow(missing_docs, reason = "the variants are Kafka's names")]
         pub enum Request { $($name(wire::$request)),* }
 
@@ -194,6 +195,8 @@ apis! {
     66 ListTransactions ListTransactionsRequest ListTransactionsResponse 0..=2 from 0;
     74 ListConfigResources ListConfigResourcesRequest ListConfigResourcesResponse 0..=1 from 0;
     75 DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse 0..=0 from 0;
+    88 StreamsGroupHeartbeat StreamsGroupHeartbeatRequest StreamsGroupHeartbeatResponse 0..=0 from 0;
+    89 StreamsGroupDescribe StreamsGroupDescribeRequest StreamsGroupDescribeResponse 0..=0 from 0;
 }
 
 const GROUPS: &str = "not built yet; clients use the classic protocol";
@@ -249,8 +252,6 @@ const LEFT_OUT: &[(i16, &str, &str)] = &[
     (85, "WriteShareGroupState", SHARE),
     (86, "DeleteShareGroupState", SHARE),
     (87, "ReadShareGroupStateSummary", SHARE),
-    (88, "StreamsGroupHeartbeat", GROUPS),
-    (89, "StreamsGroupDescribe", GROUPS),
     (90, "DescribeShareGroupOffsets", SHARE),
     (91, "AlterShareGroupOffsets", SHARE),
     (92, "DeleteShareGroupOffsets", SHARE),

@@ -92,7 +92,12 @@ error_codes! {
     102 BrokerIdNotRegistered "there is no broker with this id";
     103 InconsistentTopicId "the topic id does not match the topic";
     105 TransactionalIdNotFound "there is no such transactional id";
+    110 FencedMemberEpoch "the member's epoch is not the one the coordinator knows: it has to join again";
+    111 UnreleasedInstanceId "another member has the instance id";
+    113 StaleMemberEpoch "the member's epoch is old";
     114 MismatchedEndpointType "this is a broker, not a controller";
     120 TransactionAbortable "the transaction has to be aborted";
     128 InvalidRegularExpression "the regular expression is not valid";
+    130 StreamsInvalidTopology "the topology is not valid";
+    131 StreamsInvalidTopologyEpoch "the topology epoch is not valid";
 }

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::classic::{ClassicGroup, State};
-use super::records::GroupRecord;
+use super::records::{CommittedOffset, GroupRecord};
+use super::streams::StreamsGroup;
 use super::{GroupError, MemberRef};
 
 /// A group of any kind.
@@ -14,6 +15,8 @@ use super::{GroupError, MemberRef};
 pub(crate) enum Group {
     /// Its members assign by themselves (JoinGroup, SyncGroup). Also the groups that have committed offsets and never a member.
     Classic(ClassicGroup),
+    /// The broker assigns the tasks of a Streams application (StreamsGroupHeartbeat).
+    Streams(Box<StreamsGroup>),
 }
 
 impl Group {
@@ -21,6 +24,7 @@ impl Group {
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::Classic(_) => "classic",
+            Self::Streams(_) => "streams",
         }
     }
 
@@ -28,6 +32,7 @@ impl Group {
     pub(crate) fn protocol_type(&self) -> &str {
         match self {
             Self::Classic(group) => group.protocol_type.as_deref().unwrap_or_default(),
+            Self::Streams(_) => "streams",
         }
     }
 
@@ -35,6 +40,7 @@ impl Group {
     pub(crate) fn state_name(&self) -> &'static str {
         match self {
             Self::Classic(group) => group.state.name(),
+            Self::Streams(group) => group.state().name(),
         }
     }
 
@@ -42,6 +48,7 @@ impl Group {
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Classic(group) => group.state == State::Empty,
+            Self::Streams(group) => group.is_empty(),
         }
     }
 
@@ -49,17 +56,25 @@ impl Group {
     pub(crate) fn is_unused(&self) -> bool {
         match self {
             Self::Classic(group) => group.is_unused(),
+            Self::Streams(group) => group.is_unused(),
         }
     }
 
-    /// Whether a commit may be made by who says so.
+    /// Whether a commit of these offsets may be made by who says so.
     pub(crate) fn check_commit(
         &mut self,
         member: &MemberRef,
+        offsets: &[(String, i32, CommittedOffset)],
         now_ms: i64,
     ) -> Result<(), GroupError> {
         match self {
             Self::Classic(group) => group.check_commit(member.caller(), now_ms),
+            Self::Streams(group) => {
+                let partitions = offsets
+                    .iter()
+                    .map(|(topic, partition, _)| (topic.as_str(), *partition));
+                group.check_commit(&member.member_id, member.generation, false, partitions)
+            }
         }
     }
 
@@ -67,10 +82,23 @@ impl Group {
     pub(crate) fn check_transactional_commit(
         &mut self,
         member: &MemberRef,
+        offsets: &[(String, i32, CommittedOffset)],
         now_ms: i64,
     ) -> Result<(), GroupError> {
         match self {
             Self::Classic(group) => group.check_transactional_commit(member.caller(), now_ms),
+            Self::Streams(group) => {
+                let partitions = offsets
+                    .iter()
+                    .map(|(topic, partition, _)| (topic.as_str(), *partition));
+                let checked =
+                    group.check_commit(&member.member_id, member.generation, true, partitions);
+                // An answer to a commit in a transaction has no code for an epoch that is old.
+                checked.map_err(|error| match error {
+                    GroupError::StaleMemberEpoch => GroupError::IllegalGeneration,
+                    error => error,
+                })
+            }
         }
     }
 
@@ -78,6 +106,7 @@ impl Group {
     pub(crate) fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
         match self {
             Self::Classic(group) => group.subscribed_topics(),
+            Self::Streams(group) => Some(group.subscribed_topics()),
         }
     }
 
@@ -88,6 +117,7 @@ impl Group {
                 group: group.to_owned(),
                 value: None,
             }],
+            Self::Streams(live) => GroupRecord::streams(group, live.tombstones()),
         }
     }
 
@@ -95,6 +125,7 @@ impl Group {
     pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
         match self {
             Self::Classic(group) => group.next_deadline_ms(),
+            Self::Streams(group) => group.next_deadline_ms(),
         }
     }
 }

@@ -26,6 +26,7 @@ pub(crate) mod classic;
 pub(crate) mod kind;
 pub(crate) mod offsets;
 pub mod records;
+pub(crate) mod streams;
 
 use classic::{Caller, ClassicGroup, Effect, Join, Joined, ReplyId, Rules, State, Synced};
 use kind::Group;
@@ -60,6 +61,8 @@ pub enum GroupError {
     MaxSizeReached,
     #[error("another member has taken over the instance id")]
     FencedInstanceId,
+    #[error("the member epoch is not the one that the member is in")]
+    StaleMemberEpoch,
     #[error("the group is subscribed to the topic")]
     SubscribedToTopic,
     #[error("the request is not valid")]
@@ -356,12 +359,30 @@ impl GroupCoordinator {
             drop(state);
             return reply(Err((GroupError::UnknownMember, join.member_id)));
         }
+        // A group of another kind that nobody is in becomes a classic one.
+        let other = state.groups.get(group);
+        match other.filter(|live| !matches!(live, Group::Classic(_))) {
+            Some(other) if other.is_empty() => {
+                let tombstones = other.tombstones(group);
+                state.write(core, group, tombstones, Then::Nothing, &mut after);
+                state.groups.remove(group);
+            }
+            Some(_) => {
+                drop(state);
+                let error = GroupError::InconsistentProtocol;
+                return reply(Err((error, join.member_id)));
+            }
+            None => {}
+        }
         let id = state.next_reply();
         state.joins.insert(id, reply);
-        let Group::Classic(live) = state
+        let live = state
             .groups
             .entry(group.to_owned())
             .or_insert_with(|| Group::Classic(ClassicGroup::new(now_ms)));
+        let Group::Classic(live) = live else {
+            unreachable!("a group of another kind has been removed");
+        };
         let effects = live.join(join, id, &self.rules, now_ms);
         state.perform(core, group, effects, &mut after);
         // A join that was refused leaves nothing behind.
@@ -461,7 +482,7 @@ impl GroupCoordinator {
         let now_ms = core.now_ms();
         let decide = |state: &mut Groups| {
             match state.groups.get_mut(group) {
-                Some(live) => live.check_commit(member, now_ms)?,
+                Some(live) => live.check_commit(member, &offsets, now_ms)?,
                 // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
                 None if member.generation < 0 && member.member_id.is_empty() => {}
                 None => return Err(GroupError::IllegalGeneration),
@@ -491,7 +512,9 @@ impl GroupCoordinator {
 
     pub(crate) fn describe(&self, group: &str) -> Option<Description> {
         let state = self.lock();
-        let Group::Classic(live) = state.groups.get(group)?;
+        let Group::Classic(live) = state.groups.get(group)? else {
+            return None;
+        };
         let mut metadata = live.metadata();
         if live.state != State::Stable {
             for member in &mut metadata.members {
@@ -606,7 +629,7 @@ impl GroupCoordinator {
         let mut after = After::default();
         let mut state = self.lock();
         let checked = match state.groups.get_mut(group) {
-            Some(live) => live.check_transactional_commit(member, now_ms),
+            Some(live) => live.check_transactional_commit(member, &offsets, now_ms),
             // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
             None if member.generation < 0 => Ok(()),
             None => Err(GroupError::IllegalGeneration),
@@ -738,6 +761,13 @@ impl GroupCoordinator {
         for group in due {
             let effects = match state.groups.get_mut(&group) {
                 Some(Group::Classic(live)) => live.expire(&self.rules, now_ms),
+                Some(Group::Streams(live)) => {
+                    let records = GroupRecord::streams(&group, live.expire(now_ms));
+                    if !records.is_empty() {
+                        state.write(core, &group, records, Then::Nothing, &mut after);
+                    }
+                    Vec::new()
+                }
                 None => Vec::new(),
             };
             state.perform(core, &group, effects, &mut after);
@@ -766,7 +796,7 @@ impl GroupCoordinator {
                 Some(Group::Classic(live)) => {
                     live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms())
                 }
-                None => Vec::new(),
+                Some(Group::Streams(_)) | None => Vec::new(),
             };
             state.perform(core, &group, effects, &mut after);
         }
@@ -810,6 +840,7 @@ impl Groups {
     fn classic(&mut self, group: &str) -> Option<&mut ClassicGroup> {
         match self.groups.get_mut(group)? {
             Group::Classic(live) => Some(live),
+            Group::Streams(_) => None,
         }
     }
 
@@ -872,13 +903,19 @@ impl Groups {
             }
             GroupRecord::GroupMetadata { group, value: None } => {
                 if matches!(self.groups.get(group), Some(Group::Classic(_))) {
-                    self.groups.remove(group);
-                    if self.offsets.group(group).is_some() {
-                        let simple = Group::Classic(ClassicGroup::new(0));
-                        self.groups.insert(group.clone(), simple);
-                    }
+                    self.forget(group);
                 }
             }
+            GroupRecord::Streams { group, record } => self.replay_streams(group, record, now_ms),
+        }
+    }
+
+    /// A group is no more. Offsets that are left make it a simple one.
+    fn forget(&mut self, group: &str) {
+        self.groups.remove(group);
+        if self.offsets.group(group).is_some() {
+            let simple = Group::Classic(ClassicGroup::new(0));
+            self.groups.insert(group.to_owned(), simple);
         }
     }
 

@@ -5,6 +5,7 @@
 //! key    version i16
 //!        1  offset commit: group, topic, partition i32
 //!        2  group metadata: group
+//!        17, 19–23  of streams groups: `streams::records`
 //! offset commit value, version i16 (written: 3)
 //!        0  offset i64, metadata, commit timestamp i64
 //!        1  offset i64, metadata, commit timestamp i64, expire timestamp i64
@@ -18,6 +19,8 @@
 //! A null value is a tombstone.
 
 use ::bytes::Bytes;
+
+use super::streams::records::StreamsRecord;
 
 #[allow(
     dead_code,
@@ -50,6 +53,13 @@ pub enum GroupRecord {
         group: String,
         /// Its members and their assignments.
         value: Option<GroupMetadata>,
+    },
+    /// Something of a streams group.
+    Streams {
+        /// Which group.
+        group: String,
+        /// What.
+        record: StreamsRecord,
     },
 }
 
@@ -121,6 +131,15 @@ impl GroupRecord {
         matches!(self, Self::OffsetCommit { .. })
     }
 
+    /// Records of a streams group.
+    pub(crate) fn streams(group: &str, records: Vec<StreamsRecord>) -> Vec<Self> {
+        let of_group = |record| Self::Streams {
+            group: group.to_owned(),
+            record,
+        };
+        records.into_iter().map(of_group).collect()
+    }
+
     /// Key and value, as they lie in the log.
     pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         let mut key = Vec::new();
@@ -151,6 +170,7 @@ impl GroupRecord {
                 put_string(&mut key, Some(group));
                 (key, value.as_ref().map(encode_group))
             }
+            Self::Streams { group, record } => record.encode(group),
         }
     }
 
@@ -176,6 +196,10 @@ impl GroupRecord {
                 let group = take_string(&mut input).flatten().ok_or(KEY)?;
                 let value = value.map(decode_group).transpose()?;
                 Ok(Self::GroupMetadata { group, value })
+            }
+            17 | 19..=23 => {
+                let (group, record) = StreamsRecord::decode(version, input, value)?;
+                Ok(Self::Streams { group, record })
             }
             other => Err(RecordError::UnknownVersion("key", other)),
         }
