@@ -28,11 +28,6 @@ pub(super) fn of_group(error: GroupError) -> ErrorCode {
         GroupError::InvalidRequest => ErrorCode::InvalidRequest,
         GroupError::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
         GroupError::InvalidTransactionState => ErrorCode::InvalidTxnState,
-        GroupError::FencedMemberEpoch => ErrorCode::FencedMemberEpoch,
-        GroupError::UnreleasedInstanceId => ErrorCode::UnreleasedInstanceId,
-        GroupError::UnsupportedAssignor => ErrorCode::UnsupportedAssignor,
-        GroupError::StaleMemberEpoch => ErrorCode::StaleMemberEpoch,
-        GroupError::InvalidRegularExpression => ErrorCode::InvalidRegularExpression,
         GroupError::OffsetsTooLarge => ErrorCode::InvalidCommitOffsetSize,
     }
 }

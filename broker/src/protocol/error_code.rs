@@ -92,14 +92,8 @@ error_codes! {
     102 BrokerIdNotRegistered "there is no broker with this id";
     103 InconsistentTopicId "the topic id does not match the topic";
     105 TransactionalIdNotFound "there is no such transactional id";
-<<<<<<< HEAD
     110 FencedMemberEpoch "the member's epoch is not the one the coordinator knows: it has to join again";
     111 UnreleasedInstanceId "another member has the instance id";
-=======
-    110 FencedMemberEpoch "the member's epoch is not the one the coordinator knows";
-    111 UnreleasedInstanceId "another member has the instance id";
-    112 UnsupportedAssignor "the assignor is not supported";
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
     113 StaleMemberEpoch "the member's epoch is old";
     114 MismatchedEndpointType "this is a broker, not a controller";
     120 TransactionAbortable "the transaction has to be aborted";

@@ -5,16 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use uuid::Uuid;
-
 use super::classic::{ClassicGroup, State};
-<<<<<<< HEAD
 use super::records::{CommittedOffset, GroupRecord};
 use super::streams::StreamsGroup;
-=======
-use super::consumer::{CommitCheck, ConsumerGroup};
-use super::records::GroupRecord;
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
 use super::{GroupError, MemberRef};
 
 /// A group of any kind.
@@ -22,13 +15,8 @@ use super::{GroupError, MemberRef};
 pub(crate) enum Group {
     /// Its members assign by themselves (JoinGroup, SyncGroup). Also the groups that have committed offsets and never a member.
     Classic(ClassicGroup),
-<<<<<<< HEAD
     /// The broker assigns the tasks of a Streams application (StreamsGroupHeartbeat).
     Streams(Box<StreamsGroup>),
-=======
-    /// The coordinator assigns (ConsumerGroupHeartbeat).
-    Consumer(Box<ConsumerGroup>),
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
 }
 
 impl Group {
@@ -36,11 +24,7 @@ impl Group {
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::Classic(_) => "classic",
-<<<<<<< HEAD
             Self::Streams(_) => "streams",
-=======
-            Self::Consumer(_) => "consumer",
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
         }
     }
 
@@ -48,11 +32,7 @@ impl Group {
     pub(crate) fn protocol_type(&self) -> &str {
         match self {
             Self::Classic(group) => group.protocol_type.as_deref().unwrap_or_default(),
-<<<<<<< HEAD
             Self::Streams(_) => "streams",
-=======
-            Self::Consumer(_) => "consumer",
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
         }
     }
 
@@ -60,11 +40,7 @@ impl Group {
     pub(crate) fn state_name(&self) -> &'static str {
         match self {
             Self::Classic(group) => group.state.name(),
-<<<<<<< HEAD
             Self::Streams(group) => group.state().name(),
-=======
-            Self::Consumer(group) => group.state_name(),
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
         }
     }
 
@@ -72,11 +48,7 @@ impl Group {
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Classic(group) => group.state == State::Empty,
-<<<<<<< HEAD
             Self::Streams(group) => group.is_empty(),
-=======
-            Self::Consumer(group) => group.is_empty(),
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
         }
     }
 
@@ -84,43 +56,18 @@ impl Group {
     pub(crate) fn is_unused(&self) -> bool {
         match self {
             Self::Classic(group) => group.is_unused(),
-<<<<<<< HEAD
             Self::Streams(group) => group.is_unused(),
         }
     }
 
     /// Whether a commit of these offsets may be made by who says so.
-=======
-            Self::Consumer(_) => false,
-        }
-    }
-
-    /// Whether a commit may be made by who says so. The answer may depend on the partition: then `check_partition` has it.
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
     pub(crate) fn check_commit(
         &mut self,
         member: &MemberRef,
         offsets: &[(String, i32, CommittedOffset)],
         now_ms: i64,
-    ) -> Result<CommitCheck, GroupError> {
-        match self {
-            Self::Classic(group) => {
-                group.check_commit(member.caller(), now_ms)?;
-                Ok(CommitCheck::All)
-            }
-            Self::Consumer(group) => group.check_commit(member),
-        }
-    }
-
-    /// Whether this partition may be committed by who says so.
-    pub(crate) fn check_partition(
-        &self,
-        member: &MemberRef,
-        topic: Uuid,
-        partition: i32,
     ) -> Result<(), GroupError> {
         match self {
-<<<<<<< HEAD
             Self::Classic(group) => group.check_commit(member.caller(), now_ms),
             Self::Streams(group) => {
                 let partitions = offsets
@@ -128,22 +75,6 @@ impl Group {
                     .map(|(topic, partition, _)| (topic.as_str(), *partition));
                 group.check_commit(&member.member_id, member.generation, false, partitions)
             }
-=======
-            Self::Classic(_) => Ok(()),
-            Self::Consumer(group) => group.check_partition(member, topic, partition),
-        }
-    }
-
-    /// Whether offsets may be read by who says so.
-    pub(crate) fn check_fetch(
-        &self,
-        member_id: Option<&str>,
-        member_epoch: i32,
-    ) -> Result<(), GroupError> {
-        match self {
-            Self::Classic(_) => Ok(()),
-            Self::Consumer(group) => group.check_fetch(member_id, member_epoch),
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
         }
     }
 
@@ -153,9 +84,8 @@ impl Group {
         member: &MemberRef,
         offsets: &[(String, i32, CommittedOffset)],
         now_ms: i64,
-    ) -> Result<CommitCheck, GroupError> {
+    ) -> Result<(), GroupError> {
         match self {
-<<<<<<< HEAD
             Self::Classic(group) => group.check_transactional_commit(member.caller(), now_ms),
             Self::Streams(group) => {
                 let partitions = offsets
@@ -169,13 +99,6 @@ impl Group {
                     error => error,
                 })
             }
-=======
-            Self::Classic(group) => {
-                group.check_transactional_commit(member.caller(), now_ms)?;
-                Ok(CommitCheck::All)
-            }
-            Self::Consumer(group) => group.check_transactional_commit(member),
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
         }
     }
 
@@ -183,11 +106,7 @@ impl Group {
     pub(crate) fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
         match self {
             Self::Classic(group) => group.subscribed_topics(),
-<<<<<<< HEAD
             Self::Streams(group) => Some(group.subscribed_topics()),
-=======
-            Self::Consumer(group) => Some(group.subscribed_topics()),
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
         }
     }
 
@@ -198,17 +117,7 @@ impl Group {
                 group: group.to_owned(),
                 value: None,
             }],
-<<<<<<< HEAD
             Self::Streams(live) => GroupRecord::streams(group, live.tombstones()),
-=======
-            Self::Consumer(live) => {
-                let of = |record| GroupRecord::Consumer {
-                    group: group.to_owned(),
-                    record,
-                };
-                live.tombstones().into_iter().map(of).collect()
-            }
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
         }
     }
 
@@ -216,11 +125,7 @@ impl Group {
     pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
         match self {
             Self::Classic(group) => group.next_deadline_ms(),
-<<<<<<< HEAD
             Self::Streams(group) => group.next_deadline_ms(),
-=======
-            Self::Consumer(group) => group.next_deadline_ms(),
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
         }
     }
 }

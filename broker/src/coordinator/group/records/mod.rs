@@ -5,11 +5,7 @@
 //! key    version i16
 //!        1  offset commit: group, topic, partition i32
 //!        2  group metadata: group
-<<<<<<< HEAD
 //!        17, 19–23  of streams groups: `streams::records`
-=======
-//!        3–8, 16  of consumer groups: `consumer::records`
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
 //! offset commit value, version i16 (written: 3)
 //!        0  offset i64, metadata, commit timestamp i64
 //!        1  offset i64, metadata, commit timestamp i64, expire timestamp i64
@@ -24,17 +20,12 @@
 
 use ::bytes::Bytes;
 
-<<<<<<< HEAD
 use super::streams::records::StreamsRecord;
 
 #[allow(
     dead_code,
     reason = "flexible versions come with the records of the next kinds"
 )]
-=======
-use super::consumer::records::ConsumerRecord;
-
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
 pub(crate) mod bytes;
 
 use bytes::{
@@ -55,13 +46,6 @@ pub enum GroupRecord {
         partition: i32,
         /// What was committed.
         value: Option<CommittedOffset>,
-    },
-    /// Something of a consumer group.
-    Consumer {
-        /// Which group.
-        group: String,
-        /// What.
-        record: ConsumerRecord,
     },
     /// A group has a new generation, or (`None`) is removed.
     GroupMetadata {
@@ -181,7 +165,6 @@ impl GroupRecord {
                 });
                 (key, value)
             }
-            Self::Consumer { group, record } => record.encode(group),
             Self::GroupMetadata { group, value } => {
                 put_i16(&mut key, 2);
                 put_string(&mut key, Some(group));
@@ -214,15 +197,9 @@ impl GroupRecord {
                 let value = value.map(decode_group).transpose()?;
                 Ok(Self::GroupMetadata { group, value })
             }
-<<<<<<< HEAD
             17 | 19..=23 => {
                 let (group, record) = StreamsRecord::decode(version, input, value)?;
                 Ok(Self::Streams { group, record })
-=======
-            3..=8 | 16 => {
-                let (group, record) = ConsumerRecord::decode(version, input, value)?;
-                Ok(Self::Consumer { group, record })
->>>>>>> b1052d8 (Consumer groups: the coordinator assigns, members follow by heartbeats)
             }
             other => Err(RecordError::UnknownVersion("key", other)),
         }
@@ -432,8 +409,8 @@ mod tests {
     #[test]
     fn an_unknown_version_is_named() {
         assert_eq!(
-            GroupRecord::decode(&[0, 9], None),
-            Err(RecordError::UnknownVersion("key", 9))
+            GroupRecord::decode(&[0, 3], None),
+            Err(RecordError::UnknownVersion("key", 3))
         );
     }
 }
