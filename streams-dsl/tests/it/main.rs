@@ -1,0 +1,6 @@
+//! What programs do, from the calls to the records: one binary, since links are slow.
+
+mod cases;
+mod describe;
+mod operators;
+mod ui;
