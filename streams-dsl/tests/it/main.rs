@@ -3,4 +3,5 @@
 mod cases;
 mod describe;
 mod operators;
+mod recorded;
 mod ui;
