@@ -36,7 +36,7 @@ impl TimeWindows {
         self
     }
 
-    /// Accepts records that are up to `grace` older than the operator's stream time when their window has ended. Without it, a window is closed as
+    /// Keeps each window open until the operator's stream time is `grace` past its end: records before that still count. Without it, a window is closed as
     /// soon as stream time reaches its end.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
