@@ -1,8 +1,10 @@
 //! The cluster that a command talks to, and one request to it.
 
 use std::error::Error;
+use std::time::Duration;
 
 use brooklet::{Cluster, topics};
+use brooklet_streams_core::client::kafka::{AdminClient, Recipient, messages};
 use brooklet_streams_core::client::{AdminRequest, AdminResponse};
 use clap::Args;
 
@@ -29,6 +31,45 @@ impl Connection {
     /// One request, and its answer.
     pub(crate) fn call(&self, request: AdminRequest) -> Result<AdminResponse, Box<dyn Error>> {
         Ok(topics::request(&self.cluster(), request)?)
+    }
+}
+
+/// How long the cluster may take to answer a tool.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Connection {
+    /// One request of the protocol, and its answer; asked again while `code` of the answer is one that passes.
+    pub(crate) fn ask<R>(
+        &self,
+        to: Recipient,
+        build: impl Fn(i16) -> R + Send + Sync + 'static,
+        code: impl Fn(&R::Response) -> i16 + Send + Sync + 'static,
+    ) -> Result<R::Response, Box<dyn Error>>
+    where
+        R: messages::RequestResponsePair + Send + Sync + 'static,
+        R::Response: Send + 'static,
+    {
+        let admin = AdminClient::connect(&self.bootstrap)?;
+        Ok(admin.ask(to, PATIENCE, build, code)?)
+    }
+
+    /// The ids of the cluster's brokers.
+    pub(crate) fn nodes(&self) -> Result<Vec<i32>, Box<dyn Error>> {
+        let response = self.ask(
+            Recipient::Any,
+            |_| {
+                let mut request = messages::MetadataRequest::default();
+                request.topics = Some(Vec::new());
+                request.allow_auto_topic_creation = true;
+                request
+            },
+            |_: &messages::MetadataResponse| 0,
+        )?;
+        Ok(response
+            .brokers
+            .iter()
+            .map(|broker| broker.node_id)
+            .collect())
     }
 }
 

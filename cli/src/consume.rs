@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
     connection: Connection,
 }
 
-struct Unpark(Thread);
+pub(crate) struct Unpark(pub(crate) Thread);
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
@@ -58,15 +58,21 @@ impl Wake for Unpark {
     }
 }
 
-struct Partition {
-    slot: Slot,
-    partition: i32,
-    position: i64,
-    end: i64,
+/// A partition that is read.
+pub(crate) struct Partition {
+    pub(crate) slot: Slot,
+    pub(crate) partition: i32,
+    pub(crate) position: i64,
+    pub(crate) end: i64,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let mut partitions = open(&arguments)?;
+    let mut partitions = open(
+        &arguments.connection,
+        &arguments.topic,
+        arguments.partition,
+        arguments.from_beginning,
+    )?;
     let cluster = arguments.connection.cluster();
     let options = ConsumerOptions {
         client_id: "brooklet-consume".to_owned(),
@@ -159,9 +165,12 @@ fn write_key(out: &mut impl Write, key: Option<&[u8]>, windowed: bool) -> std::i
 type Offsets = Vec<(TopicPartition, Result<i64, ClientError>)>;
 
 /// The wanted partitions with where to begin, and the end they have now.
-fn open(arguments: &Arguments) -> Result<Vec<Partition>, Box<dyn Error>> {
-    let connection = &arguments.connection;
-    let topic = arguments.topic.as_str();
+pub(crate) fn open(
+    connection: &Connection,
+    topic: &str,
+    only: Option<i32>,
+    from_beginning: bool,
+) -> Result<Vec<Partition>, Box<dyn Error>> {
     let AdminResponse::Topics(topics) =
         connection.call(AdminRequest::DescribeTopics(vec![topic.to_owned()]))?
     else {
@@ -171,7 +180,7 @@ fn open(arguments: &Arguments) -> Result<Vec<Partition>, Box<dyn Error>> {
         .into_iter()
         .find_map(|(_, partitions)| partitions)
         .ok_or_else(|| format!("topic {topic} does not exist on {}", connection.bootstrap))?;
-    let wanted: Vec<i32> = match arguments.partition {
+    let wanted: Vec<i32> = match only {
         Some(partition) if (0..count).contains(&partition) => vec![partition],
         Some(partition) => {
             return Err(format!(
@@ -198,7 +207,7 @@ fn open(arguments: &Arguments) -> Result<Vec<Partition>, Box<dyn Error>> {
     let ends = offsets(OffsetSpec::Latest {
         read_committed: false,
     })?;
-    let begins = if arguments.from_beginning {
+    let begins = if from_beginning {
         offsets(OffsetSpec::Earliest)?
     } else {
         ends.clone()

@@ -10,13 +10,17 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 mod broker;
+mod config;
 mod connection;
 mod consume;
 mod group;
 mod log;
+mod perf;
 mod produce;
+mod reset;
 mod topic;
 mod topology;
+mod transaction;
 
 /// Kafka Streams for Rust, and its broker.
 ///
@@ -51,8 +55,27 @@ enum Command {
     #[command(subcommand)]
     Group(group::Command),
     #[command(subcommand)]
+    Transaction(transaction::Command),
+    #[command(subcommand)]
+    Config(config::Command),
+    #[command(subcommand)]
     Log(log::Command),
+    #[command(subcommand)]
+    Perf(perf::Command),
     Topology(topology::Arguments),
+    /// Reserved for access control lists, which are not built yet.
+    #[command(hide = true, disable_help_flag = true)]
+    Acl(Reserved),
+    /// Reserved for users and their passwords, which are not built yet.
+    #[command(hide = true, disable_help_flag = true)]
+    User(Reserved),
+}
+
+/// Whatever is said to a subcommand that is not there yet.
+#[derive(clap::Args)]
+struct Reserved {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _rest: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -75,6 +98,13 @@ fn main() -> ExitCode {
             Command::Produce(arguments) => produce::run(arguments),
             Command::Consume(arguments) => consume::run(arguments),
             Command::Group(command) => group::run(command),
+            Command::Transaction(command) => transaction::run(command),
+            Command::Config(command) => config::run(command),
+            Command::Perf(command) => perf::run(command),
+            Command::Acl(_) => {
+                Err("acl is not built yet: whoever can connect may do everything".into())
+            }
+            Command::User(_) => Err("user is not built yet: nobody has to say who they are".into()),
             Command::Log(command) => log::run(command),
             Command::Topology(arguments) => topology::run(arguments),
         }

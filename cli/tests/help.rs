@@ -25,7 +25,16 @@ fn help_of(arguments: &[&str]) -> String {
 fn every_subcommand_is_in_the_help_and_explains_itself() {
     let help = help_of(&["--help"]);
     for subcommand in [
-        "broker", "topic", "produce", "consume", "group", "log", "topology",
+        "broker",
+        "topic",
+        "produce",
+        "consume",
+        "group",
+        "transaction",
+        "config",
+        "log",
+        "perf",
+        "topology",
     ] {
         assert!(
             help.lines()

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use super::wire::WireClient;
+use kafka_wire::RequestResponsePair;
+
+use super::wire::{Recipient, WireClient, error_code};
 use crate::client::{Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, RequestId};
 
 type Answer = (RequestId, Result<AdminResponse, ClientError>);
@@ -116,6 +118,46 @@ impl AdminClient {
                 ClientError::new(ClientErrorKind::Fatal, "the wire client's thread has ended"),
             ),
         }
+    }
+}
+
+impl AdminClient {
+    /// Sends any request of the protocol and waits for its answer: what tools need beyond [`AdminRequest`]. `build` is given the version that
+    /// both sides know. While `code` of the answer is one that passes (a coordinator that loads), it is asked again.
+    ///
+    /// # Errors
+    /// [`ClientErrorKind::Retriable`] when there was no answer within `timeout`. Codes in the answer are the caller's: see
+    /// [`AdminClient::check`].
+    pub fn ask<R>(
+        &self,
+        to: Recipient,
+        timeout: Duration,
+        build: impl Fn(i16) -> R + Send + Sync + 'static,
+        code: impl Fn(&R::Response) -> i16 + Send + Sync + 'static,
+    ) -> Result<R::Response, ClientError>
+    where
+        R: RequestResponsePair + Send + Sync + 'static,
+        R::Response: Send + 'static,
+    {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.wire.ask(to, timeout, build, code, move |answer| {
+            // Nobody waits any more after the timeout below.
+            let _ = sender.send(answer);
+        });
+        match receiver.recv_timeout(timeout + Duration::from_secs(5)) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(
+                ClientError::new(ClientErrorKind::Fatal, "the wire client's thread has ended"),
+            ),
+        }
+    }
+
+    /// An error code of an answer as an error that names what was done; 0 is none.
+    ///
+    /// # Errors
+    /// When the code is one.
+    pub fn check(code: i16, what: &str, message: Option<&str>) -> Result<(), ClientError> {
+        error_code::check(code, what, message)
     }
 }
 

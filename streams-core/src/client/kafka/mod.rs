@@ -28,11 +28,14 @@ pub use self::admin::AdminClient;
 use self::admin::KafkaAdmin;
 use self::consumer::KafkaConsumer;
 use self::producer::{KafkaProducer, LINGER_MS_MAX};
+pub use self::wire::Recipient;
 use self::wire::WireClient;
 use super::{
     Admin, Claim, ClientError, ClientErrorKind, Cluster, Consumer, ConsumerOptions, Producer,
     ProducerOptions,
 };
+/// The wire's messages, as generated from Kafka's definitions: what [`AdminClient::ask`] takes and returns.
+pub use kafka_wire as messages;
 
 /// A Kafka cluster, by the addresses of some of its brokers.
 pub struct KafkaCluster {

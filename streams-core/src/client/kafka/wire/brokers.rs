@@ -22,6 +22,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 /// Versions from 13 on name topics by id only.
 const METADATA_VERSION_MAX: i16 = 12;
 const GROUP_KEY: i8 = 0;
+const TRANSACTION_KEY: i8 = 1;
 
 /// The connection to one address, or when to try again.
 #[derive(Default)]
@@ -229,6 +230,42 @@ impl Brokers {
             .coordinators
             .insert(group.to_owned(), address.clone());
         self.connect(&address).await
+    }
+
+    /// A connection to the coordinator of a transactional id, asked for each time.
+    pub(super) async fn transaction_coordinator(
+        &self,
+        id: &str,
+    ) -> Result<Arc<Connection>, ClientError> {
+        let connection = self.any().await?;
+        let version = connection.version::<FindCoordinatorRequest>(i16::MAX)?;
+        let mut request = FindCoordinatorRequest::default();
+        request.key_type = TRANSACTION_KEY;
+        if version.value() >= 4 {
+            request.coordinator_keys = vec![StrBytes::from(id)];
+        } else {
+            request.key = StrBytes::from(id);
+        }
+        let response = connection
+            .call(&request, version, self.request_patience)
+            .await?;
+        let what = format!("finding the coordinator of transactional id {id}");
+        let (code, message, host, port) = match response.coordinators.first() {
+            Some(found) => (
+                found.error_code,
+                found.error_message.as_deref(),
+                &found.host,
+                found.port,
+            ),
+            None => (
+                response.error_code,
+                response.error_message.as_deref(),
+                &response.host,
+                response.port,
+            ),
+        };
+        error_code::check(code, &what, message)?;
+        self.connect(&address(host, port)).await
     }
 
     /// Finds it anew the next time.

@@ -144,7 +144,7 @@ pub(super) fn error(code: i16, what: impl std::fmt::Display, message: Option<&st
 }
 
 /// `Ok` for no error.
-pub(super) fn check(
+pub(in crate::client::kafka) fn check(
     code: i16,
     what: impl std::fmt::Display,
     message: Option<&str>,

@@ -14,6 +14,8 @@ mod connection;
 pub(super) mod error_code;
 mod requests;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -23,7 +25,9 @@ use tokio::task::JoinSet;
 
 use self::brokers::Brokers;
 pub(super) use self::claim::WireClaim;
+pub use self::requests::Recipient;
 use crate::client::{AdminRequest, AdminResponse, ClientError, ClientErrorKind};
+use kafka_wire::RequestResponsePair;
 
 /// As `default.api.timeout.ms`: for a request with all its attempts.
 const API_PATIENCE: Duration = Duration::from_secs(60);
@@ -42,7 +46,11 @@ enum Job {
         reply: Reply,
     },
     Claim(Box<claim::ClaimTask>),
+    /// Whatever a tool asks.
+    Ask(Box<dyn FnOnce(Arc<Brokers>) -> Asking + Send>),
 }
+
+type Asking = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Sends requests to the thread that performs them. The thread ends when the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -89,6 +97,31 @@ impl WireClient {
         }
     }
 
+    /// Sends one request to whom it is meant for; `build` is given the version that both sides know. Tried again while `code` of the answer is
+    /// one that passes. `reply` is dropped when there is no answer within `patience`.
+    pub(super) fn ask<R, B, C>(
+        &self,
+        to: Recipient,
+        patience: Duration,
+        build: B,
+        code: C,
+        reply: impl FnOnce(Result<R::Response, ClientError>) + Send + 'static,
+    ) where
+        R: RequestResponsePair + Send + Sync + 'static,
+        R::Response: Send,
+        B: Fn(i16) -> R + Send + Sync + 'static,
+        C: Fn(&R::Response) -> i16 + Send + Sync + 'static,
+    {
+        let job = Job::Ask(Box::new(move |brokers| {
+            Box::pin(async move {
+                let asked = requests::ask(&brokers, &to, patience, &build, &code).await;
+                reply(asked);
+            })
+        }));
+        // When the thread is gone the reply is dropped here, which its receiver sees.
+        let _ = self.jobs.send(job);
+    }
+
     /// Takes a place in a group; see [`crate::client::Cluster::claim`].
     pub(super) fn claim(&self, group: &str, instance_id: &str, topics: &[String]) -> WireClaim {
         let (claim, task) = WireClaim::new(
@@ -118,6 +151,9 @@ async fn serve(brokers: Arc<Brokers>, mut jobs: mpsc::UnboundedReceiver<Job>) {
                 tokio::spawn(
                     async move { reply(requests::execute(&brokers, request, patience).await) },
                 );
+            }
+            Job::Ask(ask) => {
+                tokio::spawn(ask(Arc::clone(&brokers)));
             }
             Job::Claim(task) => {
                 claims.spawn(task.run());

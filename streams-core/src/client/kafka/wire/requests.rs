@@ -21,7 +21,7 @@ use kafka_wire::offset_fetch_request::{
 use kafka_wire::{
     ConsumerGroupDescribeRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
     DescribeConfigsRequest, DescribeGroupsRequest, ListGroupsRequest, ListOffsetsRequest,
-    OffsetCommitRequest, OffsetFetchRequest,
+    OffsetCommitRequest, OffsetFetchRequest, RequestResponsePair,
 };
 use kafka_wire_core::{DecodeLimits, StrBytes};
 use tokio::time::Instant;
@@ -83,6 +83,101 @@ pub(super) async fn execute(
         }
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(RETRY_BACKOFF_MAX);
+    }
+}
+
+/// Whom a request is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// Any broker.
+    Any,
+    /// The broker of this id.
+    Node(i32),
+    /// The leader of a partition.
+    Leader(TopicPartition),
+    /// The coordinator of a group.
+    GroupCoordinator(String),
+    /// The coordinator of a transactional id.
+    TransactionCoordinator(String),
+}
+
+/// One request to its recipient, tried again while the reason of its failure passes.
+pub(super) async fn ask<R: RequestResponsePair>(
+    brokers: &Brokers,
+    to: &Recipient,
+    patience: Duration,
+    build: &impl Fn(i16) -> R,
+    code: &impl Fn(&R::Response) -> i16,
+) -> Result<R::Response, ClientError> {
+    let start = Instant::now();
+    let mut backoff = RETRY_BACKOFF_MIN;
+    loop {
+        let once = async {
+            let connection = recipient(brokers, to).await?;
+            let version = connection.version::<R>(i16::MAX)?;
+            let request = build(version.value());
+            connection
+                .call(&request, version, brokers.request_patience())
+                .await
+        };
+        let left = patience.saturating_sub(start.elapsed());
+        let answer = tokio::time::timeout(left, once).await.map_err(|_| {
+            ClientError::new(
+                ClientErrorKind::Retriable,
+                format_args!(
+                    "cluster {}: no answer within {patience:?}",
+                    brokers.bootstrap()
+                ),
+            )
+        })?;
+        let again = match &answer {
+            Ok(response) => error_code::is_transient(code(response)),
+            Err(error) => error.kind == ClientErrorKind::Retriable,
+        };
+        if let Recipient::GroupCoordinator(group) = to
+            && again
+        {
+            brokers.forget_coordinator(group);
+        }
+        if !again || start.elapsed() + backoff >= patience {
+            return answer;
+        }
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(RETRY_BACKOFF_MAX);
+    }
+}
+
+async fn recipient(brokers: &Brokers, to: &Recipient) -> Result<Arc<Connection>, ClientError> {
+    match to {
+        Recipient::Any => brokers.any().await,
+        Recipient::Node(id) => {
+            brokers.metadata(Some(&[])).await?;
+            brokers.node(*id).await
+        }
+        Recipient::GroupCoordinator(group) => brokers.coordinator(group).await,
+        Recipient::TransactionCoordinator(id) => brokers.transaction_coordinator(id).await,
+        Recipient::Leader(partition) => {
+            let metadata = brokers
+                .metadata(Some(&[partition.topic.to_string()]))
+                .await?;
+            let topic = metadata.topics.first();
+            let code = topic.map_or(error_code::UNKNOWN_TOPIC_OR_PARTITION, |topic| {
+                topic.error_code
+            });
+            error_code::check(code, format_args!("topic {}", partition.topic), None)?;
+            let leader = topic
+                .into_iter()
+                .flat_map(|topic| &topic.partitions)
+                .find(|found| found.partition_index == partition.partition)
+                .map(|found| found.leader_id)
+                .ok_or_else(|| {
+                    ClientError::new(
+                        ClientErrorKind::UnknownTopicOrPartition,
+                        format_args!("there is no partition {partition}"),
+                    )
+                })?;
+            brokers.node(leader).await
+        }
     }
 }
 
