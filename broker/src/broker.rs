@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::cleaning::{CleanerStats, Cleaning, Compacted};
 use crate::config::{BrokerConfig, Drive};
 use crate::coordinator::group::{self, GroupCoordinator, classic};
 use crate::coordinator::producer_ids::ProducerIds;
@@ -18,6 +19,7 @@ use crate::coordinator::transaction::{self, TransactionCoordinator};
 use crate::data_dir::{DataDir, Offsets};
 use crate::error::BrokerError;
 use crate::handlers;
+use crate::log::cleaner::CleanError;
 use crate::log::{Log, LogConfig, LogError, OpenOptions};
 use crate::metadata::{
     self, Catalog, Command, ConfigResource, GroupConfig, Journal, OFFSETS_TOPIC, Refusal,
@@ -114,6 +116,27 @@ impl Broker {
         self.core.step()
     }
 
+    /// Compacts a partition now, whatever its dirty ratio, with the active segment. What each pass has done; `None` if there is no such
+    /// partition, or its topic is not compacted.
+    pub fn compact(
+        &self,
+        topic: &str,
+        partition: i32,
+    ) -> Result<Option<Vec<Compacted>>, CleanError> {
+        let Some(partition) = self.core.partition(topic, partition) else {
+            return Ok(None);
+        };
+        if partition.log_config().is_none_or(|config| !config.compact) {
+            return Ok(None);
+        }
+        self.core.compact_now(&partition).map(Some)
+    }
+
+    /// What the cleaner has done since the broker was opened.
+    pub fn cleaner_stats(&self) -> CleanerStats {
+        self.core.cleaning.stats()
+    }
+
     /// Stops cleanly: answers what waits, syncs and closes every log, and marks the directory, so that the next start re-reads nothing.
     /// Every other clone of this broker finds its partitions gone.
     pub fn shutdown(&self) -> Result<(), BrokerError> {
@@ -176,6 +199,7 @@ pub(crate) struct Core {
     pub(crate) waiting: Arc<Waiting>,
     pub(crate) groups: GroupCoordinator,
     pub(crate) transactions: TransactionCoordinator,
+    pub(crate) cleaning: Cleaning,
     pub(crate) leader_epoch: i32,
     pub(crate) metrics: Metrics,
     pub(crate) opened_at_ms: i64,
@@ -273,8 +297,10 @@ impl Core {
             session_timeout_ms_max: config.group_session_timeout_ms_max,
             size_max: config.group_size_max,
         };
+        let (cleaning, cleaned) = Cleaning::open(data_dir.disk.as_ref(), &data_dir.path, &config);
         let core = Arc::new(Self {
             data_dir,
+            cleaning,
             waiting: Arc::default(),
             groups: GroupCoordinator::new(rules),
             transactions: TransactionCoordinator::new(config.transaction_rules(), now_ms),
@@ -311,6 +337,11 @@ impl Core {
         *core.catalog.write().unwrap_or_else(PoisonError::into_inner) = catalog;
         for topic in topics {
             core.open_partitions(&topic, 0, now_ms, true)?;
+        }
+        for ((topic, index), offset) in cleaned {
+            if let Some(partition) = core.partition(&topic, index) {
+                core.cleaning.resume(&partition, offset);
+            }
         }
         core.forget_deleted_topics()?;
         core.transactions.recover(&core);
@@ -621,6 +652,9 @@ impl Core {
         if let Err(error) = self.write_checkpoints() {
             tracing::error!(topic = name, %error, "checkpoints still name a deleted topic");
         }
+        if let Err(error) = self.forget_cleaned(topic.id) {
+            tracing::error!(topic = name, %error, "cleaner checkpoint still names a deleted topic");
+        }
         drop(journal);
         self.groups.topic_deleted(self, name);
         tracing::info!(topic = name, "topic deleted");
@@ -859,6 +893,11 @@ impl Core {
         }
     }
 
+    /// A round of group commit.
+    pub(crate) fn flush_round(&self) -> usize {
+        self.dirty.flush_round()
+    }
+
     fn step(self: &Arc<Self>) -> i64 {
         let now_ms = self.now_ms();
         self.waiting.expire(now_ms);
@@ -870,6 +909,9 @@ impl Core {
                 now_ms.saturating_add(self.config.retention_check_interval_ms),
                 Ordering::Release,
             );
+        }
+        if self.config.drive == Drive::Manual {
+            self.clean_if_due(now_ms);
         }
         if self.next_checkpoint_ms.load(Ordering::Acquire) <= now_ms {
             if self.config.flush == crate::config::Flush::Os {
@@ -896,7 +938,9 @@ impl Core {
             .next_retention_ms
             .load(Ordering::Acquire)
             .min(self.next_checkpoint_ms.load(Ordering::Acquire));
+        let cleaning = Some(self.cleaning.next_ms()).filter(|_| self.config.drive == Drive::Manual);
         [
+            cleaning,
             self.waiting.next_deadline_ms(),
             self.groups.next_deadline_ms(),
             Some(self.transactions.next_deadline_ms()),
@@ -964,6 +1008,7 @@ impl Core {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        self.cleaning.stop();
         // Waits for a change of the metadata that is under way; later ones are refused.
         let _journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         // First what can still be acknowledged: a produce that is written and waits for the disk has succeeded.
@@ -1034,10 +1079,17 @@ fn log_config(
     let limit = |name: &str| Some(number(name)).filter(|number| (0..i64::MAX).contains(number));
     let small = |name: &str| u32::try_from(number(name)).unwrap_or(u32::MAX);
     let policy = value("cleanup.policy");
+    let compact = policy.split(',').any(|word| word == "compact");
+    let compaction_lag_max_ms = limit("max.compaction.lag.ms");
+    let segment_ms = number("segment.ms");
     LogConfig {
         segment_bytes: small("segment.bytes"),
         segment_ms: number("segment.ms"),
         segment_jitter_ms: number("segment.jitter.ms"),
+        // What has to be compacted in time has to be out of the active segment by then.
+        segment_ms: compaction_lag_max_ms
+            .filter(|_| compact)
+            .map_or(segment_ms, |lag_ms| segment_ms.min(lag_ms)),
         index_interval_bytes: small("index.interval.bytes"),
         index_bytes_max: small("segment.index.bytes"),
         message_bytes_max: small("max.message.bytes"),
@@ -1055,12 +1107,20 @@ fn log_config(
         timestamp_before_max_ms: limit("message.timestamp.before.max.ms"),
         timestamp_after_max_ms: limit("message.timestamp.after.max.ms"),
         delete: policy.split(',').any(|word| word == "delete"),
-        compact: policy.split(',').any(|word| word == "compact"),
+        compact,
+        // Between zero and one: the table has checked.
+        cleanable_ratio_min_ppm: (value("min.cleanable.dirty.ratio")
+            .parse::<f64>()
+            .unwrap_or(0.5)
+            * 1e6) as u32,
+        compaction_lag_min_ms: number("min.compaction.lag.ms"),
+        compaction_lag_max_ms,
+        delete_retention_ms: number("delete.retention.ms"),
         ..LogConfig::default()
     }
 }
 
-/// The threads of `Drive::Threads`: one for fsyncs, one for deadlines.
+/// The threads of `Drive::Threads`: one for fsyncs, one for deadlines, one for compaction.
 #[derive(Debug)]
 struct Threads {
     core: Arc<Core>,
@@ -1097,9 +1157,15 @@ impl Threads {
                 }
             }),
         )?;
+        let mut handles = vec![flusher, timer];
+        if core.config.cleaner_enabled {
+            let cleaned = core.clone();
+            let clean = Box::new(move || cleaned.clean_until_stopped());
+            handles.push(spawn("broker-cleaner", clean)?);
+        }
         Ok(Self {
             core: core.clone(),
-            handles: Mutex::new(vec![flusher, timer]),
+            handles: Mutex::new(handles),
             stopped,
         })
     }
@@ -1107,6 +1173,7 @@ impl Threads {
     fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.core.dirty.stop();
+        self.core.cleaning.stop();
         self.core.timer.kick();
         let handles =
             std::mem::take(&mut *self.handles.lock().unwrap_or_else(PoisonError::into_inner));

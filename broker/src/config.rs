@@ -43,10 +43,10 @@ impl std::str::FromStr for Flush {
     }
 }
 
-/// Who drives what waits: fsyncs, deadlines, retention.
+/// Who drives what waits: fsyncs, deadlines, retention, compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Drive {
-    /// Two threads of the broker's own.
+    /// Three threads of the broker's own: for fsyncs, for deadlines, for compaction.
     #[default]
     Threads,
     /// The caller, with `Broker::flush_once` and `Broker::step`: a simulation or a test on virtual time.
@@ -147,6 +147,18 @@ pub struct BrokerConfig {
     pub retention_check_interval_ms: i64,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
     pub checkpoint_interval_ms: i64,
+    /// `log.cleaner.enable`: whether compacted topics are compacted.
+    pub cleaner_enabled: bool,
+    /// `log.cleaner.dedupe.buffer.size`: memory of the offset map. What does not fit is left to the next pass.
+    pub cleaner_map_bytes_max: usize,
+    /// `log.cleaner.io.buffer.load.factor`: how much of the offset map is used, in hundredths.
+    pub cleaner_map_load_percent: usize,
+    /// `log.cleaner.io.buffer.size`: bytes read and written at a time.
+    pub cleaner_io_buffer_bytes: usize,
+    /// `log.cleaner.io.max.bytes.per.second`, read and written together. With `Drive::Manual` time stands still and it is not obeyed.
+    pub cleaner_io_bytes_per_second_max: f64,
+    /// `log.cleaner.backoff.ms`: how long the cleaner sleeps when no log is due.
+    pub cleaner_backoff_ms: i64,
     /// Defaults of topic configs, by the topic's name for them (`retention.ms`).
     pub topic_defaults: BTreeMap<String, String>,
     /// Defaults and bounds of group configs, by Kafka's server name for them (`group.consumer.session.timeout.ms`).
@@ -201,6 +213,12 @@ impl BrokerConfig {
             streams_group_size_max: i32::MAX as usize,
             retention_check_interval_ms: 300_000,
             checkpoint_interval_ms: 60_000,
+            cleaner_enabled: true,
+            cleaner_map_bytes_max: 128 << 20,
+            cleaner_map_load_percent: 90,
+            cleaner_io_buffer_bytes: 512 << 10,
+            cleaner_io_bytes_per_second_max: f64::MAX,
+            cleaner_backoff_ms: 15_000,
             topic_defaults: BTreeMap::new(),
             group_settings: BTreeMap::new(),
         }
@@ -361,6 +379,30 @@ impl BrokerConfig {
             "log.flush.offset.checkpoint.interval.ms" => {
                 self.checkpoint_interval_ms = number(name, value, 1)?
             }
+            "log.cleaner.enable" => {
+                self.cleaner_enabled = value
+                    .parse()
+                    .map_err(|_| refused(name, value, "true or false"))?;
+            }
+            // Kafka's threads share one buffer and one rate; a pass is bounded, and one thread has not been too slow yet.
+            "log.cleaner.threads" if value.trim() != "1" => {
+                return Err(refused(name, value, "1: there is one cleaner thread"));
+            }
+            "log.cleaner.threads" => {}
+            "log.cleaner.dedupe.buffer.size" => {
+                self.cleaner_map_bytes_max = number(name, value, 1024)?
+            }
+            "log.cleaner.io.buffer.size" => {
+                self.cleaner_io_buffer_bytes = number(name, value, 1024)?
+            }
+            "log.cleaner.io.buffer.load.factor" => {
+                let factor = positive(name, value, 0.99)?;
+                self.cleaner_map_load_percent = ((factor * 100.0) as usize).max(1);
+            }
+            "log.cleaner.io.max.bytes.per.second" => {
+                self.cleaner_io_bytes_per_second_max = positive(name, value, f64::MAX)?
+            }
+            "log.cleaner.backoff.ms" => self.cleaner_backoff_ms = number(name, value, 0)?,
             _ => {
                 if let Some(setting) = group_config::settings().find(|setting| setting.name == name)
                 {
@@ -521,6 +563,14 @@ fn number<T: TryFrom<i64>>(name: &str, value: &str, min: i64) -> Result<T, Broke
         .ok_or_else(|| refused(name, value, &format!("a number from {min}")))
 }
 
+/// A number above zero, at most `max`.
+fn positive(name: &str, value: &str, max: f64) -> Result<f64, BrokerError> {
+    let number = value.trim().parse::<f64>().ok();
+    number
+        .filter(|number| *number > 0.0 && *number <= max)
+        .ok_or_else(|| refused(name, value, &format!("a number above 0, at most {max:e}")))
+}
+
 fn refused(name: &str, value: &str, wanted: &str) -> BrokerError {
     BrokerError::Config {
         name: name.to_owned(),
@@ -530,7 +580,7 @@ fn refused(name: &str, value: &str, wanted: &str) -> BrokerError {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     #[test]
@@ -616,6 +666,29 @@ mod tests {
         assert_eq!(config.topic_defaults.get("segment.ms").unwrap(), "3600000");
         assert_eq!(config.connections_per_ip_max_overrides.len(), 2);
         assert_eq!(config.request_bytes_queued_max, usize::MAX);
+    }
+
+    #[test]
+    fn the_cleaner_takes_kafkas_names() {
+        let config = BrokerConfig::new("d")
+            .property("log.cleaner.dedupe.buffer.size", "2048")
+            .and_then(|config| config.property("log.cleaner.io.buffer.load.factor", "0.5"))
+            .and_then(|config| config.property("log.cleaner.io.max.bytes.per.second", "1.5e6"))
+            .and_then(|config| config.property("log.cleaner.threads", "1"))
+            .and_then(|config| config.property("log.cleaner.delete.retention.ms", "7"))
+            .unwrap();
+        assert_eq!(config.cleaner_map_bytes_max, 2048);
+        assert_eq!(config.cleaner_map_load_percent, 50);
+        assert_eq!(config.cleaner_io_bytes_per_second_max, 1.5e6);
+        assert_eq!(config.topic_defaults["delete.retention.ms"], "7");
+        for (name, value) in [
+            ("log.cleaner.threads", "2"),
+            ("log.cleaner.io.max.bytes.per.second", "0"),
+            ("log.cleaner.enable", "maybe"),
+        ] {
+            let refused = BrokerConfig::new("d").property(name, value).unwrap_err();
+            assert!(refused.to_string().contains(name), "{refused}");
+        }
     }
 
     #[test]

@@ -46,11 +46,13 @@ pub mod replica;
 pub mod server;
 
 mod broker;
+mod cleaning;
 mod data_dir;
 mod handlers;
 mod metrics;
 
 pub use broker::{Answer, Broker};
+pub use cleaning::{CleanerStats, Compacted};
 pub use clock::Clock;
 pub use config::{BrokerConfig, Drive, Flush};
 pub use error::BrokerError;

@@ -34,6 +34,14 @@ pub struct LogConfig {
     pub delete: bool,
     /// `cleanup.policy` contains `compact`
     pub compact: bool,
+    /// `min.cleanable.dirty.ratio`, in millionths.
+    pub cleanable_ratio_min_ppm: u32,
+    /// `min.compaction.lag.ms`
+    pub compaction_lag_min_ms: i64,
+    /// `max.compaction.lag.ms`
+    pub compaction_lag_max_ms: Option<i64>,
+    /// `delete.retention.ms`
+    pub delete_retention_ms: i64,
     /// `producer.id.expiration.ms` (broker's)
     pub producer_id_expiration_ms: i64,
     /// Record bytes kept in memory behind the log end, for readers at the tail. Ours, not Kafka's.
@@ -57,6 +65,10 @@ impl Default for LogConfig {
             timestamp_after_max_ms: Some(3_600_000),
             delete: true,
             compact: false,
+            cleanable_ratio_min_ppm: 500_000,
+            compaction_lag_min_ms: 0,
+            compaction_lag_max_ms: None,
+            delete_retention_ms: 24 * 3_600_000,
             producer_id_expiration_ms: 24 * 3_600_000,
             tail_bytes_max: 1 << 20,
         }

@@ -179,6 +179,15 @@ impl<E: IndexEntry> SealedIndex<E> {
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Its file has another name now.
+    pub(super) fn set_path(&mut self, path: PathBuf) {
+        self.path = path;
+    }
+
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.count * E::BYTES as u64
+    }
 }
 
 /// A sealed index with its file open: may be searched after the segment has been deleted.

@@ -29,6 +29,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::protocol::record_batch::{self, TimestampType};
 
 mod append;
+pub mod cleaner;
 mod config;
 mod error;
 mod index_file;
@@ -517,7 +518,7 @@ impl Log {
         assert!(self.active.base_offset <= end, "{self:?}");
     }
 
-    fn check_not_poisoned(&self) -> Result<(), LogError> {
+    pub(crate) fn check_not_poisoned(&self) -> Result<(), LogError> {
         match &self.poison {
             None => Ok(()),
             Some(reason) => Err(LogError::Poisoned {

@@ -310,7 +310,16 @@ impl ProducerStates {
             self.verifications.remove(&batch.producer_id);
         }
         if batch.is_control {
-            return self.note_marker(batch, batch.marker?, now_ms);
+            let Some(marker) = batch.marker else {
+                // Emptied by the cleaner, which keeps it for the epoch.
+                let state = self
+                    .producers
+                    .entry(batch.producer_id)
+                    .or_insert_with(|| ProducerState::new(batch.producer_epoch, now_ms));
+                state.set_epoch(batch.producer_epoch);
+                return None;
+            };
+            return self.note_marker(batch, marker, now_ms);
         }
         let state = self
             .producers
@@ -400,6 +409,14 @@ impl ProducerStates {
         let mut ids: Vec<_> = self.producers.keys().copied().collect();
         ids.sort_unstable();
         ids.into_iter().filter_map(|id| self.producer(id)).collect()
+    }
+
+    /// Of each producer: its id, its epoch, and the last offset of its last batch of data, if one is known.
+    pub(super) fn last_batches(&self) -> impl Iterator<Item = (i64, i16, Option<i64>)> {
+        self.producers.iter().map(|(id, state)| {
+            let last = state.batches.back().map(|mark| mark.last_offset);
+            (*id, state.epoch, last)
+        })
     }
 
     /// Forgets producers that have written nothing for so long, but none with an open transaction.

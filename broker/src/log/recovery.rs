@@ -1,13 +1,13 @@
 //! Opening a log, and repairing it after a crash.
 //!
-//! 1. The directory is listed; leftovers of deletions and half-written files go.
+//! 1. The directory is listed; a swap of cleaned segments that was begun is finished; leftovers of deletions and half-written files go.
 //! 2. After a clean stop the files are as they were closed: sealed segments are only counted; of the active one the indexes are read, and the
 //!    few batches after the last index entry. If something does not fit, it is treated as after a crash.
 //! 3. After a crash every segment that reaches to the recovery point or beyond is walked, oldest first: headers below the recovery point, and
 //!    beyond it each batch with its CRC. Its indexes are made anew: they are synced after the roll, when the batches may long be. At the first bad batch the segment is cut, and all later ones are
 //!    deleted (newest first, before the cut, so that a crash in between finds the bad batch again).
-//! 4. A segment that ends before the next one starts has lost its end with the crash: the later ones go too. Only beyond the recovery point,
-//!    so compaction, which leaves such gaps, must not touch what is not synced.
+//! 4. A segment that ends before the next one starts has lost its end with the crash: the later ones go too. Only beyond the recovery point;
+//!    compaction leaves no such gap.
 //! 5. Producers: the newest snapshot that can be trusted (after a crash, one at or below the start of the first segment that is made anew), then
 //!    the batches after it. So where indexes are made anew, it is known which transactions were open, and the aborted ones are found again.
 //!    Leader epochs: the checkpoint, then the batches walked.
@@ -25,6 +25,7 @@ use std::sync::{Arc, OnceLock};
 use tracing::{info, warn};
 
 use crate::disk::Disk;
+use crate::log::cleaner;
 use crate::log::index_file::{GrowingIndex, SealedIndex};
 use crate::log::leader_epochs::{self, LeaderEpochs};
 use crate::log::offset_index::OffsetEntry;
@@ -142,6 +143,8 @@ struct Listing {
     snapshots: BTreeSet<i64>,
     transaction_indexes: BTreeMap<i64, u64>,
     leftovers: Vec<String>,
+    /// Swaps of cleaned segments that are not finished.
+    swaps: Vec<i64>,
     has_metadata: bool,
 }
 
@@ -172,6 +175,7 @@ impl Listing {
                 Some((offset, TRANSACTION_INDEX)) => {
                     listing.transaction_indexes.insert(offset, entry.len_bytes);
                 }
+                Some((offset, cleaner::SWAP)) => listing.swaps.push(offset),
                 _ if [".deleted", ".cleaned", ".tmp"]
                     .iter()
                     .any(|suffix| entry.name.ends_with(suffix)) =>
@@ -210,7 +214,7 @@ impl Listing {
     }
 }
 
-fn remove(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
+pub(super) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
     match disk.remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(disk_error("remove", path)(error))
@@ -241,6 +245,10 @@ fn recover(
     let Some(mut listing) = Listing::read(disk, dir)? else {
         return Ok(nothing(options, false, now_ms));
     };
+    if !listing.swaps.is_empty() {
+        cleaner::finish_interrupted(disk, dir, &listing.swaps)?;
+        listing = Listing::read(disk, dir)?.unwrap_or_default();
+    }
     let has_metadata = listing.has_metadata && check_metadata(disk, options)?;
     listing.remove_leftovers(disk, dir)?;
     let mut walk = Walk::prepare(disk, options, &mut listing, trust, now_ms)?;

@@ -50,6 +50,18 @@ impl Tail {
         self.bytes = 0;
     }
 
+    /// Drops the batches before this offset: the log holds others in their place.
+    pub(super) fn drop_before(&mut self, offset: i64) {
+        while self
+            .batches
+            .front()
+            .is_some_and(|oldest| oldest.base_offset < offset)
+            && let Some(oldest) = self.batches.pop_front()
+        {
+            self.bytes -= oldest.bytes.len();
+        }
+    }
+
     fn evict(&mut self) {
         while self.bytes > self.bytes_max
             && let Some(oldest) = self.batches.pop_front()

@@ -58,6 +58,7 @@ const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
 const TRANSACTIONAL_BIT: i16 = 0x10;
 const CONTROL_BIT: i16 = 0x20;
+const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// Whose clock the timestamps of a batch are from: bit 3 of the attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -224,6 +225,11 @@ impl<'a> BatchHeader<'a> {
 
     pub fn is_control(&self) -> bool {
         self.attributes() & CONTROL_BIT != 0
+    }
+
+    /// When the batch's tombstones, or its transaction marker, may go: set by the cleaner that first saw them (KIP-534).
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes() & DELETE_HORIZON_BIT != 0).then(|| self.base_timestamp())
     }
 
     /// Whether the batch is of an idempotent producer.
@@ -506,6 +512,11 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
+    /// The bytes of the records that have not been read yet, as they are stored.
+    pub(crate) fn unread(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn read(&mut self) -> Result<Record<'a>, BatchError> {
         let length = take_length(&mut self.rest)?.ok_or(invalid("record has a negative length"))?;
         let (mut body, rest) = self
@@ -807,7 +818,7 @@ fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, BatchError> 
 }
 
 #[inline]
-fn put_varlong(buffer: &mut BytesMut, value: i64) {
+fn put_varlong(buffer: &mut impl BufMut, value: i64) {
     let mut zigzag = zigzag(value);
     while zigzag >= 0x80 {
         // Seven bits, the eighth says that more follow.
@@ -929,6 +940,78 @@ impl EndTransaction {
             coordinator_epoch: i32::from_be_bytes(*epoch),
         })
     }
+}
+
+/// What the cleaner changes of a batch. Offsets, producer, sequence and all other fields stay as they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rewrite<'a> {
+    /// The records that stay, uncompressed, with timestamps relative to `base_timestamp`.
+    pub(crate) records: &'a [u8],
+    pub(crate) record_count: i32,
+    pub(crate) base_timestamp: i64,
+    pub(crate) max_timestamp: i64,
+    /// `base_timestamp` is the delete horizon.
+    pub(crate) has_delete_horizon: bool,
+}
+
+/// Appends to `output` the batch of this header with other records, compressed with `codec`. Without records it is a header alone, which
+/// says which offsets and sequences there were.
+pub(crate) fn rewrite(
+    header: &BatchHeader<'_>,
+    codec: Codec,
+    change: &Rewrite<'_>,
+    output: &mut Vec<u8>,
+) -> Result<(), BatchError> {
+    let start = output.len();
+    output.extend_from_slice(header.bytes);
+    let codec = if change.record_count == 0 {
+        Codec::None
+    } else {
+        codec
+    };
+    compression::compress(codec, change.records, output);
+    let Ok(length) = i32::try_from(output.len() - start - LOG_OVERHEAD_BYTES) else {
+        output.truncate(start);
+        return Err(invalid("rewritten batch is longer than its length can say"));
+    };
+    let mut attributes =
+        header.attributes() & !(CODEC_MASK | DELETE_HORIZON_BIT) | i16::from(codec.id());
+    if change.has_delete_horizon {
+        attributes |= DELETE_HORIZON_BIT;
+    }
+    let batch = output.get_mut(start..).unwrap_or_default();
+    put_at(batch, LENGTH_AT, &length.to_be_bytes());
+    put_at(batch, ATTRIBUTES_AT, &attributes.to_be_bytes());
+    put_at(
+        batch,
+        BASE_TIMESTAMP_AT,
+        &change.base_timestamp.to_be_bytes(),
+    );
+    put_at(batch, MAX_TIMESTAMP_AT, &change.max_timestamp.to_be_bytes());
+    put_at(batch, RECORD_COUNT_AT, &change.record_count.to_be_bytes());
+    set_crc(batch);
+    Ok(())
+}
+
+/// Appends a stored record to `output` with its timestamp relative to another base. `record` is as [`Records`] has read it.
+pub(crate) fn put_record_with_base(
+    record: &[u8],
+    timestamp: i64,
+    base_timestamp: i64,
+    output: &mut Vec<u8>,
+) -> Result<(), BatchError> {
+    let mut rest = record;
+    take_length(&mut rest)?;
+    let (attributes, after) = rest.split_first().ok_or(CUT)?;
+    let mut rest = after;
+    take_varlong(&mut rest)?;
+    let timestamp_delta = timestamp.wrapping_sub(base_timestamp);
+    let length = 1 + varlong_bytes(timestamp_delta) + rest.len();
+    put_varlong(output, length as i64);
+    output.push(*attributes);
+    put_varlong(output, timestamp_delta);
+    output.extend_from_slice(rest);
+    Ok(())
 }
 
 /// Writes one record batch: records first, then `build`.

@@ -14,6 +14,9 @@ use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 use crate::config::Flush;
+use crate::log::cleaner::{
+    Candidate, CleanError, CleanedGroup, CleaningJob, CleaningLimits, CommitError, LogView,
+};
 use crate::log::{
     AbortedTransaction, AppendError, AppendOrigin, AppendRules, Appended, Log, LogConfig, LogError,
     Marker, Producer, ReadError, TimestampOffset, ValidBatch, VerificationGuard,
@@ -87,6 +90,8 @@ pub struct Partition {
     index: i32,
     leader_epoch: i32,
     flush: Flush,
+    /// Held by whoever removes segments or swaps cleaned ones in, before the log's lock: none of them meets another halfway.
+    segments: Mutex<()>,
     /// `None` once the partition is deleted or closed.
     log: Mutex<Option<Log>>,
     /// A copy of the log's, so that checking a batch takes no lock of the log.
@@ -126,6 +131,7 @@ impl Partition {
             index,
             leader_epoch,
             flush,
+            segments: Mutex::default(),
             log: Mutex::new(Some(log)),
             rules,
             high_watermark,
@@ -456,6 +462,7 @@ impl Partition {
 
     /// Removes records below `offset` (-1: below the high watermark) and returns the new log start offset.
     pub fn delete_records_before(&self, offset: i64) -> Result<i64, PartitionError> {
+        let _segments = self.lock_segments();
         let high_watermark = self.high_watermark();
         let offset = if offset == -1 { high_watermark } else { offset };
         let mut guard = self.lock();
@@ -485,6 +492,7 @@ impl Partition {
 
     /// Deletes what retention no longer keeps; how many segments.
     pub(crate) fn apply_retention(&self, now_ms: i64) -> Result<usize, PartitionError> {
+        let _segments = self.lock_segments();
         let high_watermark = self.high_watermark();
         let mut guard = self.lock();
         let log = guard.as_mut().ok_or_else(|| self.gone())?;
@@ -512,10 +520,77 @@ impl Partition {
 
     /// Takes the log out: what comes after finds the partition gone.
     pub(crate) fn take_log(&self) -> Option<Log> {
+        let _segments = self.lock_segments();
         let log = self.lock().take();
         self.failed.store(true, Ordering::Release);
         self.watchers.wake();
         log
+    }
+
+    /// What the log obeys; `None` when gone.
+    pub(crate) fn log_config(&self) -> Option<LogConfig> {
+        self.lock().as_ref().map(|log| log.config().clone())
+    }
+
+    /// What the cleaner chooses by; `None` if the log is not compacted, or gone.
+    pub(crate) fn cleaning_view(&self) -> Result<Option<LogView>, PartitionError> {
+        let guard = self.lock();
+        let bound = self.high_watermark().min(self.last_stable_offset());
+        let log = guard.as_ref().filter(|log| log.config().compact);
+        Ok(log.map(|log| log.cleaning_view(bound)).transpose()?)
+    }
+
+    /// Seals the active segment, so that it can be cleaned.
+    pub(crate) fn seal_active(self: &Arc<Self>, now_ms: i64) -> Result<(), PartitionError> {
+        let mut guard = self.lock();
+        let log = guard.as_mut().ok_or_else(|| self.gone())?;
+        log.seal_active(now_ms)?;
+        drop(guard);
+        self.mark_dirty();
+        Ok(())
+    }
+
+    /// What a cleaning pass has to know; `None` if there is nothing to clean.
+    pub(crate) fn begin_cleaning(
+        &self,
+        candidate: &Candidate,
+        limits: CleaningLimits,
+        now_ms: i64,
+    ) -> Result<Option<CleaningJob>, PartitionError> {
+        let guard = self.lock();
+        let log = guard.as_ref().ok_or_else(|| self.gone())?;
+        Ok(log.begin_cleaning(candidate, limits, now_ms)?)
+    }
+
+    /// Puts cleaned segments in the place of those they were made from. The log's lock is held for the renames only.
+    pub(crate) fn swap_cleaned(&self, mut group: CleanedGroup) -> Result<(), CleanError> {
+        let _segments = self.lock_segments();
+        let can_swap = self.lock().as_ref().is_some_and(|log| log.can_swap(&group));
+        if !can_swap {
+            group.discard();
+            return Err(CleanError::Changed);
+        }
+        let committed = group.commit();
+        // `take_log` waits for the segments: it is still there.
+        let poison = |error: &LogError| {
+            if let Some(log) = self.lock().as_mut() {
+                log.poison_for_swap(error);
+            }
+        };
+        if let Err(CommitError { error, is_undone }) = committed {
+            if is_undone {
+                group.discard();
+            } else {
+                poison(&error);
+            }
+            return Err(error.into());
+        }
+        if let Some(log) = self.lock().as_mut() {
+            log.swap(&mut group);
+            log.check_not_poisoned()?;
+        }
+        group.finish().inspect_err(poison)?;
+        Ok(())
     }
 
     fn with_log<T>(&self, with: impl FnOnce(&Log) -> T) -> Result<T, PartitionError> {
@@ -524,6 +599,10 @@ impl Partition {
 
     fn gone(&self) -> PartitionError {
         PartitionError::Gone(format!("{}-{}", self.topic, self.index))
+    }
+
+    fn lock_segments(&self) -> MutexGuard<'_, ()> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Log>> {
