@@ -32,6 +32,8 @@ use crate::log::{Log, LogError, disk_error};
 use crate::protocol::record_batch::{BatchError, DECOMPRESSED_BYTES_MAX, RecordBatch};
 
 pub mod choose;
+#[cfg(test)]
+mod model_tests;
 mod offset_map;
 mod rewrite;
 mod swap;
@@ -173,10 +175,8 @@ impl Source {
             next_offset = batch.last_offset() + 1;
             unpaid += batch.size_bytes() as u64;
             let goes_on = visit(position, &batch)?;
-            if unpaid >= window_bytes as u64 {
-                if !pace(std::mem::take(&mut unpaid)) {
-                    return Err(CleanError::Stopped);
-                }
+            if unpaid >= window_bytes as u64 && !pace(std::mem::take(&mut unpaid)) {
+                return Err(CleanError::Stopped);
             }
             if !goes_on {
                 break;

@@ -299,7 +299,9 @@ impl CleaningJob {
                 max_timestamp,
             },
         };
-        Ok((kept, has_tombstone && horizon_ms.is_none()))
+        // A tombstone that the map has not come to yet has not been cleaned: its time begins with the pass that does. (Kafka's begins now.)
+        let is_mapped = batch.last_offset() <= latest_offset;
+        Ok((kept, has_tombstone && is_mapped && horizon_ms.is_none()))
     }
 }
 
@@ -325,8 +327,8 @@ impl Scratch {
     ) -> Result<(), BatchError> {
         let mut records = batch.records(&mut self.decompressed, DECOMPRESSED_BYTES_MAX)?;
         let stored = records.unread();
-        let whole = [0..stored.len()];
-        let kept = kept.unwrap_or(&whole);
+        let whole = 0..stored.len();
+        let kept = kept.unwrap_or(std::slice::from_ref(&whole));
         let Some(horizon_ms) = horizon_ms else {
             for run in kept {
                 let run = stored.get(run.clone()).unwrap_or_default();

@@ -146,7 +146,7 @@ fn read_batches(log: &Log, from: i64) -> Vec<Vec<u8>> {
         for bytes in &slice.batches {
             found.extend(batches(bytes).map(|batch| batch.bytes().to_vec()));
         }
-        assert!(slice.next_offset > offset, "{slice:?} {log:?}");
+        assert!(slice.next_offset > offset, "{slice:?}");
         offset = slice.next_offset;
     }
     found
