@@ -1084,7 +1084,6 @@ fn log_config(
     let segment_ms = number("segment.ms");
     LogConfig {
         segment_bytes: small("segment.bytes"),
-        segment_ms: number("segment.ms"),
         segment_jitter_ms: number("segment.jitter.ms"),
         // What has to be compacted in time has to be out of the active segment by then.
         segment_ms: compaction_lag_max_ms
