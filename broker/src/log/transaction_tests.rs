@@ -155,7 +155,7 @@ impl Model {
 
     /// The offsets that a read-committed client sees.
     fn visible(&self, start: i64) -> Vec<i64> {
-        let transactions = self.transactions();
+        let (transactions, last_stable) = (self.transactions(), self.last_stable());
         let mut offsets = Vec::new();
         for entry in &self.entries {
             let is_seen = match entry.kind {
@@ -169,7 +169,7 @@ impl Model {
                             .is_some_and(|(marker, commit)| commit && entry.last < marker)
                 }),
             };
-            if is_seen && entry.last < self.last_stable() {
+            if is_seen && entry.last < last_stable {
                 offsets.extend((entry.base..=entry.last).filter(|offset| *offset >= start));
             }
         }
