@@ -7,6 +7,7 @@
 //!    the order of a Java hash map, and kept in a Java tree set that is not told when sizes change.
 //! 3. Topics of a source and stores of a processor are in the order of a Java hash set.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Topology;
@@ -186,13 +187,25 @@ fn enter(
 }
 
 /// Adds to the size of a node and of all that are known to be above it, once for each way.
+///
+/// Nodes are visited from the last of the topology to the first. Parents come before their children there, so all ways to a node have met
+/// when its turn comes, and it is visited once; there may be as many ways as 2 to the power of the nodes.
 fn grow(nodes: &mut [Described], place: usize, by: i32) {
-    let Some(node) = nodes.get_mut(place) else {
-        return;
-    };
-    node.size = node.size.wrapping_add(by);
-    for parent in node.parents.in_order() {
-        grow(nodes, parent, by);
+    let mut due = BTreeMap::new();
+    if let Some(node) = nodes.get(place) {
+        due.insert(node.index, (place, by));
+    }
+    while let Some((_, (place, by))) = due.pop_last() {
+        let Some(node) = nodes.get_mut(place) else {
+            continue;
+        };
+        node.size = node.size.wrapping_add(by);
+        for parent in node.parents.in_order() {
+            if let Some(above) = nodes.get(parent) {
+                let (_, growth) = due.entry(above.index).or_insert((parent, 0));
+                *growth = growth.wrapping_add(by);
+            }
+        }
     }
 }
 
@@ -306,5 +319,27 @@ mod tests {
             cases += 1;
         }
         assert_eq!(cases, 44);
+    }
+
+    #[test]
+    fn a_node_with_more_ways_to_it_than_can_be_walked_is_described() {
+        let mut builder = TopologyBuilder::default();
+        let consumed = Consumed::<String, String>::default();
+        let mut last = builder.add_source("read", ["in"], consumed).unwrap();
+        for number in 0..64 {
+            let beside = builder
+                .add_processor(format!("beside{number}"), || Pass, &[last])
+                .unwrap();
+            last = builder
+                .add_processor(format!("both{number}"), || Pass, &[last, beside])
+                .unwrap();
+        }
+        let text = builder.build().unwrap().describe().to_string();
+        assert!(
+            text.contains(
+                "Processor: both63 (stores: [])\n      --> none\n      <-- both62, beside63\n"
+            ),
+            "{text}"
+        );
     }
 }
