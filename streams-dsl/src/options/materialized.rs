@@ -20,12 +20,31 @@ pub struct Materialized<K, V> {
 }
 
 /// What does not depend on the types.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct StoreOptions {
     pub(crate) in_memory: bool,
     pub(crate) caching: bool,
-    pub(crate) logging: bool,
+    /// Settings of the changelog topic; `None`: there is none.
+    changelog_configs: Option<Vec<(String, String)>>,
     pub(crate) retention_ms: Option<i64>,
+}
+
+/// Sets on a builder what is said here: both kinds of builders have the same methods.
+macro_rules! built {
+    ($options:ident, $builder:ident) => {{
+        let builder = $builder.caching($options.caching);
+        let builder = match $options.changelog_configs {
+            Some(configs) => configs.into_iter().fold(builder, |builder, (name, value)| {
+                builder.changelog_config(name, value)
+            }),
+            None => builder.logging(false),
+        };
+        if $options.in_memory {
+            builder.in_memory()
+        } else {
+            builder
+        }
+    }};
 }
 
 impl StoreOptions {
@@ -34,12 +53,7 @@ impl StoreOptions {
         self,
         builder: KeyValueStoreBuilder<K, V>,
     ) -> KeyValueStoreBuilder<K, V> {
-        let builder = builder.caching(self.caching).logging(self.logging);
-        if self.in_memory {
-            builder.in_memory()
-        } else {
-            builder
-        }
+        built!(self, builder)
     }
 
     /// A window store that is so.
@@ -47,12 +61,7 @@ impl StoreOptions {
         self,
         builder: WindowStoreBuilder<K, V>,
     ) -> WindowStoreBuilder<K, V> {
-        let builder = builder.caching(self.caching).logging(self.logging);
-        if self.in_memory {
-            builder.in_memory()
-        } else {
-            builder
-        }
+        built!(self, builder)
     }
 }
 
@@ -61,7 +70,7 @@ impl Default for StoreOptions {
         Self {
             in_memory: false,
             caching: true,
-            logging: true,
+            changelog_configs: Some(Vec::new()),
             retention_ms: None,
         }
     }
@@ -125,7 +134,22 @@ impl<K, V> Materialized<K, V> {
     /// Whether updates go to a changelog topic, from which a lost store is restored. On by default.
     #[must_use]
     pub fn logging(mut self, logging: bool) -> Self {
-        self.store.logging = logging;
+        let configs = self.store.changelog_configs.unwrap_or_default();
+        self.store.changelog_configs = logging.then_some(configs);
+        self
+    }
+
+    /// A setting of the changelog topic, under Kafka's name; there is a changelog then.
+    ///
+    /// ```
+    /// use brooklet_streams_dsl::Materialized;
+    ///
+    /// let counts = Materialized::<String, i64>::named("counts").changelog_config("min.insync.replicas", "2");
+    /// ```
+    #[must_use]
+    pub fn changelog_config(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let configs = self.store.changelog_configs.get_or_insert_default();
+        configs.push((name.into(), value.into()));
         self
     }
 

@@ -740,6 +740,25 @@ fn a_view_in_a_store_of_its_own_is_read_there() {
 }
 
 #[test]
+fn a_changelog_has_the_settings_of_its_store() {
+    let setting = |materialized: Materialized<String, i64>| {
+        let builder = StreamsBuilder::new();
+        let grouped = numbers(&builder).group_by_key();
+        let store = materialized.store_name("counts");
+        grouped.count(store);
+        let topology = builder.build().unwrap();
+        let topics = topology.internal_topics("app", |_| Some(1), 0).unwrap();
+        let configs = topics.into_iter().flat_map(|topic| topic.configs);
+        let mut found = configs.filter(|(name, _)| name == "segment.ms");
+        found.next().map(|(_, value)| value)
+    };
+    let set = || Materialized::default().changelog_config("segment.ms", "7");
+    assert_eq!(setting(set()).as_deref(), Some("7"));
+    assert_eq!(setting(set().logging(false)), None);
+    assert_eq!(setting(Materialized::default()), None);
+}
+
+#[test]
 fn a_view_of_a_windowed_table_can_be_kept() {
     let builder = StreamsBuilder::new();
     let counts = numbers(&builder)
