@@ -11,11 +11,13 @@ use super::*;
 use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::{BrokerConfig, Drive, Flush};
-use crate::disk::{Crash, SimDisk};
+use crate::disk::{Crash, Fault, SimDisk};
 use crate::metadata::TRANSACTIONS_TOPIC;
 use crate::protocol::{ApiRequest, ErrorCode, RequestContext, message};
 
+mod crashes;
 mod protocol;
+mod simulation;
 
 const NOW_MS: i64 = 1_700_000_000_000;
 const NONE: i16 = 0;
