@@ -1,6 +1,6 @@
 //! What a user of the Processor API implements, and what the engine hands to it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::error::ProcessError;
 use crate::record::{Datum, Headers, Record, RecordMetadata};
-use crate::task::{ErrorResponse, Punctuations, TaskSetup};
+use crate::task::{ErrorResponse, OperatorTimes, Punctuations, TaskSetup};
 use crate::topology::{DroppedRecords, TaskId};
 use crate::typed_store::{
     BuiltStore, GlobalKeyValueStore, StoreKey, TimestampedKeyValueStore, TimestampedWindowStore,
@@ -187,6 +187,8 @@ pub struct TaskContext {
     pub(crate) now_ms: i64,
     /// Somebody asked for an early commit.
     pub(crate) commit_requested: bool,
+    /// Stream times of operators, committed with the offsets.
+    pub(crate) operator_times: OperatorTimes,
     /// Records that sinks hold back because their topic is not known to the cluster yet.
     pub(crate) held_records: usize,
     /// What is done about a record that a processor fails on.
@@ -207,6 +209,7 @@ impl TaskContext {
             stream_time: -1,
             now_ms,
             commit_requested: false,
+            operator_times: Vec::new(),
             held_records: 0,
             processing_error,
             dropped: DroppedRecords::default(),
@@ -400,6 +403,18 @@ impl<K, V> InitContext<'_, K, V> {
     /// Wall-clock time in milliseconds since the epoch.
     pub fn now_ms(&self) -> i64 {
         self.setup.context.now_ms
+    }
+
+    /// This node's own stream time, the highest event time that has come to it in milliseconds, -1 before the first: for it to keep. It
+    /// is committed with the offsets, and is here again after a restart.
+    pub fn stream_time(&mut self) -> Rc<Cell<i64>> {
+        let times = &mut self.setup.context.operator_times;
+        if let Some((_, time)) = times.iter().find(|(name, _)| name == self.name) {
+            return Rc::clone(time);
+        }
+        let time = Rc::new(Cell::new(-1));
+        times.push((Arc::clone(self.name), Rc::clone(&time)));
+        time
     }
 
     /// The edges out of this node, for what forwards outside of `process` (a cache's flush).

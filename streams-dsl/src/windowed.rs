@@ -1,6 +1,8 @@
 //! `TimeWindowedKStream`: a stream by key and window.
 
+use std::cell::Cell;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use brooklet_streams_core::record::Datum;
@@ -134,7 +136,7 @@ impl<K: StoreKey, V: Datum> TimeWindowedKStream<K, V> {
             store_name: Arc::clone(&store_name),
             store: None,
             nulls: nulls.clone(),
-            stream_time: -1,
+            stream_time: Rc::new(Cell::new(-1)),
             sends_old,
         };
         let queryable = aggregation.is_named;

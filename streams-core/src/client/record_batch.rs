@@ -594,6 +594,22 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Bit of a batch's attributes.
+const TRANSACTIONAL: i16 = 1 << 4;
+
+/// Who writes a batch, for [`BatchBuilder::finish_as`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Writer {
+    /// As the cluster gave it.
+    pub producer_id: i64,
+    /// Newer ones fence older ones.
+    pub producer_epoch: i16,
+    /// Number of the first record among the producer's in the partition.
+    pub base_sequence: i32,
+    /// Whether it is part of a transaction.
+    pub is_transactional: bool,
+}
+
 /// An open batch: records are written straight into its buffer, and the header is filled in at the end.
 #[derive(Debug)]
 pub struct BatchBuilder {
@@ -748,6 +764,16 @@ impl BatchBuilder {
     /// Closes the batch and leaves an empty one. With [`BatchBuilder::append`] its base offset is 0; the broker sets the real one. No
     /// producer id. No bytes when there are no records.
     pub fn finish(&mut self) -> BytesMut {
+        self.finish_as(&Writer {
+            producer_id: NO_PRODUCER_ID,
+            producer_epoch: NO_PRODUCER_EPOCH,
+            base_sequence: NO_SEQUENCE,
+            is_transactional: false,
+        })
+    }
+
+    /// As [`BatchBuilder::finish`], as this producer's.
+    pub fn finish_as(&mut self, writer: &Writer) -> BytesMut {
         let mut batch = std::mem::take(&mut self.buffer);
         if self.records > 0 {
             let length = batch.len() - LENGTH_END;
@@ -760,13 +786,17 @@ impl BatchBuilder {
             out.put_i32(NO_LEADER_EPOCH);
             out.put_i8(2);
             out.put_u32(0);
-            out.put_i16(0);
+            out.put_i16(if writer.is_transactional {
+                TRANSACTIONAL
+            } else {
+                0
+            });
             out.put_i32(i32::try_from(last_offset_delta).unwrap_or(i32::MAX));
             out.put_i64(self.base_timestamp);
             out.put_i64(self.max_timestamp);
-            out.put_i64(NO_PRODUCER_ID);
-            out.put_i16(NO_PRODUCER_EPOCH);
-            out.put_i32(NO_SEQUENCE);
+            out.put_i64(writer.producer_id);
+            out.put_i16(writer.producer_epoch);
+            out.put_i32(writer.base_sequence);
             out.put_u32(self.records);
             if let Some(start) = batch.first_chunk_mut::<BATCH_HEADER_BYTES>() {
                 *start = header;

@@ -35,6 +35,7 @@ use brooklet_state_stores::{ChangelogSink, Positions, Stores};
 
 pub use collector::{RecordCollector, SharedCollector};
 pub(crate) use node::{BuildNode, BuildSource, ProcessorFactory, SinkFactory, SourceFactory};
+pub(crate) use offset_metadata::OperatorTimes;
 pub(crate) use punctuation::Punctuations;
 
 use crate::cache::{TaskCaches, ThreadCache};
@@ -169,8 +170,8 @@ struct Input {
     head: Option<i64>,
     /// Until when an empty input is waited for.
     idle_until_ms: Option<i64>,
-    /// As committed last.
-    committed: Option<CommittedOffset>,
+    /// Offset and partition time, as committed last.
+    committed: Option<(i64, i64)>,
 }
 
 impl Task {
@@ -349,10 +350,18 @@ impl Task {
     /// Where to begin with an input, and what was committed with that offset (the partition's time, as Kafka Streams encodes it).
     pub fn set_position(&mut self, input: usize, offset: i64, metadata: &str) {
         if let Some(input) = self.inputs.get_mut(input) {
-            let partition_time = offset_metadata::decode(metadata).unwrap_or(-1);
+            let (partition_time, operator_times) =
+                offset_metadata::decode(metadata).unwrap_or((-1, Vec::new()));
+            // Each input has those of its own last commit: the latest is the highest.
+            for (node, time) in operator_times {
+                let known = &self.context.operator_times;
+                if let Some((_, own)) = known.iter().find(|(name, _)| **name == *node) {
+                    own.set(own.get().max(time));
+                }
+            }
             input.queue.raw_mut().begin_at(offset, partition_time);
             // What we commit has metadata. Without it this is where a reset policy says to begin, which is to be committed.
-            input.committed = (!metadata.is_empty()).then(|| input.to_commit());
+            input.committed = (!metadata.is_empty()).then(|| input.progress());
             self.context.stream_time = self.context.stream_time.max(partition_time);
         }
     }
@@ -446,12 +455,18 @@ impl Task {
 
     /// Offsets that changed since the last commit, to be committed once all output is acknowledged.
     pub fn offsets_to_commit(&self) -> Vec<(TopicPartition, CommittedOffset)> {
-        let changed = |input: &Input| {
-            Some(input.to_commit()).filter(|offset| input.committed.as_ref() != Some(offset))
-        };
+        let times = &self.context.operator_times;
         self.inputs
             .iter()
-            .filter_map(|input| Some((input.partition.clone(), changed(input)?)))
+            .filter(|input| input.committed != Some(input.progress()))
+            .map(|input| {
+                let (offset, partition_time) = input.progress();
+                let metadata = offset_metadata::encode(partition_time, times);
+                (
+                    input.partition.clone(),
+                    CommittedOffset { offset, metadata },
+                )
+            })
             .collect()
     }
 
@@ -467,7 +482,7 @@ impl Task {
                 error: error.into(),
             })?;
         for input in &mut self.inputs {
-            input.committed = Some(input.to_commit());
+            input.committed = Some(input.progress());
         }
         self.context.commit_requested = false;
         Ok(())
@@ -729,11 +744,9 @@ impl Drop for Task {
 }
 
 impl Input {
-    fn to_commit(&self) -> CommittedOffset {
+    /// Offset and partition time, as they would be committed.
+    fn progress(&self) -> (i64, i64) {
         let raw = self.queue.raw();
-        CommittedOffset {
-            offset: raw.position(),
-            metadata: offset_metadata::encode(raw.partition_time),
-        }
+        (raw.position(), raw.partition_time)
     }
 }

@@ -683,7 +683,7 @@ fn a_commit_request_ends_the_run_until_the_commit() {
             offsets[0].1.offset,
             offset_metadata::decode(&offsets[0].1.metadata)
         ),
-        (2, Some(2))
+        (2, Some((2, Vec::new())))
     );
     bench.task.commit_stores(&Positions::default()).unwrap();
     assert!(
@@ -693,10 +693,65 @@ fn a_commit_request_ends_the_run_until_the_commit() {
     assert_eq!(bench.process(), 1);
 }
 
+/// Tells each record's value with the stream time that the node itself keeps.
+struct OwnTime(Option<Rc<std::cell::Cell<i64>>>);
+
+impl Processor<String, String, String, String> for OwnTime {
+    fn init(&mut self, context: &mut InitContext<'_, String, String>) -> Result<(), ProcessError> {
+        self.0 = Some(context.stream_time());
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        context: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessError> {
+        let time = self.0.as_ref().unwrap();
+        time.set(time.get().max(record.timestamp));
+        let told = format!("{} {}", record.value, time.get());
+        context.forward(record.with_value(told))
+    }
+}
+
+#[test]
+fn a_nodes_own_stream_time_is_committed_with_the_offsets() {
+    let topology = || {
+        let mut builder = Topology::builder();
+        let source = builder
+            .add_source::<String, String>("source", ["in", "other"], Consumed::default())
+            .unwrap();
+        let node = builder
+            .add_processor("times", || OwnTime(None), &[source])
+            .unwrap();
+        builder
+            .add_sink("sink", "out", Produced::default(), &[node])
+            .unwrap();
+        builder
+    };
+    let mut before = Bench::new(topology(), &["in", "other"]);
+    before.fetched(0, 0, &values(&[("a", 7), ("b", 3)]), 2);
+    before.fetched(1, 0, &[], 0);
+    before.process();
+    let committed = before.task.offsets_to_commit();
+
+    let mut after = Bench::new(topology(), &["in", "other"]);
+    for (input, (_, committed)) in committed.iter().enumerate() {
+        after
+            .task
+            .set_position(input, committed.offset, &committed.metadata);
+    }
+    after.fetched(0, 2, &values(&[("c", 5)]), 3);
+    after.fetched(1, 0, &[], 0);
+    after.process();
+    assert_eq!(after.output(), ["out:c 7@5"]);
+}
+
 #[test]
 fn a_batch_that_begins_below_the_position_is_read_from_there() {
     let mut bench = Bench::new(copy(&["in"]), &["in"]);
-    bench.task.set_position(0, 12, &offset_metadata::encode(99));
+    let metadata = offset_metadata::encode(99, &Vec::new());
+    bench.task.set_position(0, 12, &metadata);
     bench.fetched(
         0,
         10,

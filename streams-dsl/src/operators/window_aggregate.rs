@@ -1,9 +1,11 @@
 //! `count`, `reduce`, `aggregate` in tumbling and hopping windows: one row for each key and window.
 //!
-//! The operator has its own stream time: the highest event time that has reached it. A window takes records while its end is above stream
+//! The operator has its own stream time: the highest event time that has reached it, also before a restart. A window takes records while its end is above stream
 //! time less the grace; each window that does not is one late record, dropped and counted. Windows are updated in the order of their starts.
 //! Records without key or value are dropped and counted (Kafka Streams passes null values to the aggregator here, and only here).
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use brooklet_streams_core::ProcessError;
@@ -25,8 +27,8 @@ pub(crate) struct WindowAggregate<K: StoreKey, V, VA: Datum, F> {
     pub(crate) store_name: Arc<str>,
     pub(crate) store: Option<TimestampedWindowStore<K, VA>>,
     pub(crate) nulls: Nulls<K, V>,
-    /// Highest event time that has come here; -1 before the first.
-    pub(crate) stream_time: i64,
+    /// Highest event time that has come here; -1 before the first. Of the context, once there is one: committed with the offsets.
+    pub(crate) stream_time: Rc<Cell<i64>>,
     /// Somebody downstream wants old values.
     pub(crate) sends_old: bool,
 }
@@ -47,6 +49,7 @@ where
             store.set_flush_listener(Box::new(listener));
         }
         self.store = Some(store);
+        self.stream_time = context.stream_time();
         Ok(())
     }
 
@@ -58,8 +61,9 @@ where
         if self.nulls.drop(&record, context) {
             return Ok(());
         }
-        self.stream_time = self.stream_time.max(record.timestamp);
-        let closed = self.stream_time.saturating_sub(self.windows.grace_ms());
+        let stream_time = self.stream_time.get().max(record.timestamp);
+        self.stream_time.set(stream_time);
+        let closed = stream_time.saturating_sub(self.windows.grace_ms());
         let size_ms = self.windows.size_ms();
         let mut open: Option<Window> = None;
         for start in self.windows.starts_of(record.timestamp) {
