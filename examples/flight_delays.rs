@@ -174,11 +174,16 @@ struct Arguments {
     grace_days: u64,
     threads: usize,
     commit_interval: Duration,
+    guarantee: ProcessingGuarantee,
+    cache_bytes: usize,
+    /// So many of the year's flights, in order.
+    flights: usize,
     describe: bool,
 }
 
 const USAGE: &str = "usage: flight_delays [--cluster embedded:DIR | HOST:PORT] [--data DIR] [--state-dir DIR] [--flush os|durable]
-                     [--threads N] [--commit-ms N] [--partitions N] [--grace-days N] [--describe]";
+                     [--threads N] [--commit-ms N] [--at-least-once] [--cache-bytes N] [--flights N]
+                     [--fault POINT:N] [--partitions N] [--grace-days N] [--describe]";
 
 fn arguments() -> Result<Arguments, Box<dyn Error>> {
     let mut cluster = "embedded:flight-delays-data".to_owned();
@@ -186,10 +191,16 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
     let mut state_dir = None;
     let (mut partitions, mut grace_days, mut threads, mut commit_ms, mut describe, mut flush) =
         (PARTITIONS, GRACE_DAYS, 2, 100, false, Flush::Os);
+    let mut guarantee = ProcessingGuarantee::ExactlyOnce;
+    let (mut cache_bytes, mut flights) = (32 << 20, usize::MAX);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--describe" {
             describe = true;
+            continue;
+        }
+        if word == "--at-least-once" {
+            guarantee = ProcessingGuarantee::AtLeastOnce;
             continue;
         }
         let mut value = || {
@@ -213,6 +224,16 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
                 }
             }
             "--threads" => threads = value()?.parse()?,
+            "--cache-bytes" => cache_bytes = value()?.parse()?,
+            "--flights" => flights = value()?.parse()?,
+            // For the crash tests: the process is killed when it comes to this point for the Nth time.
+            "--fault" => {
+                let fault = value()?;
+                let (point, passing) = fault.split_once(':').unwrap_or((&fault, "1"));
+                if !brooklet::fault::arm(point, passing.parse()?) {
+                    return Err(format!("--fault {point}: there is no such point").into());
+                }
+            }
             "--commit-ms" => commit_ms = value()?.parse()?,
             "--partitions" => partitions = value()?.parse()?,
             "--grace-days" => grace_days = value()?.parse()?,
@@ -238,6 +259,9 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
         grace_days,
         threads,
         commit_interval: Duration::from_millis(commit_ms),
+        guarantee,
+        cache_bytes,
+        flights,
         describe,
     })
 }
@@ -257,8 +281,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .cluster(cluster.clone())
         .state_dir(&arguments.state_dir)
         .stream_threads(arguments.threads)
+        .processing_guarantee(arguments.guarantee)
         .commit_interval(arguments.commit_interval)
-        .cache_bytes(32 << 20)
+        .cache_bytes(arguments.cache_bytes)
         .set("topic.segment.ms", SEGMENT_MS)
         .set("batch.size", "262144")
         .set("linger.ms", "20")
@@ -270,6 +295,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         streams.metric_total("process-total"),
         streams.metric_total("late-records-total"),
     );
+    let latencies = streams.commit_latencies();
     streams.stop()?;
 
     print_manufacturers(&cluster)?;
@@ -284,6 +310,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else {
         println!("nothing new to process: these are the results of an earlier run");
     }
+    let guarantee = match arguments.guarantee {
+        ProcessingGuarantee::ExactlyOnce => "exactly once",
+        _ => "at least once",
+    };
+    println!(
+        "{guarantee}: {} commits, latency p50 {} ms, p95 {} ms, p99 {} ms",
+        latencies.commits, latencies.p50_ms, latencies.p95_ms, latencies.p99_ms
+    );
     match arguments.cluster_name.strip_prefix("embedded:") {
         Some(dir) => println!(
             "look further (cargo install --path cli): brooklet broker --data {dir} --listen 127.0.0.1:9092   and then   brooklet consume delays-by-manufacturer --from-beginning"
@@ -383,6 +417,7 @@ fn load(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         ));
     }
     let total: usize = months.values().map(Vec::len).sum();
+    let total = total.min(arguments.flights);
     let bar = if std::io::stderr().is_terminal() {
         ProgressBar::new(total as u64)
     } else {
@@ -392,7 +427,7 @@ fn load(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         "loading flights {bar:40} {pos}/{len} {per_sec}",
     )?);
     let mut flights = writer::<Option<String>, Flight>(cluster, "flights")?;
-    for (tail_number, flight, scheduled_ms) in months.into_values().flatten() {
+    for (tail_number, flight, scheduled_ms) in months.into_values().flatten().take(total) {
         flights.send(&Record::new(tail_number, flight, scheduled_ms))?;
         bar.inc(1);
     }

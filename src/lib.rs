@@ -51,6 +51,10 @@ pub use brooklet_streams_core::{
 pub use brooklet_streams_core::{RunningStreams, State, StopHandle, Streams};
 pub use cluster::{Cluster, Flush};
 
+/// Points at which crash tests kill the process; see `docs/design/exactly-once.md`.
+#[doc(hidden)]
+pub use brooklet_streams_core::fault;
+
 /// Topics from outside of a topology: create them, write typed records, read them to their end.
 pub mod topics {
     pub use brooklet_streams_core::client::NewTopic;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use uuid::Uuid;
 
 use crate::cleaning::{CleanerStats, Cleaning, Compacted};
@@ -18,18 +19,18 @@ use crate::coordinator::producer_ids::ProducerIds;
 use crate::coordinator::transaction::{self, TransactionCoordinator};
 use crate::data_dir::{DataDir, Offsets};
 use crate::error::BrokerError;
-use crate::handlers;
+use crate::handlers::{self, of_transaction};
 use crate::log::cleaner::CleanError;
-use crate::log::{Log, LogConfig, LogError, OpenOptions};
+use crate::log::{AppendError, AppendOrigin, Appended, Log, LogConfig, LogError, OpenOptions};
 use crate::metadata::{
     self, Catalog, Command, ConfigResource, GroupConfig, Journal, OFFSETS_TOPIC, Refusal,
     TRANSACTIONS_TOPIC, Topic, topic_config,
 };
 use crate::metrics::{self, Metrics};
 use crate::protocol::compression::Codec;
-use crate::protocol::record_batch::TimestampType;
-use crate::protocol::{ApiRequest, Request, RequestContext, Response};
-use crate::replica::{Dirty, Partition, Waiting, Watch};
+use crate::protocol::record_batch::{BatchHeader, TimestampType};
+use crate::protocol::{ApiRequest, ErrorCode, Request, RequestContext, Response};
+use crate::replica::{Dirty, Partition, PartitionError, Waiting, Watch};
 
 /// An open broker. Cloning it is cheap; the last clone that is dropped stops the threads, without a clean shutdown: use `shutdown`.
 #[derive(Debug, Clone)]
@@ -40,6 +41,17 @@ pub struct Broker {
 
 /// Called with the answer to a request.
 pub type Answer = Box<dyn FnOnce(Response) + Send>;
+
+/// Why a batch of a transaction is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionalAppendError {
+    /// The coordinator does not have the partition in an open transaction of this producer.
+    #[error("{}", .0.message())]
+    Refused(ErrorCode),
+    /// The partition refuses.
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
+}
 
 impl Broker {
     /// Opens the data directory, recovers what a crash left, and replays metadata and committed offsets.
@@ -104,6 +116,44 @@ impl Broker {
     /// A partition that this broker leads.
     pub fn partition(&self, topic: &str, partition: i32) -> Option<Arc<Partition>> {
         self.core.partition(topic, partition)
+    }
+
+    /// The partition that holds a group's committed offsets, if the topic is there.
+    pub fn offsets_partition(&self, group: &str) -> Option<Arc<Partition>> {
+        let index = self.core.offsets_partition_index(group);
+        self.core.partition(OFFSETS_TOPIC, index)
+    }
+
+    /// Appends a batch of this transactional id's open transaction, which the partition was added to. As `Partition::append`; the first batch
+    /// on a partition asks the coordinator whether the transaction is still open.
+    pub fn append_in_transaction(
+        &self,
+        transactional_id: &str,
+        partition: &Arc<Partition>,
+        batch: BytesMut,
+        now_ms: i64,
+    ) -> Result<Appended, TransactionalAppendError> {
+        let header = BatchHeader::parse(&batch)
+            .map_err(|error| PartitionError::Append(AppendError::Corrupt(error)))?;
+        let (by, base_sequence) = (
+            transaction::Producer {
+                id: header.producer_id(),
+                epoch: header.producer_epoch(),
+            },
+            header.base_sequence(),
+        );
+        let guard = partition.begin_verification(by.id, by.epoch, base_sequence, 2, now_ms)?;
+        if guard.is_some() {
+            let at = (partition.topic().clone(), partition.index());
+            self.core
+                .transactions
+                .verify(&self.core, transactional_id, by, &at)
+                .map_err(|error| TransactionalAppendError::Refused(of_transaction(error)))?;
+        }
+        let (appended, wake) =
+            partition.append_verified(batch, AppendOrigin::Client, guard, now_ms)?;
+        wake.wake();
+        Ok(appended)
     }
 
     /// One round of group commit: syncs what is unsynced, advances high watermarks, wakes who waits. Returns how many partitions were synced.

@@ -51,7 +51,7 @@ mod data_dir;
 mod handlers;
 mod metrics;
 
-pub use broker::{Answer, Broker};
+pub use broker::{Answer, Broker, TransactionalAppendError};
 pub use cleaning::{CleanerStats, Compacted};
 pub use clock::Clock;
 pub use config::{BrokerConfig, Drive, Flush};

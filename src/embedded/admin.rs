@@ -194,7 +194,7 @@ fn unknown(at: &TopicPartition) -> ClientError {
     )
 }
 
-fn unexpected(what: &str) -> ClientError {
+pub(super) fn unexpected(what: &str) -> ClientError {
     ClientError::new(
         ClientErrorKind::Fatal,
         format!("the embedded broker answered a request for {what} with something else"),
@@ -202,7 +202,7 @@ fn unexpected(what: &str) -> ClientError {
 }
 
 /// An error code of the broker, in the words of the client traits.
-fn check(
+pub(super) fn check(
     code: i16,
     what: impl std::fmt::Display,
     message: Option<&str>,
@@ -226,8 +226,19 @@ fn check(
         | ErrorCode::IllegalGeneration
         | ErrorCode::UnknownMemberId
         | ErrorCode::LeaderNotAvailable
+        | ErrorCode::NotEnoughReplicas
+        | ErrorCode::ConcurrentTransactions
+        | ErrorCode::UnstableOffsetCommit
         | ErrorCode::RequestTimedOut => ClientErrorKind::Retriable,
+        ErrorCode::ProducerFenced | ErrorCode::FencedInstanceId => ClientErrorKind::Fenced,
+        ErrorCode::TransactionAbortable => ClientErrorKind::Abortable,
+        ErrorCode::InvalidProducerEpoch
+        | ErrorCode::InvalidProducerIdMapping
+        | ErrorCode::InvalidTxnState
+        | ErrorCode::OutOfOrderSequenceNumber
+        | ErrorCode::UnknownProducerId => ClientErrorKind::ProducerLost,
         ErrorCode::InvalidTopic
+        | ErrorCode::InvalidTransactionTimeout
         | ErrorCode::InvalidConfig
         | ErrorCode::InvalidPartitions
         | ErrorCode::InvalidReplicationFactor => ClientErrorKind::Config,
@@ -379,7 +390,7 @@ fn configs(response: Response, topic: &str) -> Result<AdminResponse, ClientError
 }
 
 /// Partitions by topic, as the messages have them.
-fn by_topic<'a, T>(
+pub(super) fn by_topic<'a, T>(
     partitions: impl IntoIterator<Item = (&'a TopicPartition, T)>,
 ) -> BTreeMap<&'a str, Vec<(i32, T)>> {
     let mut topics: BTreeMap<&str, Vec<(i32, T)>> = BTreeMap::new();

@@ -3,13 +3,12 @@
 //! Nothing is encoded and nothing waits: a fetch shares the batches of the partition's tail, an append hands the open batch over, and a
 //! partition's high watermark wakes the stream thread.
 
-use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
-use brooklet_broker::log::{AppendError, ReadError};
+use brooklet_broker::log::{AbortedTransaction, ReadError};
 use brooklet_broker::protocol::compression::Codec;
 use brooklet_broker::protocol::record_batch;
 use brooklet_broker::replica::Watch;
@@ -18,12 +17,15 @@ use brooklet_broker::{
 };
 use brooklet_streams_core::client::record_batch::BatchBuilder;
 use brooklet_streams_core::client::{
-    Admin, ClientError, ClientErrorKind, Cluster, Completion, Consumer, ConsumerOptions, Fetched,
-    Producer, ProducerOptions, RecordRef, Slot, TopicHandle, TopicPartition,
+    Admin, ClientError, ClientErrorKind, Cluster, Consumer, ConsumerOptions, Fetched, Producer,
+    ProducerOptions, Slot, TopicPartition,
 };
 use bytes::Bytes;
 
+use producer::EmbeddedProducer;
+
 mod admin;
+mod producer;
 
 /// There is no way to the broker that larger fetches would shorten, and what is decoded while it is in the nearest caches costs less.
 const FETCH_BYTES_MAX: usize = 256 << 10;
@@ -80,19 +82,10 @@ impl Cluster for EmbeddedCluster {
     }
 
     fn producer(&self, options: &ProducerOptions) -> Result<Box<dyn Producer>, ClientError> {
-        Ok(Box::new(EmbeddedProducer {
-            broker: self.broker.clone(),
-            batch_bytes: options.batch_bytes,
-            linger_ms: options.linger_ms,
-            wake: Arc::default(),
-            names: HashMap::new(),
-            topics: Vec::new(),
-            sent: VecDeque::new(),
-            failed: Vec::new(),
-            pending_records: 0,
-            pending_bytes: 0,
-            now_ms: 0,
-        }))
+        Ok(Box::new(EmbeddedProducer::new(
+            self.broker.clone(),
+            options,
+        )))
     }
 
     fn admin(&self) -> Result<Box<dyn Admin>, ClientError> {
@@ -300,7 +293,12 @@ fn poll_slot(
                 return None;
             }
             let mut batches = Vec::with_capacity(found.batches.len());
-            for batch in found.batches {
+            let committed = if found.aborted.is_empty() {
+                found.batches
+            } else {
+                committed(found.batches, &found.aborted)
+            };
+            for batch in committed {
                 if let Err(message) = readable(batch, &mut batches) {
                     return Some(failed(slot, ClientErrorKind::Fatal, message));
                 }
@@ -330,6 +328,33 @@ fn poll_slot(
         }
         Err(error) => Some(failed(slot, ClientErrorKind::Fatal, error.to_string())),
     }
+}
+
+/// What of `fetched` is not in the transactions of `aborted`, each of which reaches from its first offset to its marker.
+fn committed(fetched: Vec<Bytes>, aborted: &[AbortedTransaction]) -> Vec<Bytes> {
+    let mut ahead: Vec<&AbortedTransaction> = aborted.iter().collect();
+    ahead.sort_by_key(|transaction| std::cmp::Reverse(transaction.first_offset));
+    let mut open: Vec<i64> = Vec::new();
+    let mut committed = Vec::with_capacity(fetched.len());
+    for bytes in fetched {
+        let mut from = 0;
+        for batch in record_batch::batches(&bytes) {
+            let place = from..from + batch.size_bytes();
+            from = place.end;
+            while let Some(begun) = ahead.pop_if(|next| next.first_offset <= batch.last_offset()) {
+                open.push(begun.producer_id);
+            }
+            let producer_id = batch.producer_id();
+            if batch.is_control() {
+                if batch.end_transaction().is_some_and(|marker| !marker.commit) {
+                    open.retain(|id| *id != producer_id);
+                }
+            } else if !(batch.is_transactional() && open.contains(&producer_id)) {
+                committed.push(bytes.slice(place));
+            }
+        }
+    }
+    committed
 }
 
 /// Appends to `readable` the batches of `batch` as the stream side reads them: uncompressed. Untouched bytes where they are that already.
@@ -364,250 +389,4 @@ fn readable(batch: Bytes, readable: &mut Vec<Bytes>) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// A partition with its open batch.
-struct Open {
-    partition: Arc<Partition>,
-    _watch: Watch,
-    builder: BatchBuilder,
-    /// When the first record of the open batch came.
-    since_ms: i64,
-}
-
-struct ProducerTopic {
-    name: Arc<str>,
-    partitions: Vec<Open>,
-}
-
-/// A batch that is appended and not yet acknowledged.
-struct Sent {
-    topic: TopicHandle,
-    partition: i32,
-    at: Arc<Partition>,
-    last_offset: i64,
-    records: u32,
-    bytes: usize,
-}
-
-struct EmbeddedProducer {
-    broker: Broker,
-    batch_bytes: usize,
-    linger_ms: i64,
-    wake: Arc<Wake>,
-    names: HashMap<Arc<str>, TopicHandle>,
-    topics: Vec<ProducerTopic>,
-    sent: VecDeque<Sent>,
-    failed: Vec<Completion>,
-    pending_records: usize,
-    pending_bytes: usize,
-    now_ms: i64,
-}
-
-impl EmbeddedProducer {
-    /// Hands the open batch of a partition over to the broker.
-    fn send(&mut self, topic: TopicHandle, partition: i32) {
-        let Some(open) = usize::try_from(partition).ok().and_then(|index| {
-            self.topics
-                .get_mut(topic.0 as usize)?
-                .partitions
-                .get_mut(index)
-        }) else {
-            return;
-        };
-        let (records, bytes) = (open.builder.records(), open.builder.size_bytes());
-        if records == 0 {
-            return;
-        }
-        match open.partition.append(open.builder.finish(), self.now_ms) {
-            Ok(appended) => {
-                let at = Arc::clone(&open.partition);
-                self.sent.push_back(Sent {
-                    topic,
-                    partition,
-                    at,
-                    last_offset: appended.last_offset,
-                    records,
-                    bytes,
-                });
-            }
-            Err(error) => {
-                self.pending_records -= records as usize;
-                self.pending_bytes -= bytes;
-                let kind = match &error {
-                    PartitionError::Gone(_) => ClientErrorKind::UnknownTopicOrPartition,
-                    PartitionError::Append(
-                        AppendError::TooLarge { .. } | AppendError::LargerThanSegment { .. },
-                    ) => ClientErrorKind::TooLarge,
-                    _ => ClientErrorKind::Fatal,
-                };
-                self.failed.push(Completion {
-                    topic,
-                    partition,
-                    records,
-                    result: Err(ClientError::new(kind, error)),
-                });
-            }
-        }
-    }
-
-    fn send_all(&mut self, due: impl Fn(&Open) -> bool) {
-        for topic in 0..self.topics.len() {
-            let partitions = self
-                .topics
-                .get(topic)
-                .map_or(0, |topic| topic.partitions.len());
-            for partition in 0..partitions {
-                let is_due = self
-                    .topics
-                    .get(topic)
-                    .and_then(|topic| topic.partitions.get(partition))
-                    .is_some_and(|open| !open.builder.is_empty() && due(open));
-                if is_due
-                    && let (Ok(topic), Ok(partition)) =
-                        (u32::try_from(topic), i32::try_from(partition))
-                {
-                    self.send(TopicHandle(topic), partition);
-                }
-            }
-        }
-    }
-
-    /// Learns the partitions of a topic that exists by now.
-    fn learn(&mut self, topic: TopicHandle) {
-        let Some(known) = self.topics.get_mut(topic.0 as usize) else {
-            return;
-        };
-        while let Ok(index) = i32::try_from(known.partitions.len())
-            && let Some(partition) = self.broker.partition(&known.name, index)
-        {
-            let _watch = watch(&partition, &self.wake);
-            known.partitions.push(Open {
-                partition,
-                _watch,
-                builder: BatchBuilder::new(self.batch_bytes),
-                since_ms: 0,
-            });
-        }
-    }
-}
-
-impl Producer for EmbeddedProducer {
-    fn topic(&mut self, name: &str) -> Result<TopicHandle, ClientError> {
-        if let Some(topic) = self.names.get(name) {
-            return Ok(*topic);
-        }
-        let handle = TopicHandle(
-            u32::try_from(self.topics.len())
-                .map_err(|_| ClientError::new(ClientErrorKind::Fatal, "too many topics"))?,
-        );
-        let name: Arc<str> = name.into();
-        self.topics.push(ProducerTopic {
-            name: Arc::clone(&name),
-            partitions: Vec::new(),
-        });
-        self.names.insert(name, handle);
-        self.learn(handle);
-        Ok(handle)
-    }
-
-    fn partitions(&mut self, topic: TopicHandle) -> Option<i32> {
-        if self.topics.get(topic.0 as usize)?.partitions.is_empty() {
-            self.learn(topic);
-        }
-        let count = self.topics.get(topic.0 as usize)?.partitions.len();
-        i32::try_from(count).ok().filter(|count| *count > 0)
-    }
-
-    fn append(
-        &mut self,
-        topic: TopicHandle,
-        partition: i32,
-        record: RecordRef<'_>,
-    ) -> Result<(), ClientError> {
-        let known = self.topics.get_mut(topic.0 as usize);
-        let name = known
-            .as_ref()
-            .map_or_else(|| "?".into(), |known| Arc::clone(&known.name));
-        let Some(open) = usize::try_from(partition)
-            .ok()
-            .and_then(|index| known?.partitions.get_mut(index))
-        else {
-            return Err(ClientError::new(
-                ClientErrorKind::UnknownTopicOrPartition,
-                format!("{name}-{partition} does not exist"),
-            ));
-        };
-        let before = open.builder.size_bytes();
-        if open.builder.is_empty() {
-            open.since_ms = self.now_ms;
-        }
-        open.builder.append(record).map_err(|error| {
-            ClientError::new(
-                ClientErrorKind::TooLarge,
-                format!("record for {name}-{partition}: {error}"),
-            )
-        })?;
-        let size = open.builder.size_bytes();
-        self.pending_records += 1;
-        self.pending_bytes += size - before;
-        if size >= self.batch_bytes {
-            self.send(topic, partition);
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self, now_ms: i64) {
-        self.now_ms = now_ms;
-        self.send_all(|_| true);
-    }
-
-    fn poll(
-        &mut self,
-        now_ms: i64,
-        waker: &Waker,
-        completions: &mut Vec<Completion>,
-    ) -> Result<(), ClientError> {
-        self.now_ms = now_ms;
-        let linger_ms = self.linger_ms;
-        self.send_all(|open| now_ms - open.since_ms >= linger_ms);
-        self.wake.arm(waker);
-        completions.append(&mut self.failed);
-        // Acknowledged is what the high watermark has passed. Batches of one partition are acknowledged in order, those of several are not.
-        let (pending_records, pending_bytes) = (&mut self.pending_records, &mut self.pending_bytes);
-        self.sent.retain(|sent| {
-            let result = if sent.at.high_watermark() > sent.last_offset {
-                Ok(sent.last_offset)
-            } else if sent.at.has_failed() {
-                Err(ClientError::new(
-                    ClientErrorKind::Fatal,
-                    format!(
-                        "{}-{} takes no more records: see the broker's log",
-                        sent.at.topic(),
-                        sent.partition
-                    ),
-                ))
-            } else {
-                return true;
-            };
-            *pending_records -= sent.records as usize;
-            *pending_bytes -= sent.bytes;
-            completions.push(Completion {
-                topic: sent.topic,
-                partition: sent.partition,
-                records: sent.records,
-                result,
-            });
-            false
-        });
-        Ok(())
-    }
-
-    fn pending_records(&self) -> usize {
-        self.pending_records
-    }
-
-    fn pending_bytes(&self) -> usize {
-        self.pending_bytes
-    }
 }

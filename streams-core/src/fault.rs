@@ -7,6 +7,12 @@
 #[inline]
 pub(crate) fn point(_name: &'static str) {}
 
+/// Says that there are no points to arm: the library was built without them.
+#[cfg(not(feature = "fault-points"))]
+pub fn arm(_name: &str, _passing: u64) -> bool {
+    false
+}
+
 #[cfg(feature = "fault-points")]
 mod armed {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,12 +29,17 @@ mod armed {
     static ENDING: Mutex<()> = Mutex::new(());
 
     /// Ends the process by SIGKILL when it comes to the point `name` for the `passing`th time. Only the first call of a process counts.
-    pub fn arm(name: &str, passing: u64) {
-        let _ = ARMED.set(Armed {
-            name: name.to_owned(),
-            passing: passing.max(1),
-            passed: AtomicU64::new(0),
-        });
+    /// Whether there is such a point.
+    pub fn arm(name: &str, passing: u64) -> bool {
+        let known = super::POINTS.contains(&name);
+        known
+            && ARMED
+                .set(Armed {
+                    name: name.to_owned(),
+                    passing: passing.max(1),
+                    passed: AtomicU64::new(0),
+                })
+                .is_ok()
     }
 
     /// A place that a crash may fall on.

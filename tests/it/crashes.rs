@@ -1,4 +1,4 @@
-//! kill -9 at random moments, twenty times: of the broker with the application alive, and of the application with the broker inside.
+//! At least once: kill -9 at random moments, twenty times: of the broker with the application alive, and of the application with the broker inside.
 
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ fn kill_the_broker(seed: u64, kills_max: usize, expected: &[String]) -> usize {
                 &format!("127.0.0.1:{port}"),
                 "--commit-ms",
                 "100",
+                "--at-least-once",
                 "--state-dir",
             ])
             .arg(directory.path().join("state")),
@@ -143,6 +144,7 @@ fn kill_the_demo(seed: u64, kills_max: usize, year: &[flights::Flight]) -> usize
             &format!("embedded:{}", data.display()),
             "--commit-ms",
             "100",
+            "--at-least-once",
         ]))
     };
     let (mut kills, mut reprocessed_max) = (0, 0);

@@ -6,6 +6,7 @@
 mod command;
 mod crashes;
 mod demo;
+mod exactly_once;
 mod flights;
 mod programs;
 mod streams;

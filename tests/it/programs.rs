@@ -100,6 +100,18 @@ impl Program {
         std::mem::take(&mut self.printed)
     }
 
+    /// Whether it was ended by a signal; it has ended.
+    pub(crate) fn was_killed(&mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self.child.wait().unwrap();
+        assert!(
+            status.success() || status.signal().is_some(),
+            "ended with {status}; printed:\n{}",
+            self.printed.join("\n")
+        );
+        status.signal().is_some()
+    }
+
     /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

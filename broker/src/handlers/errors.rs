@@ -52,7 +52,7 @@ pub(super) fn of_group_result<T>(result: &Result<T, GroupError>) -> ErrorCode {
     }
 }
 
-pub(super) fn of_transaction(error: TransactionError) -> ErrorCode {
+pub(crate) fn of_transaction(error: TransactionError) -> ErrorCode {
     match error {
         TransactionError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
         TransactionError::InvalidRequest => ErrorCode::InvalidRequest,

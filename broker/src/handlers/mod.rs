@@ -8,6 +8,8 @@ use std::sync::Arc;
 use crate::broker::{Answer, Core};
 use crate::protocol::{Request, RequestContext};
 
+pub(crate) use errors::of_transaction;
+
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
 mod alter_configs;

@@ -1024,7 +1024,8 @@ impl StreamThread {
             dropped += running.dropped().total();
             late += running.dropped().of(DropReason::Late);
         }
-        let took_ms = u64::try_from(now_ms - since_ms).unwrap_or(0);
+        // A step's time stands still, and an embedded commit may be over within one.
+        let took_ms = u64::try_from(self.application.clock.now_ms() - since_ms).unwrap_or(0);
         self.metrics.dropped_total.store(dropped, Ordering::Relaxed);
         self.metrics.late_total.store(late, Ordering::Relaxed);
         self.metrics

@@ -1,0 +1,297 @@
+//! Exactly once, under kill -9: of the demo with the broker inside at every point that docs/design/exactly-once.md names, of the demo or of our
+//! broker or of both at random moments, on our broker and (where one is named) on Apache Kafka. The tables and every output topic read
+//! committed are those of the CSV files: nothing is missing, and no update is there twice.
+//!
+//! `make test` runs a few seeds; `make chaos` goes on with new ones for `BROOKLET_CHAOS_SECONDS`. `BROOKLET_KAFKA=host:port` names an Apache
+//! Kafka whose topics may be deleted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use brooklet::fault;
+use brooklet::prelude::{Cluster, Consumed};
+use brooklet::topics;
+use brooklet_streams_core::client::{AdminRequest, AdminResponse};
+
+use crate::flights::{self, Flight};
+use crate::programs::{Program, Random, example, free_port, start_broker};
+
+const LIMIT: Duration = Duration::from_secs(300);
+/// Of the year: enough for some hundred commits.
+const FLIGHTS: usize = 20_000;
+
+/// The first flights of the year, as the demo takes them.
+fn some_flights(count: usize) -> Vec<Flight> {
+    let mut year = flights::year();
+    year.truncate(count);
+    year
+}
+
+fn demo(cluster: &str, state: &Path, flights: usize, cached: bool) -> std::process::Command {
+    let mut demo = example("flight_delays");
+    demo.args(["--cluster", cluster, "--commit-ms", "20", "--flights"])
+        .arg(flights.to_string())
+        .arg("--state-dir")
+        .arg(state);
+    if !cached {
+        // Every update goes downstream.
+        demo.args(["--cache-bytes", "0"]);
+    }
+    demo
+}
+
+/// The counts that were written for each key of an output topic, in order.
+fn counts(cluster: &Cluster, topic: &str) -> BTreeMap<Vec<u8>, Vec<u64>> {
+    let mut counts: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
+    topics::read(
+        cluster,
+        topic,
+        &Consumed::default(),
+        |_, _, record: brooklet::Record<Vec<u8>, String>| {
+            let value: serde_json::Value = serde_json::from_str(&record.value).unwrap();
+            let stats = value.get("stats").unwrap_or(&value);
+            let count = stats["flights"].as_u64().unwrap();
+            counts.entry(record.key).or_default().push(count);
+        },
+    )
+    .unwrap();
+    counts
+}
+
+/// What was printed and what a reader of committed records finds is what the CSV files say.
+fn check(cluster: &Cluster, flights: &[Flight], cached: bool, printed: &[String], what: &str) {
+    let (days, _) = flights::by_carrier_day(flights, 400);
+    let manufacturers = flights::by_manufacturer(flights);
+    let mut rows = flights::manufacturer_rows(&manufacturers);
+    rows.extend(flights::carrier_day_rows(&days));
+    for row in rows {
+        assert!(
+            printed.contains(&row),
+            "{what}: {row} is missing in\n{}",
+            printed.join("\n")
+        );
+    }
+    let totals = |of: &mut dyn Iterator<Item = u64>| {
+        let mut totals: Vec<u64> = of.collect();
+        totals.sort_unstable();
+        totals
+    };
+    for (topic, expected) in [
+        (
+            "delays-by-manufacturer",
+            totals(&mut manufacturers.values().map(|stats| stats.flights)),
+        ),
+        (
+            "delays-by-carrier-day",
+            totals(&mut days.values().map(|stats| stats.flights)),
+        ),
+    ] {
+        let counts = counts(cluster, topic);
+        let last = totals(&mut counts.values().map(|counts| *counts.last().unwrap()));
+        assert_eq!(last, expected, "{what}: {topic}");
+        for (key, counts) in counts {
+            let key = key.escape_ascii();
+            assert!(
+                counts.is_sorted_by(|before, after| before < after),
+                "{what}: {topic}, {key}: an update is there twice: {counts:?}"
+            );
+            if !cached {
+                let every: Vec<u64> = (1..=*counts.last().unwrap()).collect();
+                assert_eq!(
+                    counts, every,
+                    "{what}: {topic}, {key}: not every update, once"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_demo_killed_at_every_point_of_a_commit_repeats_and_loses_nothing() {
+    let flights = some_flights(FLIGHTS / 4);
+    for (number, point) in fault::POINTS.iter().enumerate() {
+        // Every other point without a cache.
+        let cached = number % 2 == 0;
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("demo");
+        let cluster = format!("embedded:{}", data.display());
+        let state = directory.path().join("state");
+        let start = || demo(&cluster, &state, flights.len(), cached);
+        let mut lives = 0;
+        // The same point again in the next life, which begins where the first was cut off.
+        for passing in [3, 2] {
+            let mut killed =
+                Program::start(start().args(["--fault", &format!("{point}:{passing}")]));
+            assert!(
+                killed.ended_within(LIMIT),
+                "{point}: neither killed nor done"
+            );
+            if killed.was_killed() {
+                lives += 1;
+            }
+        }
+        assert!(lives > 0, "{point} was never come to");
+        let printed = Program::start(&mut start()).finish(LIMIT);
+        check(&Cluster::embedded(&data), &flights, cached, &printed, point);
+    }
+}
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    /// The demo with the broker in it.
+    Whole,
+    /// The demo, on a broker that lives.
+    Application,
+    /// The broker, under a demo that lives.
+    Broker,
+    Either,
+}
+
+/// One life of a demo under random kills.
+fn killed_at_random(seed: u64, victim: Victim, flights: &[Flight]) {
+    let mut random = Random(seed);
+    let cached = random.below(2) == 0;
+    let what = format!("seed {seed}, {victim:?}, cached {cached}");
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("broker");
+    let state = directory.path().join("state");
+    let port = free_port();
+    let embedded = matches!(victim, Victim::Whole);
+    let address = if embedded {
+        format!("embedded:{}", data.display())
+    } else {
+        format!("127.0.0.1:{port}")
+    };
+    let mut broker = (!embedded).then(|| start_broker(&data, port));
+    let start = || Program::start(&mut demo(&address, &state, flights.len(), cached));
+    let mut application = start();
+    let mut kills = 0;
+    while kills < 6 && !application.ended_within(Duration::from_millis(300 + random.below(2_500))) {
+        kills += 1;
+        let kills_broker = match victim {
+            Victim::Whole | Victim::Application => false,
+            Victim::Broker => true,
+            Victim::Either => random.below(2) == 0,
+        };
+        if kills_broker {
+            broker.take().unwrap().kill();
+            broker = Some(start_broker(&data, port));
+        } else {
+            application.kill();
+            application = start();
+        }
+    }
+    let printed = application.finish(LIMIT);
+    let cluster = if embedded {
+        Cluster::embedded(&data)
+    } else {
+        Cluster::kafka(&address)
+    };
+    check(&cluster, flights, cached, &printed, &what);
+    println!("{what}: exact after {kills} kills");
+}
+
+/// One life on a Kafka that is not ours: the application is killed.
+fn killed_on_kafka(seed: u64, address: &str, flights: &[Flight]) {
+    let cluster = Cluster::kafka(address);
+    delete_topics(&cluster);
+    let mut random = Random(seed);
+    let cached = random.below(2) == 0;
+    let what = format!("seed {seed} on {address}, cached {cached}");
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let start = || Program::start(&mut demo(address, &state, flights.len(), cached));
+    let mut application = start();
+    let mut kills = 0;
+    while kills < 5 && !application.ended_within(Duration::from_millis(1_000 + random.below(4_000)))
+    {
+        application.kill();
+        kills += 1;
+        application = start();
+    }
+    let printed = application.finish(LIMIT);
+    check(&cluster, flights, cached, &printed, &what);
+    println!("{what}: exact after {kills} kills");
+}
+
+/// Deletes what an earlier life has left, with the offsets that were committed of it.
+fn delete_topics(cluster: &Cluster) {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let AdminResponse::Topics(found) =
+            topics::request(cluster, AdminRequest::ListTopics).unwrap()
+        else {
+            panic!("not topics")
+        };
+        let found: Vec<String> = found
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| !name.starts_with("__"))
+            .collect();
+        if found.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found:?} are not deleted");
+        topics::request(cluster, AdminRequest::DeleteTopics(found)).unwrap();
+    }
+}
+
+#[test]
+fn killed_at_random_moments_the_demo_and_the_broker_repeat_and_lose_nothing() {
+    let seconds = std::env::var("BROOKLET_CHAOS_SECONDS")
+        .map_or(0, |seconds| seconds.parse::<u64>().unwrap());
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let first: u64 = std::env::var("BROOKLET_CHAOS_SEED").map_or(1, |seed| seed.parse().unwrap());
+    let flights = some_flights(FLIGHTS);
+    let kafka = std::env::var("BROOKLET_KAFKA").ok();
+    for seed in first.. {
+        for victim in [
+            Victim::Whole,
+            Victim::Application,
+            Victim::Broker,
+            Victim::Either,
+        ] {
+            killed_at_random(seed, victim, &flights);
+        }
+        if let Some(kafka) = &kafka {
+            killed_on_kafka(seed, kafka, &flights);
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_reader_of_committed_records_never_sees_part_of_a_transaction() {
+    // Both outputs of the demo are written in the same transactions as the offsets; a reader that sees an update of the one in a task's
+    // transaction sees the whole of it. Without a cache every flight is one update, so committed counts never have a gap.
+    let flights = some_flights(FLIGHTS / 4);
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("broker");
+    let port = free_port();
+    let _broker = start_broker(&data, port);
+    let address = format!("127.0.0.1:{port}");
+    let cluster = Cluster::kafka(&address);
+    let state = directory.path().join("state");
+    let mut application = Program::start(&mut demo(&address, &state, flights.len(), false));
+    let mut seen: HashMap<Vec<u8>, usize> = HashMap::new();
+    while !application.ended_within(Duration::from_millis(50)) {
+        if topics::end_offsets(&cluster, "delays-by-manufacturer")
+            .unwrap()
+            .is_none()
+        {
+            continue;
+        }
+        for (key, counts) in counts(&cluster, "delays-by-manufacturer") {
+            let every: Vec<u64> = (1..=counts.len() as u64).collect();
+            assert_eq!(counts, every, "{}", key.escape_ascii());
+            let before = seen.insert(key, counts.len()).unwrap_or(0);
+            assert!(before <= counts.len(), "what was committed is gone");
+        }
+    }
+    let printed = application.finish(LIMIT);
+    check(&cluster, &flights, false, &printed, "read while it ran");
+}
