@@ -260,6 +260,13 @@ impl StreamsGroup {
         if is_changed && metadata.user_endpoint.is_some() {
             self.soft.endpoint_epoch += 1;
         }
+        // A member that has something else may never have heard what it should have: an answer can be lost.
+        let assigned = current.assigned.tasks();
+        let is_told = is_changed
+            || request
+                .owned
+                .as_ref()
+                .is_some_and(|owned| *owned != assigned);
         let member = Member { metadata, current };
         let endpoints = (self.soft.endpoint_epoch != request.endpoint_epoch).then(|| {
             self.endpoints(
@@ -285,7 +292,7 @@ impl StreamsGroup {
             member_id: request.member_id,
             member_epoch: member.current.member_epoch,
             status,
-            tasks: is_changed.then(|| member.current.assigned.tasks()),
+            tasks: is_told.then_some(assigned),
             endpoint_epoch: self.soft.endpoint_epoch,
             endpoints,
         };
