@@ -19,6 +19,7 @@ use crate::coordinator::producer_ids::ProducerIds;
 use crate::coordinator::transaction::{self, TransactionCoordinator};
 use crate::data_dir::{DataDir, Offsets};
 use crate::error::BrokerError;
+use crate::fetch_sessions::FetchSessions;
 use crate::handlers::{self, of_transaction};
 use crate::log::cleaner::CleanError;
 use crate::log::{AppendError, AppendOrigin, Appended, Log, LogConfig, LogError, OpenOptions};
@@ -252,6 +253,7 @@ pub(crate) struct Core {
     pub(crate) cleaning: Cleaning,
     pub(crate) leader_epoch: i32,
     pub(crate) metrics: Metrics,
+    pub(crate) fetch_sessions: Arc<FetchSessions>,
     pub(crate) opened_at_ms: i64,
     /// Serialises changes of the metadata; held while they are synced.
     journal: Mutex<Journal>,
@@ -356,6 +358,7 @@ impl Core {
             transactions: TransactionCoordinator::new(config.transaction_rules(), now_ms),
             leader_epoch: catalog.leader_epoch(),
             metrics: Metrics::default(),
+            fetch_sessions: Arc::new(FetchSessions::new(now_ms)),
             opened_at_ms: now_ms,
             journal: Mutex::new(journal),
             partitions: RwLock::default(),

@@ -48,6 +48,7 @@ pub mod server;
 mod broker;
 mod cleaning;
 mod data_dir;
+mod fetch_sessions;
 mod handlers;
 mod metrics;
 

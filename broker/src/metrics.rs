@@ -257,6 +257,24 @@ const FAMILIES: &[Family] = &[
         "Bytes of fetch answers not written, bounded by brooklet.queued.max.response.bytes.",
     ),
     family(
+        "kafka_server_fetchsessioncache_numincrementalfetchsessions",
+        Kind::Gauge,
+        "",
+        "Fetch sessions, of which there may be 1000.",
+    ),
+    family(
+        "kafka_server_fetchsessioncache_numincrementalfetchpartitionscached",
+        Kind::Gauge,
+        "",
+        "Partitions of all fetch sessions.",
+    ),
+    family(
+        "kafka_server_fetchsessioncache_incrementalfetchsessionevictions_total",
+        Kind::Counter,
+        "",
+        "Fetch sessions that lost their slot to another.",
+    ),
+    family(
         "kafka_server_replicamanager_partitioncount",
         Kind::Gauge,
         "",
@@ -465,6 +483,19 @@ pub(crate) fn exposition(core: &Core) -> String {
     out.only(
         "kafka_network_socketserver_responsebytesqueued",
         metrics.response_bytes_queued.load(Ordering::Relaxed),
+    );
+    let sessions = core.fetch_sessions.counts();
+    out.only(
+        "kafka_server_fetchsessioncache_numincrementalfetchsessions",
+        sessions.sessions,
+    );
+    out.only(
+        "kafka_server_fetchsessioncache_numincrementalfetchpartitionscached",
+        sessions.partitions,
+    );
+    out.only(
+        "kafka_server_fetchsessioncache_incrementalfetchsessionevictions_total",
+        sessions.evicted,
     );
     let failed = partitions
         .iter()

@@ -341,3 +341,61 @@ fn features_are_told_and_fixed() {
     assert_eq!(update("transaction.version", 1), 95);
     assert_eq!(update("share.version", 1), 95);
 }
+
+#[test]
+fn a_fetch_session_is_told_everything_once_and_then_what_is_new() {
+    use brooklet_broker::protocol::record_batch::Builder;
+    use wire::fetch_request::{FetchPartition, FetchTopic};
+    let fixture = Fixture::new();
+    fixture.create("orders", 3, 1);
+    let fetch = |id: i32, epoch: i32, offsets: &[(i32, i64)]| {
+        let request = with(|request: &mut wire::FetchRequest| {
+            request.session_id = id;
+            request.session_epoch = epoch;
+            request.max_bytes = i32::MAX;
+            if !offsets.is_empty() {
+                request.topics = vec![with(|topic: &mut FetchTopic| {
+                    topic.topic = "orders".into();
+                    topic.partitions = offsets
+                        .iter()
+                        .map(|(index, offset)| {
+                            with(|partition: &mut FetchPartition| {
+                                partition.partition = *index;
+                                partition.fetch_offset = *offset;
+                                partition.partition_max_bytes = i32::MAX;
+                            })
+                        })
+                        .collect();
+                })];
+            }
+        });
+        let response = fixture.broker.call(request).unwrap();
+        let partitions = response
+            .responses
+            .iter()
+            .flat_map(|topic| &topic.partitions);
+        let told: Vec<_> = partitions.map(|data| data.partition_index).collect();
+        (response.error_code, response.session_id, told)
+    };
+    let (code, id, told) = fetch(0, 0, &[(0, 0), (1, 0), (2, 0)]);
+    assert_eq!((code, told), (0, vec![0, 1, 2]));
+    assert_ne!(id, 0);
+    assert_eq!(fetch(id, 1, &[]), (0, id, Vec::new()));
+    let mut batch = Builder::new();
+    batch.append(1_700_000_000_000, None, Some(b"v"), &[]);
+    let partition = fixture.broker.partition("orders", 1).unwrap();
+    partition.append(batch.build(), 1_700_000_000_000).unwrap();
+    // Acknowledged with the next round of syncs, which may be on its way already.
+    while partition.high_watermark() == 0 {
+        fixture.broker.flush_once();
+        std::thread::yield_now();
+    }
+    assert_eq!(fetch(id, 2, &[]), (0, id, vec![1]));
+    // The client goes on behind it, and nothing is new.
+    assert_eq!(fetch(id, 3, &[(1, 1)]), (0, id, Vec::new()));
+    assert_eq!(fetch(id, 9, &[]).0, 71);
+    assert_eq!(fetch(id + 1, 1, &[]).0, 70);
+    // The end of the session: a whole answer without one.
+    assert_eq!(fetch(id, -1, &[(0, 0)]), (0, 0, vec![0]));
+    assert_eq!(fetch(id, 4, &[]).0, 70);
+}

@@ -4,7 +4,7 @@
 //! - Waits until `min_bytes` are there (no more than `max_bytes`, which is all it could get), a partition has an error, or `max_wait_ms`
 //!   (a minute at most: a client that went away is not waited for) has passed.
 //! - v12: answers a diverging epoch. v13: topics by id.
-//! - Sessions (v7) are not kept: every answer has session id 0. Not served: preferred read replica (one rack), followers.
+//! - Sessions (v7) as of `fetch_sessions`. Not served: preferred read replica (one rack), followers.
 
 use std::sync::Arc;
 
@@ -44,15 +44,26 @@ pub(super) fn handle(
     mut request: FetchRequest,
     answer: Answer,
 ) {
-    if request.session_id != 0 {
-        // We never gave one out.
-        return answer(
-            message!(FetchResponse {
-                error_code: ErrorCode::FetchSessionIdNotFound.code()
-            })
-            .into(),
-        );
-    }
+    let by_id = context.topics_by_id;
+    let turn = match core
+        .fetch_sessions
+        .begin(&mut request, by_id, core.now_ms())
+    {
+        Ok(turn) => turn,
+        Err(code) => {
+            return answer(
+                message!(FetchResponse {
+                    error_code: code.code()
+                })
+                .into(),
+            );
+        }
+    };
+    let (sessions, clock) = (core.fetch_sessions.clone(), core.config.clock.clone());
+    let answer = move |mut response: FetchResponse| {
+        turn.finish(&sessions, &mut response, clock.now_ms());
+        answer(response.into());
+    };
     let isolation = if request.isolation_level == 1 {
         Isolation::ReadCommitted
     } else {
@@ -73,7 +84,7 @@ pub(super) fn handle(
     let wait_ms = i64::from(request.max_wait_ms).clamp(0, WAIT_MS_MAX);
     let is_empty = topics.iter().all(|topic| topic.partitions.is_empty());
     if found.size_bytes >= bytes_min || found.has_error || wait_ms == 0 || is_empty {
-        return answer(found.response.into());
+        return answer(found.response);
     }
     let watched: Vec<_> = topics
         .iter()
@@ -96,7 +107,7 @@ pub(super) fn handle(
                 return false;
             }
             if let Some(answer) = answer.take() {
-                answer(found.response.into());
+                answer(found.response);
             }
             true
         }),

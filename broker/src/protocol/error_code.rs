@@ -95,6 +95,7 @@ error_codes! {
     110 FencedMemberEpoch "the member's epoch is not the one the coordinator knows: it has to join again";
     111 UnreleasedInstanceId "another member has the instance id";
     113 StaleMemberEpoch "the member's epoch is old";
+    106 FetchSessionTopicIdError "the fetch session names topics in the other way";
     114 MismatchedEndpointType "this is a broker, not a controller";
     120 TransactionAbortable "the transaction has to be aborted";
     128 InvalidRegularExpression "the regular expression is not valid";
