@@ -489,14 +489,14 @@ impl Core {
         }
         if &*topic.name == OFFSETS_TOPIC {
             for partition in &opened {
-                self.groups
-                    .load(partition, now_ms)
-                    .map_err(|error| BrokerError::Corrupt {
+                self.groups.load(self, partition, now_ms).map_err(|error| {
+                    BrokerError::Corrupt {
                         path: self
                             .data_dir
                             .partition_dir(OFFSETS_TOPIC, partition.index()),
                         reason: error.to_string(),
-                    })?;
+                    }
+                })?;
                 let (core, watched) = (Arc::downgrade(self), Arc::downgrade(partition));
                 let watch = partition.watch(Arc::new(move || {
                     if let (Some(core), Some(partition)) = (core.upgrade(), watched.upgrade()) {
@@ -788,7 +788,6 @@ impl Core {
     }
 
     /// The configs in force for a group, whether or not it exists.
-    #[allow(dead_code, reason = "for the group coordinators")]
     pub(crate) fn group_config(&self, group: &str) -> GroupConfig {
         let set = self.configs(&ConfigResource::Group(group.to_owned()));
         GroupConfig::new(&set, &self.config.group_settings)

@@ -43,6 +43,38 @@ impl std::str::FromStr for Flush {
     }
 }
 
+/// Which kind of group may become the other while it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MigrationPolicy {
+    /// Either.
+    #[default]
+    Bidirectional,
+    /// Classic groups may become consumer groups.
+    Upgrade,
+    /// Consumer groups may become classic groups.
+    Downgrade,
+    /// None.
+    Disabled,
+}
+
+impl std::str::FromStr for MigrationPolicy {
+    type Err = BrokerError;
+
+    fn from_str(text: &str) -> Result<Self, BrokerError> {
+        match text.to_ascii_lowercase().as_str() {
+            "bidirectional" => Ok(Self::Bidirectional),
+            "upgrade" => Ok(Self::Upgrade),
+            "downgrade" => Ok(Self::Downgrade),
+            "disabled" => Ok(Self::Disabled),
+            _ => Err(refused(
+                "group.consumer.migration.policy",
+                text,
+                "bidirectional, upgrade, downgrade or disabled",
+            )),
+        }
+    }
+}
+
 /// Who drives what waits: fsyncs, deadlines, retention, compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Drive {
@@ -143,6 +175,14 @@ pub struct BrokerConfig {
     pub producer_id_expiration_ms: i64,
     /// `group.streams.max.size`.
     pub streams_group_size_max: usize,
+    /// `group.consumer.max.size`.
+    pub group_consumer_size_max: usize,
+    /// `group.consumer.assignors`: names, of which the first is taken where members ask for none.
+    pub group_consumer_assignors: Vec<String>,
+    /// `group.consumer.migration.policy`.
+    pub group_consumer_migration_policy: MigrationPolicy,
+    /// `group.consumer.regex.refresh.interval.ms`.
+    pub group_consumer_regex_refresh_interval_ms: i64,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval_ms: i64,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
@@ -211,6 +251,10 @@ impl BrokerConfig {
             group_size_max: usize::MAX,
             producer_id_expiration_ms: 86_400_000,
             streams_group_size_max: i32::MAX as usize,
+            group_consumer_size_max: usize::MAX,
+            group_consumer_assignors: vec!["uniform".to_owned(), "range".to_owned()],
+            group_consumer_migration_policy: MigrationPolicy::default(),
+            group_consumer_regex_refresh_interval_ms: 600_000,
             retention_check_interval_ms: 300_000,
             checkpoint_interval_ms: 60_000,
             cleaner_enabled: true,
@@ -373,6 +417,26 @@ impl BrokerConfig {
             "group.max.size" => self.group_size_max = number(name, value, 1)?,
             "producer.id.expiration.ms" => self.producer_id_expiration_ms = number(name, value, 1)?,
             "group.streams.max.size" => self.streams_group_size_max = number(name, value, 1)?,
+            "group.consumer.max.size" => self.group_consumer_size_max = number(name, value, 1)?,
+            "group.consumer.assignors" => {
+                let names: Vec<_> = value
+                    .split(',')
+                    .map(|text| text.trim().to_owned())
+                    .collect();
+                if !names
+                    .iter()
+                    .all(|text| matches!(text.as_str(), "uniform" | "range"))
+                {
+                    return Err(refused(name, value, "a list of uniform and range"));
+                }
+                self.group_consumer_assignors = names;
+            }
+            "group.consumer.migration.policy" => {
+                self.group_consumer_migration_policy = value.parse()?;
+            }
+            "group.consumer.regex.refresh.interval.ms" => {
+                self.group_consumer_regex_refresh_interval_ms = number(name, value, 10_000)?
+            }
             "log.retention.check.interval.ms" => {
                 self.retention_check_interval_ms = number(name, value, 1)?
             }

@@ -83,6 +83,7 @@ pub(super) fn handle(
                         leader: joined.leader.into(),
                         members: members.collect(),
                         member_id: joined.member_id.into(),
+                        skip_assignment: joined.skip_assignment,
                     })
                 }
                 Err((error, member_id)) => message!(JoinGroupResponse {

@@ -17,6 +17,8 @@ mod alter_partition_reassignments;
 mod alter_replica_log_dirs;
 mod api_versions;
 mod configs;
+mod consumer_group_describe;
+mod consumer_group_heartbeat;
 mod create_partitions;
 mod create_topics;
 mod delete_groups;
@@ -84,7 +86,7 @@ pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Reques
     match request {
         Request::Produce(request) => produce::handle(core, context, request, answer),
         Request::Fetch(request) => fetch::handle(core, context, request, answer),
-        Request::OffsetCommit(request) => offset_commit::handle(core, request, answer),
+        Request::OffsetCommit(request) => offset_commit::handle(core, context, request, answer),
         Request::JoinGroup(request) => join_group::handle(core, context, request, answer),
         Request::StreamsGroupHeartbeat(request) => {
             streams_group_heartbeat::handle(core, context, request, answer);
@@ -97,10 +99,18 @@ pub(crate) fn handle(core: &Arc<Core>, context: &RequestContext, request: Reques
         Request::OffsetDelete(request) => offset_delete::handle(core, request, answer),
         Request::ListOffsets(request) => answer(list_offsets::handle(core, request).into()),
         Request::Metadata(request) => answer(metadata::handle(core, request).into()),
-        Request::OffsetFetch(request) => answer(offset_fetch::handle(core, request).into()),
+        Request::OffsetFetch(request) => {
+            answer(offset_fetch::handle(core, context, request).into())
+        }
         Request::FindCoordinator(request) => answer(find_coordinator::handle(core, request).into()),
         Request::Heartbeat(request) => answer(heartbeat::handle(core, request).into()),
-        Request::LeaveGroup(request) => answer(leave_group::handle(core, request).into()),
+        Request::LeaveGroup(request) => leave_group::handle(core, request, answer),
+        Request::ConsumerGroupHeartbeat(request) => {
+            consumer_group_heartbeat::handle(core, context, request, answer);
+        }
+        Request::ConsumerGroupDescribe(request) => {
+            consumer_group_describe::handle(core, request, answer);
+        }
         Request::DescribeGroups(request) => answer(describe_groups::handle(core, request).into()),
         Request::ListGroups(request) => answer(list_groups::handle(core, request).into()),
         Request::ApiVersions(request) => answer(api_versions::handle(request).into()),

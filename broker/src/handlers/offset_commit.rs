@@ -1,5 +1,6 @@
-//! OffsetCommit (key 8), v2–v9.
+//! OffsetCommit (key 8), v2–v10.
 //! - Durable when answered. By a member of the current generation, or (generation -1, no member id) by anybody while the group has no members.
+//! - v9: members of consumer groups, by their epoch; one of an older epoch may commit for partitions that it has had since. v10: topics by id (100).
 //! - Per partition: topics that are not there are refused (3), metadata longer than `offset.metadata.max.bytes` too (12).
 
 use std::sync::Arc;
@@ -13,20 +14,36 @@ use super::errors;
 use crate::broker::{Answer, Core};
 use crate::coordinator::group::MemberRef;
 use crate::coordinator::group::records::CommittedOffset;
-use crate::protocol::{ErrorCode, message};
+use crate::protocol::{ErrorCode, RequestContext, id_of, message};
 
-pub(super) fn handle(core: &Arc<Core>, request: OffsetCommitRequest, answer: Answer) {
+pub(super) fn handle(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    request: OffsetCommitRequest,
+    answer: Answer,
+) {
     let now_ms = core.now_ms();
     let mut offsets = Vec::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let known = core.topic(&topic.name);
+        let (known, unknown) = if context.topics_by_id {
+            let known = core.topic_by_id(id_of(topic.topic_id));
+            (known, ErrorCode::UnknownTopicId)
+        } else {
+            (core.topic(&topic.name), ErrorCode::UnknownTopicOrPartition)
+        };
+        let name = match &known {
+            Some(known) => known.name.to_string(),
+            None => topic.name.as_str().to_owned(),
+        };
         let partitions = topic.partitions.into_iter().map(|partition| {
             let metadata = partition
                 .committed_metadata
                 .map(|text| text.into_string())
                 .unwrap_or_default();
-            let code = if known.as_ref().is_none_or(|known| {
+            let code = if known.is_none() {
+                unknown
+            } else if known.as_ref().is_none_or(|known| {
                 !(0..known.partition_count).contains(&partition.partition_index)
             }) {
                 ErrorCode::UnknownTopicOrPartition
@@ -39,11 +56,7 @@ pub(super) fn handle(core: &Arc<Core>, request: OffsetCommitRequest, answer: Ans
                     metadata,
                     commit_timestamp_ms: now_ms,
                 };
-                offsets.push((
-                    topic.name.as_str().to_owned(),
-                    partition.partition_index,
-                    value,
-                ));
+                offsets.push((name.clone(), partition.partition_index, value));
                 ErrorCode::None
             };
             message!(OffsetCommitResponsePartition {
@@ -53,7 +66,8 @@ pub(super) fn handle(core: &Arc<Core>, request: OffsetCommitRequest, answer: Ans
         });
         topics.push(message!(OffsetCommitResponseTopic {
             partitions: partitions.collect(),
-            name: topic.name
+            name: topic.name,
+            topic_id: topic.topic_id,
         }));
     }
     let member = MemberRef {
@@ -68,16 +82,20 @@ pub(super) fn handle(core: &Arc<Core>, request: OffsetCommitRequest, answer: Ans
         &member,
         offsets,
         Box::new(move |committed| {
-            if let Err(error) = committed {
-                let code = errors::of_group(error).code();
-                for partition in response
-                    .topics
-                    .iter_mut()
-                    .flat_map(|topic| &mut topic.partitions)
-                {
-                    if partition.error_code == 0 {
-                        partition.error_code = code;
+            let asked = response
+                .topics
+                .iter_mut()
+                .flat_map(|topic| &mut topic.partitions)
+                .filter(|partition| partition.error_code == 0);
+            match committed {
+                Ok(each) => {
+                    for (partition, result) in asked.zip(each) {
+                        partition.error_code = errors::of_group_result(&result).code();
                     }
+                }
+                Err(error) => {
+                    let code = errors::of_group(error).code();
+                    asked.for_each(|partition| partition.error_code = code);
                 }
             }
             answer(response.into());

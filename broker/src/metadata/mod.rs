@@ -114,6 +114,7 @@ pub struct Catalog {
     names: HashMap<Uuid, Arc<str>>,
     producer_ids_end: i64,
     leader_epoch: i32,
+    topics_version: u64,
     /// Topics deleted since the journal was compacted: their directories may still be there.
     deleted: Vec<(Arc<str>, i32)>,
     configs: BTreeMap<ConfigResource, BTreeMap<String, String>>,
@@ -124,6 +125,14 @@ pub struct Catalog {
 impl Catalog {
     /// Applies a command that is durable.
     pub fn replay(&mut self, command: &Command) {
+        if matches!(
+            command,
+            Command::CreateTopic(_)
+                | Command::DeleteTopic { .. }
+                | Command::SetPartitionCount { .. }
+        ) {
+            self.topics_version += 1;
+        }
         self.replayed += 1;
         match command {
             Command::CreateTopic(topic) => {
@@ -260,6 +269,11 @@ impl Catalog {
             .values()
             .map(|topic| i64::from(topic.partition_count))
             .sum()
+    }
+
+    /// Another number whenever a topic has come, gone or grown, in this process.
+    pub fn topics_version(&self) -> u64 {
+        self.topics_version
     }
 
     /// A topic by name.

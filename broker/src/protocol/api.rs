@@ -155,8 +155,8 @@ apis! {
     1 Fetch FetchRequest FetchResponse 4..=18 from 4;
     2 ListOffsets ListOffsetsRequest ListOffsetsResponse 1..=11 from 1;
     3 Metadata MetadataRequest MetadataResponse 0..=13 from 0;
-    8 OffsetCommit OffsetCommitRequest OffsetCommitResponse 2..=9 from 2;
-    9 OffsetFetch OffsetFetchRequest OffsetFetchResponse 1..=9 from 1;
+    8 OffsetCommit OffsetCommitRequest OffsetCommitResponse 2..=10 from 2;
+    9 OffsetFetch OffsetFetchRequest OffsetFetchResponse 1..=10 from 1;
     10 FindCoordinator FindCoordinatorRequest FindCoordinatorResponse 0..=6 from 0;
     11 JoinGroup JoinGroupRequest JoinGroupResponse 0..=9 from 0;
     12 Heartbeat HeartbeatRequest HeartbeatResponse 0..=4 from 0;
@@ -193,13 +193,14 @@ apis! {
     64 UnregisterBroker UnregisterBrokerRequest UnregisterBrokerResponse 0..=0 from 0;
     65 DescribeTransactions DescribeTransactionsRequest DescribeTransactionsResponse 0..=0 from 0;
     66 ListTransactions ListTransactionsRequest ListTransactionsResponse 0..=2 from 0;
+    68 ConsumerGroupHeartbeat ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse 0..=1 from 0;
+    69 ConsumerGroupDescribe ConsumerGroupDescribeRequest ConsumerGroupDescribeResponse 0..=1 from 0;
     74 ListConfigResources ListConfigResourcesRequest ListConfigResourcesResponse 0..=1 from 0;
     75 DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse 0..=0 from 0;
     88 StreamsGroupHeartbeat StreamsGroupHeartbeatRequest StreamsGroupHeartbeatResponse 0..=0 from 0;
     89 StreamsGroupDescribe StreamsGroupDescribeRequest StreamsGroupDescribeResponse 0..=0 from 0;
 }
 
-const GROUPS: &str = "not built yet; clients use the classic protocol";
 const SHARE: &str = "share groups (KIP-932) are left for later";
 const SECURITY: &str = "SASL, users, ACLs, delegation tokens and quotas are left for later";
 const QUORUM: &str =
@@ -234,8 +235,6 @@ const LEFT_OUT: &[(i16, &str, &str)] = &[
     (62, "BrokerRegistration", QUORUM),
     (63, "BrokerHeartbeat", QUORUM),
     (67, "AllocateProducerIds", QUORUM),
-    (68, "ConsumerGroupHeartbeat", GROUPS),
-    (69, "ConsumerGroupDescribe", GROUPS),
     (70, "ControllerRegistration", QUORUM),
     (71, "GetTelemetrySubscriptions", TELEMETRY),
     (72, "PushTelemetry", TELEMETRY),
@@ -261,6 +260,10 @@ const LEFT_OUT: &[(i16, &str, &str)] = &[
 pub const PRODUCE: i16 = 0;
 /// Key of Fetch.
 pub const FETCH: i16 = 1;
+/// Key of OffsetCommit.
+pub const OFFSET_COMMIT: i16 = 8;
+/// Key of OffsetFetch.
+pub const OFFSET_FETCH: i16 = 9;
 /// Key of ApiVersions.
 pub const API_VERSIONS: i16 = 18;
 

@@ -94,6 +94,7 @@ error_codes! {
     105 TransactionalIdNotFound "there is no such transactional id";
     110 FencedMemberEpoch "the member's epoch is not the one the coordinator knows: it has to join again";
     111 UnreleasedInstanceId "another member has the instance id";
+    112 UnsupportedAssignor "the assignor is not supported";
     113 StaleMemberEpoch "the member's epoch is old";
     106 FetchSessionTopicIdError "the fetch session names topics in the other way";
     114 MismatchedEndpointType "this is a broker, not a controller";

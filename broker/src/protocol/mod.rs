@@ -15,8 +15,12 @@ pub mod framing;
 pub mod record_batch;
 
 mod adapt;
+mod consumer_protocol;
 
 pub use api::{Api, ApiRequest, Request, Response};
+pub(crate) use consumer_protocol::{
+    ConsumerSubscription, consumer_assignment, consumer_subscription, encode_consumer_assignment,
+};
 pub use error_code::ErrorCode;
 
 use bytes::{Bytes, BytesMut};
@@ -48,7 +52,9 @@ pub struct RequestContext {
     pub client_host: String,
     /// JoinGroup v4+: a new member must come back with the id it is given (KIP-394).
     pub member_id_required: bool,
-    /// Fetch and Produce v13+: topics are named by id only.
+    /// ConsumerGroupHeartbeat v1+: the client chooses its member id.
+    pub member_id_by_client: bool,
+    /// Fetch and Produce v13+, OffsetCommit and OffsetFetch v10+: topics are named by id only.
     pub topics_by_id: bool,
     /// 2 if the client bumps its epoch with each transaction and leaves it to the broker to add partitions (KIP-890): Produce v12+,
     /// AddPartitionsToTxn v4+, EndTxn v5+, TxnOffsetCommit v5+. Else 0.
@@ -66,6 +72,7 @@ impl RequestContext {
             client_id: client_id.to_owned(),
             client_host: "in-process".to_owned(),
             member_id_required: true,
+            member_id_by_client: true,
             topics_by_id: false,
             transaction_version: 2,
             knows_abortable: true,
@@ -223,9 +230,14 @@ pub fn decode(frame: Bytes, client_host: &str) -> Result<Decoded, FrameError> {
             .unwrap_or_default(),
         client_host: client_host.to_owned(),
         member_id_required: version >= 4,
-        topics_by_id: version >= 13 && matches!(key, api::PRODUCE | api::FETCH),
         transaction_version: api::transaction_version(key, version),
         knows_abortable: api::knows_abortable(key, version),
+        member_id_by_client: version >= 1,
+        topics_by_id: match key {
+            api::PRODUCE | api::FETCH => version >= 13,
+            api::OFFSET_COMMIT | api::OFFSET_FETCH => version >= 10,
+            _ => false,
+        },
         counts_may_default: version >= 4,
     };
     let reply = ReplyFrame {

@@ -83,6 +83,8 @@ pub(crate) struct Joined {
     pub(crate) leader: String,
     /// For the leader only: id, instance id, metadata.
     pub(crate) members: Vec<(String, Option<String>, Bytes)>,
+    /// The leader is back and need not assign: the assignment stays (KIP-814).
+    pub(crate) skip_assignment: bool,
 }
 
 /// The answer to a sync.
@@ -119,8 +121,8 @@ pub(crate) struct Member {
     pub(crate) client_host: String,
     pub(crate) protocols: Vec<(String, Bytes)>,
     pub(crate) assignment: Bytes,
-    session_timeout_ms: i32,
-    rebalance_timeout_ms: i32,
+    pub(crate) session_timeout_ms: i32,
+    pub(crate) rebalance_timeout_ms: i32,
     awaiting_join: Option<ReplyId>,
     awaiting_sync: Option<ReplyId>,
     /// Has sent its sync in this generation.
@@ -129,7 +131,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    fn metadata(&self, protocol: &str) -> Bytes {
+    pub(crate) fn metadata(&self, protocol: &str) -> Bytes {
         let found = self.protocols.iter().find(|(name, _)| name == protocol);
         found
             .map(|(_, metadata)| metadata.clone())
@@ -225,6 +227,29 @@ impl ClassicGroup {
             group.state = State::Stable;
         }
         group
+    }
+
+    /// What a consumer group was, as a classic one whose members rebalance next. The members' protocols come in the members' order.
+    pub(crate) fn taken_over(
+        metadata: &GroupMetadata,
+        protocols: Vec<Vec<(String, Bytes)>>,
+        now_ms: i64,
+    ) -> Self {
+        let mut group = Self::restore(metadata, now_ms);
+        for (member, protocols) in metadata.members.iter().zip(protocols) {
+            if let Some(member) = group.members.get_mut(&member.member_id) {
+                member.protocols = protocols;
+            }
+        }
+        group.protocol = group.choose_protocol();
+        group
+    }
+
+    /// Makes the members join again.
+    pub(crate) fn start_rebalance(&mut self, rules: &Rules, now_ms: i64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.rebalance(rules, now_ms, &mut effects);
+        effects
     }
 
     /// A member joins, or joins again.
@@ -652,6 +677,7 @@ impl ClassicGroup {
                 protocol: self.protocol.clone(),
                 leader: self.leader.clone().unwrap_or_default(),
                 members,
+                skip_assignment: false,
             }),
         )
     }

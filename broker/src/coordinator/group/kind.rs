@@ -5,7 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use uuid::Uuid;
+
 use super::classic::{ClassicGroup, State};
+use super::consumer::{CommitCheck, ConsumerGroup};
 use super::records::{CommittedOffset, GroupRecord};
 use super::streams::StreamsGroup;
 use super::{GroupError, MemberRef};
@@ -15,6 +18,8 @@ use super::{GroupError, MemberRef};
 pub(crate) enum Group {
     /// Its members assign by themselves (JoinGroup, SyncGroup). Also the groups that have committed offsets and never a member.
     Classic(ClassicGroup),
+    /// The coordinator assigns (ConsumerGroupHeartbeat).
+    Consumer(Box<ConsumerGroup>),
     /// The broker assigns the tasks of a Streams application (StreamsGroupHeartbeat).
     Streams(Box<StreamsGroup>),
 }
@@ -24,6 +29,7 @@ impl Group {
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::Classic(_) => "classic",
+            Self::Consumer(_) => "consumer",
             Self::Streams(_) => "streams",
         }
     }
@@ -32,6 +38,7 @@ impl Group {
     pub(crate) fn protocol_type(&self) -> &str {
         match self {
             Self::Classic(group) => group.protocol_type.as_deref().unwrap_or_default(),
+            Self::Consumer(_) => "consumer",
             Self::Streams(_) => "streams",
         }
     }
@@ -40,6 +47,7 @@ impl Group {
     pub(crate) fn state_name(&self) -> &'static str {
         match self {
             Self::Classic(group) => group.state.name(),
+            Self::Consumer(group) => group.state_name(),
             Self::Streams(group) => group.state().name(),
         }
     }
@@ -48,6 +56,7 @@ impl Group {
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Self::Classic(group) => group.state == State::Empty,
+            Self::Consumer(group) => group.is_empty(),
             Self::Streams(group) => group.is_empty(),
         }
     }
@@ -56,25 +65,59 @@ impl Group {
     pub(crate) fn is_unused(&self) -> bool {
         match self {
             Self::Classic(group) => group.is_unused(),
+            Self::Consumer(_) => false,
             Self::Streams(group) => group.is_unused(),
         }
     }
 
-    /// Whether a commit of these offsets may be made by who says so.
+    /// Whether a commit may be made by who says so. The answer may depend on the partition: then `check_partition` has it.
     pub(crate) fn check_commit(
         &mut self,
         member: &MemberRef,
         offsets: &[(String, i32, CommittedOffset)],
         now_ms: i64,
-    ) -> Result<(), GroupError> {
+    ) -> Result<CommitCheck, GroupError> {
         match self {
-            Self::Classic(group) => group.check_commit(member.caller(), now_ms),
+            Self::Classic(group) => {
+                group.check_commit(member.caller(), now_ms)?;
+                Ok(CommitCheck::All)
+            }
+            Self::Consumer(group) => group.check_commit(member),
             Self::Streams(group) => {
                 let partitions = offsets
                     .iter()
                     .map(|(topic, partition, _)| (topic.as_str(), *partition));
-                group.check_commit(&member.member_id, member.generation, false, partitions)
+                group
+                    .check_commit(&member.member_id, member.generation, false, partitions)
+                    .map(|()| CommitCheck::All)
             }
+        }
+    }
+
+    /// Whether this partition may be committed by who says so.
+    pub(crate) fn check_partition(
+        &self,
+        member: &MemberRef,
+        topic: Uuid,
+        partition: i32,
+    ) -> Result<(), GroupError> {
+        match self {
+            Self::Classic(_) => Ok(()),
+            Self::Consumer(group) => group.check_partition(member, topic, partition),
+            Self::Streams(_) => Ok(()),
+        }
+    }
+
+    /// Whether offsets may be read by who says so.
+    pub(crate) fn check_fetch(
+        &self,
+        member_id: Option<&str>,
+        member_epoch: i32,
+    ) -> Result<(), GroupError> {
+        match self {
+            Self::Classic(_) => Ok(()),
+            Self::Consumer(group) => group.check_fetch(member_id, member_epoch),
+            Self::Streams(_) => Ok(()),
         }
     }
 
@@ -84,15 +127,20 @@ impl Group {
         member: &MemberRef,
         offsets: &[(String, i32, CommittedOffset)],
         now_ms: i64,
-    ) -> Result<(), GroupError> {
+    ) -> Result<CommitCheck, GroupError> {
         match self {
-            Self::Classic(group) => group.check_transactional_commit(member.caller(), now_ms),
+            Self::Classic(group) => {
+                group.check_transactional_commit(member.caller(), now_ms)?;
+                Ok(CommitCheck::All)
+            }
+            Self::Consumer(group) => group.check_transactional_commit(member),
             Self::Streams(group) => {
                 let partitions = offsets
                     .iter()
                     .map(|(topic, partition, _)| (topic.as_str(), *partition));
                 let checked =
                     group.check_commit(&member.member_id, member.generation, true, partitions);
+                let checked = checked.map(|()| CommitCheck::All);
                 // An answer to a commit in a transaction has no code for an epoch that is old.
                 checked.map_err(|error| match error {
                     GroupError::StaleMemberEpoch => GroupError::IllegalGeneration,
@@ -106,6 +154,7 @@ impl Group {
     pub(crate) fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
         match self {
             Self::Classic(group) => group.subscribed_topics(),
+            Self::Consumer(group) => Some(group.subscribed_topics()),
             Self::Streams(group) => Some(group.subscribed_topics()),
         }
     }
@@ -117,6 +166,13 @@ impl Group {
                 group: group.to_owned(),
                 value: None,
             }],
+            Self::Consumer(live) => {
+                let of = |record| GroupRecord::Consumer {
+                    group: group.to_owned(),
+                    record,
+                };
+                live.tombstones().into_iter().map(of).collect()
+            }
             Self::Streams(live) => GroupRecord::streams(group, live.tombstones()),
         }
     }
@@ -125,6 +181,7 @@ impl Group {
     pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
         match self {
             Self::Classic(group) => group.next_deadline_ms(),
+            Self::Consumer(group) => group.next_deadline_ms(),
             Self::Streams(group) => group.next_deadline_ms(),
         }
     }

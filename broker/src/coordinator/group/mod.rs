@@ -16,19 +16,28 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::broker::Core;
+use crate::config::MigrationPolicy;
 use crate::log::{AppendError, AppendOrigin, VerificationGuard};
+use crate::metadata::Catalog;
 use crate::protocol::record_batch::{self, Builder};
 use crate::replica::{Isolation, Partition, PartitionError, Wake};
 
 pub(crate) mod classic;
+pub mod consumer;
 pub(crate) mod kind;
 pub(crate) mod offsets;
 pub mod records;
 pub(crate) mod streams;
 
 use classic::{Caller, ClassicGroup, Effect, Join, Joined, ReplyId, Rules, State, Synced};
+use consumer::assign::Assignor;
+use consumer::records::ConsumerRecord;
+use consumer::{
+    CommitCheck, ConsumerGroup, ConsumerRules, Decided, Heartbeat, HeartbeatAnswer, Refusal, View,
+};
 use kind::Group;
 use offsets::{GroupOffsets, Offsets};
 use records::{CommittedOffset, GroupMetadata, GroupRecord};
@@ -67,6 +76,14 @@ pub enum GroupError {
     SubscribedToTopic,
     #[error("the request is not valid")]
     InvalidRequest,
+    #[error("the member's epoch is not the one the coordinator knows")]
+    FencedMemberEpoch,
+    #[error("another member has the instance id")]
+    UnreleasedInstanceId,
+    #[error("the assignor is not supported")]
+    UnsupportedAssignor,
+    #[error("the regular expression is not valid")]
+    InvalidRegularExpression,
     #[error("the offsets do not fit into one batch")]
     OffsetsTooLarge,
     #[error("the producer's epoch is older than the current one")]
@@ -81,6 +98,8 @@ const INSTANCE_ID_BYTES_MAX: usize = 249;
 pub(crate) type Reply<T> = Box<dyn FnOnce(T) + Send>;
 type JoinReply = Reply<Result<Joined, (GroupError, String)>>;
 type SyncReply = Reply<Result<Synced, GroupError>>;
+/// An answer for each partition of a commit.
+type CommitReply = Reply<Result<Vec<Result<(), GroupError>>, GroupError>>;
 type WriteReply = Reply<Result<(), GroupError>>;
 
 /// Who a request says it comes from.
@@ -221,7 +240,12 @@ impl GroupCoordinator {
     }
 
     /// Replays a partition of the offsets topic, at start.
-    pub(crate) fn load(&self, partition: &Partition, now_ms: i64) -> Result<(), PartitionError> {
+    pub(crate) fn load(
+        &self,
+        core: &Core,
+        partition: &Partition,
+        now_ms: i64,
+    ) -> Result<(), PartitionError> {
         let mut offset = partition.log_start_offset().max(0);
         let mut scratch = Vec::new();
         let mut state = self.lock();
@@ -259,7 +283,7 @@ impl GroupCoordinator {
                                 &of_group,
                             ),
                             Ok(record) => {
-                                state.replay(&record, now_ms);
+                                state.replay(core, &record, now_ms);
                             }
                             // Groups of a kind that this version does not coordinate.
                             Err(error) => {
@@ -353,26 +377,28 @@ impl GroupCoordinator {
             return reply(Err((GroupError::CoordinatorNotAvailable, join.member_id)));
         }
         let now_ms = core.now_ms();
+        if self.is_consumer_group_with_members(group) {
+            return self.join_consumer_group(core, group, join, reply);
+        }
         let mut after = After::default();
         let mut state = self.lock();
+        if let Some(live) = state.groups.get(group)
+            && !matches!(live, Group::Classic(_))
+        {
+            if !live.is_empty() {
+                drop(state);
+                return reply(Err((GroupError::InconsistentProtocol, join.member_id)));
+            }
+            // It was another kind, and nobody is left.
+            let records = live.tombstones(group);
+            if !state.write(core, group, records, Then::Nothing, &mut after) {
+                drop(state);
+                return reply(Err((GroupError::CoordinatorNotAvailable, join.member_id)));
+            }
+        }
         if !join.member_id.is_empty() && !state.groups.contains_key(group) {
             drop(state);
             return reply(Err((GroupError::UnknownMember, join.member_id)));
-        }
-        // A group of another kind that nobody is in becomes a classic one.
-        let other = state.groups.get(group);
-        match other.filter(|live| !matches!(live, Group::Classic(_))) {
-            Some(other) if other.is_empty() => {
-                let tombstones = other.tombstones(group);
-                state.write(core, group, tombstones, Then::Nothing, &mut after);
-                state.groups.remove(group);
-            }
-            Some(_) => {
-                drop(state);
-                let error = GroupError::InconsistentProtocol;
-                return reply(Err((error, join.member_id)));
-            }
-            None => {}
         }
         let id = state.next_reply();
         state.joins.insert(id, reply);
@@ -380,10 +406,14 @@ impl GroupCoordinator {
             .groups
             .entry(group.to_owned())
             .or_insert_with(|| Group::Classic(ClassicGroup::new(now_ms)));
-        let Group::Classic(live) = live else {
-            unreachable!("a group of another kind has been removed");
+        let effects = match live {
+            Group::Classic(live) => live.join(join, id, &self.rules, now_ms),
+            // Between the look above and this one a member of another protocol has joined.
+            Group::Consumer(_) | Group::Streams(_) => vec![Effect::Joined(
+                id,
+                Err((GroupError::RebalanceInProgress, join.member_id)),
+            )],
         };
-        let effects = live.join(join, id, &self.rules, now_ms);
         state.perform(core, group, effects, &mut after);
         // A join that was refused leaves nothing behind.
         state.remove_if_unused(group);
@@ -399,6 +429,28 @@ impl GroupCoordinator {
         let now_ms = core.now_ms();
         let mut after = After::default();
         let mut state = self.lock();
+        if let Some(Group::Consumer(live)) = state.groups.get_mut(group) {
+            let rules = core.consumer_rules(group);
+            let synced = core.read_catalog(|catalog| {
+                let view = view(catalog, &rules, now_ms);
+                let (protocol_type, protocol) = (&sync.protocol_type, &sync.protocol);
+                live.classic_sync(
+                    sync.member.caller(),
+                    protocol_type.as_deref(),
+                    protocol.as_deref(),
+                    view,
+                )
+            });
+            drop(state);
+            core.deadlines_changed();
+            let decide = |_: &mut Groups| {
+                Ok(Decision {
+                    records: Vec::new(),
+                    answer: synced.map_err(|refusal| refusal.error)?,
+                })
+            };
+            return self.decide(core, group, decide, reply);
+        }
         let id = state.next_reply();
         let Some(live) = state.classic(group) else {
             drop(state);
@@ -430,8 +482,21 @@ impl GroupCoordinator {
             return Err(GroupError::InvalidGroupId);
         }
         let mut state = self.lock();
-        let live = state.classic(group).ok_or(GroupError::UnknownMember)?;
-        live.heartbeat(member.caller(), core.now_ms())
+        match state.groups.get_mut(group) {
+            Some(Group::Classic(live)) => live.heartbeat(member.caller(), core.now_ms()),
+            Some(Group::Consumer(live)) => {
+                let rules = core.consumer_rules(group);
+                let answer = core.read_catalog(|catalog| {
+                    live.classic_heartbeat(member.caller(), view(catalog, &rules, core.now_ms()))
+                });
+                drop(state);
+                if answer.is_err() {
+                    core.deadlines_changed();
+                }
+                answer
+            }
+            Some(Group::Streams(_)) | None => Err(GroupError::UnknownMember),
+        }
     }
 
     /// Members leave: an answer for each.
@@ -440,9 +505,17 @@ impl GroupCoordinator {
         core: &Arc<Core>,
         group: &str,
         members: &[(String, Option<String>)],
-    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        reply: CommitReply,
+    ) {
         if !is_valid_group_id(group) {
-            return Err(GroupError::InvalidGroupId);
+            return reply(Err(GroupError::InvalidGroupId));
+        }
+        if self.is_consumer_group_with_members(group) {
+            let decide =
+                |live: &mut ConsumerGroup, view: View<'_>| Ok(live.classic_leave(members, view));
+            let reply: Reply<Result<_, Refusal>> =
+                Box::new(move |left| reply(left.map_err(|refusal| refusal.error)));
+            return self.decide_consumer(core, group, false, decide, reply);
         }
         let now_ms = core.now_ms();
         let mut after = After::default();
@@ -461,7 +534,7 @@ impl GroupCoordinator {
         drop(state);
         after.run();
         core.deadlines_changed();
-        Ok(answers)
+        reply(Ok(answers));
     }
 
     /// Commits offsets; answered when they are durable.
@@ -471,7 +544,7 @@ impl GroupCoordinator {
         group: &str,
         member: &MemberRef,
         offsets: Vec<(String, i32, CommittedOffset)>,
-        reply: WriteReply,
+        reply: CommitReply,
     ) {
         if group.len() > i16::MAX as usize {
             return reply(Err(GroupError::InvalidGroupId));
@@ -481,22 +554,38 @@ impl GroupCoordinator {
         }
         let now_ms = core.now_ms();
         let decide = |state: &mut Groups| {
-            match state.groups.get_mut(group) {
-                Some(live) => live.check_commit(member, &offsets, now_ms)?,
+            let (live, check) = match state.groups.get_mut(group) {
+                Some(live) => {
+                    let check = live.check_commit(member, &offsets, now_ms)?;
+                    (Some(live), check)
+                }
                 // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
-                None if member.generation < 0 && member.member_id.is_empty() => {}
+                None if member.generation < 0 && member.member_id.is_empty() => {
+                    (None, CommitCheck::All)
+                }
                 None => return Err(GroupError::IllegalGeneration),
-            }
-            let record = |(topic, partition, value)| GroupRecord::OffsetCommit {
-                group: group.to_owned(),
-                topic,
-                partition,
-                value: Some(value),
             };
-            Ok(Decision {
-                records: offsets.into_iter().map(record).collect(),
-                answer: (),
-            })
+            let mut records = Vec::new();
+            let mut answer = Vec::with_capacity(offsets.len());
+            for (topic, partition, value) in offsets {
+                let checked = match (&live, check) {
+                    (Some(live), CommitCheck::ByPartition) => {
+                        let id = core.topic(&topic).map_or(Uuid::nil(), |topic| topic.id);
+                        live.check_partition(member, id, partition)
+                    }
+                    _ => Ok(()),
+                };
+                if checked.is_ok() {
+                    records.push(GroupRecord::OffsetCommit {
+                        group: group.to_owned(),
+                        topic,
+                        partition,
+                        value: Some(value),
+                    });
+                }
+                answer.push(checked);
+            }
+            Ok(Decision { records, answer })
         };
         self.decide(core, group, decide, reply);
     }
@@ -512,7 +601,7 @@ impl GroupCoordinator {
 
     pub(crate) fn describe(&self, group: &str) -> Option<Description> {
         let state = self.lock();
-        let Group::Classic(live) = state.groups.get(group)? else {
+        let Some(Group::Classic(live)) = state.groups.get(group) else {
             return None;
         };
         let mut metadata = live.metadata();
@@ -629,7 +718,15 @@ impl GroupCoordinator {
         let mut after = After::default();
         let mut state = self.lock();
         let checked = match state.groups.get_mut(group) {
-            Some(live) => live.check_transactional_commit(member, &offsets, now_ms),
+            Some(live) => match live.check_transactional_commit(member, &offsets, now_ms) {
+                Ok(CommitCheck::ByPartition) => offsets.iter().try_for_each(|(topic, index, _)| {
+                    let id = core.topic(topic).map_or(Uuid::nil(), |topic| topic.id);
+                    // Some of a transaction's offsets would be no use.
+                    live.check_partition(member, id, *index)
+                        .map_err(|_| GroupError::IllegalGeneration)
+                }),
+                checked => checked.map(drop),
+            },
             // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
             None if member.generation < 0 => Ok(()),
             None => Err(GroupError::IllegalGeneration),
@@ -768,6 +865,18 @@ impl GroupCoordinator {
                     }
                     Vec::new()
                 }
+                Some(Group::Consumer(live)) => {
+                    let rules = core.consumer_rules(&group);
+                    let decided =
+                        core.read_catalog(|catalog| live.expire(view(catalog, &rules, now_ms)));
+                    if let Some(decided) = decided {
+                        let (records, becomes) = in_log(&group, decided.records, decided.becomes);
+                        if state.write(core, &group, records, Then::Nothing, &mut after) {
+                            state.become_classic(core, &group, becomes, &self.rules, &mut after);
+                        }
+                    }
+                    Vec::new()
+                }
                 None => Vec::new(),
             };
             state.perform(core, &group, effects, &mut after);
@@ -796,7 +905,7 @@ impl GroupCoordinator {
                 Some(Group::Classic(live)) => {
                     live.fail_all(GroupError::CoordinatorNotAvailable, core.now_ms())
                 }
-                Some(Group::Streams(_)) | None => Vec::new(),
+                Some(Group::Consumer(_) | Group::Streams(_)) | None => Vec::new(),
             };
             state.perform(core, &group, effects, &mut after);
         }
@@ -840,16 +949,35 @@ impl Groups {
     fn classic(&mut self, group: &str) -> Option<&mut ClassicGroup> {
         match self.groups.get_mut(group)? {
             Group::Classic(live) => Some(live),
-            Group::Streams(_) => None,
+            Group::Consumer(_) | Group::Streams(_) => None,
         }
     }
 
+    /// A consumer group goes on as a classic one, whose members are to join again.
+    fn become_classic(
+        &mut self,
+        core: &Arc<Core>,
+        group: &str,
+        classic: Option<Box<ClassicGroup>>,
+        rules: &Rules,
+        after: &mut After,
+    ) {
+        let Some(mut classic) = classic else {
+            return;
+        };
+        let effects = classic.start_rebalance(rules, core.now_ms());
+        self.groups
+            .insert(group.to_owned(), Group::Classic(*classic));
+        self.perform(core, group, effects, after);
+    }
+
     /// Applies a record of either kind, as at start.
-    fn replay(&mut self, record: &GroupRecord, now_ms: i64) {
+    fn replay(&mut self, core: &Core, record: &GroupRecord, now_ms: i64) {
         if record.is_offset() {
             self.replay_offset(record);
         } else {
-            self.replay_group(record, now_ms);
+            let effects = self.replay_group(core, record, now_ms);
+            debug_assert!(effects.is_empty(), "nobody waits at start: {effects:?}");
         }
     }
 
@@ -890,10 +1018,14 @@ impl Groups {
         }
     }
 
-    /// Applies a record of a group that is in the log. Tombstones of what is not there change nothing.
-    fn replay_group(&mut self, record: &GroupRecord, now_ms: i64) {
+    /// Applies a record of a group that is in the log. Tombstones of what is not there change nothing. Who waits for a group that ends
+    /// is told by the effects.
+    fn replay_group(&mut self, core: &Core, record: &GroupRecord, now_ms: i64) -> Vec<Effect> {
         match record {
             GroupRecord::OffsetCommit { .. } => {}
+            GroupRecord::Consumer { group, record } => {
+                self.replay_consumer(core, group, record, now_ms);
+            }
             GroupRecord::GroupMetadata {
                 group,
                 value: Some(value),
@@ -902,12 +1034,15 @@ impl Groups {
                 self.groups.insert(group.clone(), Group::Classic(restored));
             }
             GroupRecord::GroupMetadata { group, value: None } => {
-                if matches!(self.groups.get(group), Some(Group::Classic(_))) {
+                if let Some(live) = self.classic(group) {
+                    let effects = live.fail_all(GroupError::RebalanceInProgress, now_ms);
                     self.forget(group);
+                    return effects;
                 }
             }
             GroupRecord::Streams { group, record } => self.replay_streams(group, record, now_ms),
         }
+        Vec::new()
     }
 
     /// A group is no more. Offsets that are left make it a simple one.
@@ -916,6 +1051,20 @@ impl Groups {
         if self.offsets.group(group).is_some() {
             let simple = Group::Classic(ClassicGroup::new(0));
             self.groups.insert(group.to_owned(), simple);
+        }
+    }
+
+    fn replay_consumer(&mut self, core: &Core, group: &str, record: &ConsumerRecord, now_ms: i64) {
+        if !record.is_tombstone() && !matches!(self.groups.get(group), Some(Group::Consumer(_))) {
+            // What was there was known by its offsets only, or its tombstone has been compacted away.
+            let fresh = Box::new(ConsumerGroup::new());
+            self.groups.insert(group.to_owned(), Group::Consumer(fresh));
+        }
+        if let Some(Group::Consumer(live)) = self.groups.get_mut(group) {
+            let rules = core.consumer_rules(group);
+            if live.replay(record, &rules, now_ms) {
+                self.forget(group);
+            }
         }
     }
 
@@ -949,7 +1098,7 @@ impl Groups {
         }
     }
 
-    /// Appends records to the group's partition and queues what follows from it.
+    /// Appends records to the group's partition and queues what follows from it. Says whether they were appended.
     fn write(
         &mut self,
         core: &Arc<Core>,
@@ -957,7 +1106,7 @@ impl Groups {
         records: Vec<GroupRecord>,
         then: Then,
         after: &mut After,
-    ) {
+    ) -> bool {
         let now_ms = core.now_ms();
         let mut error = GroupError::CoordinatorNotAvailable;
         let appended = core.offsets_partition(group).and_then(|partition| {
@@ -985,7 +1134,8 @@ impl Groups {
                 for record in &groups {
                     // A live classic group is ahead of the record of its generation.
                     if !matches!(record, GroupRecord::GroupMetadata { value: Some(_), .. }) {
-                        self.replay_group(record, now_ms);
+                        let effects = self.replay_group(&core, record, now_ms);
+                        self.perform(&core, group, effects, after);
                     }
                 }
                 let pending = Pending {
@@ -1000,16 +1150,20 @@ impl Groups {
                 after.wakes.push(wake);
                 // The high watermark may have passed before this was queued.
                 after.call(move || core.groups.advance(&core, &partition));
+                true
             }
-            None => match then {
-                Then::Nothing | Then::TransactionEnded(..) => {}
-                Then::Answer(reply) | Then::Transactional(.., reply) => {
-                    after.call(move || reply(Err(error)));
+            None => {
+                match then {
+                    Then::Nothing | Then::TransactionEnded(..) => {}
+                    Then::Answer(reply) | Then::Transactional(.., reply) => {
+                        after.call(move || reply(Err(error)));
+                    }
+                    Then::Persisted(group, metadata) => {
+                        after.call(move || core.groups.not_persisted(&core, &group, &metadata))
+                    }
                 }
-                Then::Persisted(group, metadata) => {
-                    after.call(move || core.groups.not_persisted(&core, &group, &metadata))
-                }
-            },
+                false
+            }
         }
     }
 
@@ -1087,6 +1241,20 @@ impl GroupCoordinator {
         T: Send + 'static,
         E: From<GroupError> + Send + 'static,
     {
+        self.decide_and_become(core, group, |state| Ok((decide(state)?, None)), reply);
+    }
+
+    /// The same where the group may go on as a classic one.
+    fn decide_and_become<T, E>(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        decide: impl FnOnce(&mut Groups) -> Result<(Decision<T>, Option<Box<ClassicGroup>>), E>,
+        reply: Reply<Result<T, E>>,
+    ) where
+        T: Send + 'static,
+        E: From<GroupError> + Send + 'static,
+    {
         if core
             .offsets_partition(group)
             .is_some_and(|partition| partition.has_failed())
@@ -1098,14 +1266,14 @@ impl GroupCoordinator {
         let mut has_group_records = false;
         match decide(&mut state) {
             Err(error) => after.call(move || reply(Err(error))),
-            Ok(Decision { records, answer }) => {
+            Ok((Decision { records, answer }, becomes)) => {
                 let then: WriteReply =
                     Box::new(move |written| reply(written.map(|()| answer).map_err(E::from)));
                 has_group_records = !records.iter().all(GroupRecord::is_offset);
                 if records.is_empty() {
                     state.when_durable(core, group, then, &mut after);
-                } else {
-                    state.write(core, group, records, Then::Answer(then), &mut after);
+                } else if state.write(core, group, records, Then::Answer(then), &mut after) {
+                    state.become_classic(core, group, becomes, &self.rules, &mut after);
                 }
             }
         }
@@ -1113,6 +1281,137 @@ impl GroupCoordinator {
         after.run();
         if has_group_records {
             core.deadlines_changed();
+        }
+    }
+
+    /// A heartbeat of a member of the consumer protocol; answered when what it changes is durable.
+    pub(crate) fn consumer_heartbeat(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        request: Heartbeat,
+        reply: Reply<Result<HeartbeatAnswer, Refusal>>,
+    ) {
+        if !is_valid_group_id(group) {
+            return reply(Err(GroupError::InvalidGroupId.into()));
+        }
+        let joins = request.member_epoch == 0;
+        if joins && core.ensure_offsets_topic().is_err() {
+            return reply(Err(GroupError::CoordinatorNotAvailable.into()));
+        }
+        let decide = |live: &mut ConsumerGroup, view: View<'_>| live.heartbeat(request, view);
+        self.decide_consumer(core, group, joins, decide, reply);
+    }
+
+    fn is_consumer_group_with_members(&self, group: &str) -> bool {
+        matches!(self.lock().groups.get(group), Some(Group::Consumer(live)) if !live.is_empty())
+    }
+
+    /// A member of the classic protocol joins a consumer group.
+    fn join_consumer_group(&self, core: &Arc<Core>, group: &str, join: Join, reply: JoinReply) {
+        let decide = |live: &mut ConsumerGroup, view: View<'_>| {
+            let joined = live.classic_join(&join, view);
+            // A refusal comes with the member id that it is about.
+            match joined {
+                Ok(decided) => Ok(Decided {
+                    records: decided.records,
+                    answer: Ok(decided.answer),
+                    becomes: decided.becomes,
+                }),
+                Err((refusal, member_id)) => Ok(Decided {
+                    records: Vec::new(),
+                    answer: Err((refusal.error, member_id)),
+                    becomes: None,
+                }),
+            }
+        };
+        let member_id = join.member_id.clone();
+        let reply: Reply<Result<_, Refusal>> = Box::new(move |joined| {
+            reply(joined.unwrap_or_else(|refusal| Err((refusal.error, member_id))));
+        });
+        self.decide_consumer(core, group, false, decide, reply);
+    }
+
+    /// Decides about a consumer group. One who `joins` makes it, of nothing or of a classic group.
+    fn decide_consumer<T: Send + 'static>(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        joins: bool,
+        decide: impl FnOnce(&mut ConsumerGroup, View<'_>) -> Result<Decided<T>, Refusal>,
+        reply: Reply<Result<T, Refusal>>,
+    ) {
+        let rules = core.consumer_rules(group);
+        let now_ms = core.now_ms();
+        let decide = |state: &mut Groups| {
+            core.read_catalog(|catalog| {
+                let view = view(catalog, &rules, now_ms);
+                let mut fresh;
+                let mut records = Vec::new();
+                let live = match state.groups.get_mut(group) {
+                    Some(Group::Consumer(live)) => live.as_mut(),
+                    Some(Group::Classic(classic)) if joins && !classic.members.is_empty() => {
+                        fresh = ConsumerGroup::from_classic(classic, view)?;
+                        records.extend(Group::Classic(ClassicGroup::new(0)).tombstones(group));
+                        records.extend(in_log(group, fresh.creation(), None).0);
+                        &mut fresh
+                    }
+                    Some(other) if joins && other.is_empty() => {
+                        if !other.is_unused() {
+                            records.extend(other.tombstones(group));
+                        }
+                        fresh = ConsumerGroup::new();
+                        &mut fresh
+                    }
+                    None if joins => {
+                        fresh = ConsumerGroup::new();
+                        &mut fresh
+                    }
+                    Some(_) | None => {
+                        return Err(Refusal {
+                            error: GroupError::GroupNotFound,
+                            message: format!("group {group} is not a consumer group"),
+                        });
+                    }
+                };
+                let decided = decide(live, view)?;
+                let (of_group, becomes) = in_log(group, decided.records, decided.becomes);
+                records.extend(of_group);
+                let answer = decided.answer;
+                Ok((Decision { records, answer }, becomes))
+            })
+        };
+        self.decide_and_become(core, group, decide, reply);
+    }
+
+    /// Looks at a consumer group, and answers when what is seen is durable.
+    pub(crate) fn describe_consumer<T: Send + 'static>(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        look: impl FnOnce(&ConsumerGroup, &ConsumerRules) -> T,
+        reply: Reply<Result<T, GroupError>>,
+    ) {
+        let decide = |state: &mut Groups| match state.groups.get(group) {
+            Some(Group::Consumer(live)) => Ok(Decision {
+                records: Vec::new(),
+                answer: look(live, &core.consumer_rules(group)),
+            }),
+            Some(_) | None => Err(GroupError::GroupNotFound),
+        };
+        self.decide(core, group, decide, reply);
+    }
+
+    /// Whether offsets of a group may be read by who says so.
+    pub(crate) fn check_fetch(
+        &self,
+        group: &str,
+        member_id: Option<&str>,
+        member_epoch: i32,
+    ) -> Result<(), GroupError> {
+        match self.lock().groups.get(group) {
+            Some(live) => live.check_fetch(member_id, member_epoch),
+            None => Ok(()),
         }
     }
 
@@ -1127,6 +1426,64 @@ impl GroupCoordinator {
         state.perform(core, group, effects.unwrap_or_default(), &mut after);
         drop(state);
         after.run();
+    }
+}
+
+/// Records of a consumer group as they go into the log, with the one of the classic group that it becomes.
+fn in_log(
+    group: &str,
+    records: Vec<ConsumerRecord>,
+    becomes: Option<Box<ClassicGroup>>,
+) -> (Vec<GroupRecord>, Option<Box<ClassicGroup>>) {
+    let of = |record| GroupRecord::Consumer {
+        group: group.to_owned(),
+        record,
+    };
+    let classic = becomes.as_ref().map(|classic| GroupRecord::GroupMetadata {
+        group: group.to_owned(),
+        value: Some(classic.metadata()),
+    });
+    (
+        records.into_iter().map(of).chain(classic).collect(),
+        becomes,
+    )
+}
+
+fn view<'a>(catalog: &'a Catalog, rules: &'a ConsumerRules, now_ms: i64) -> View<'a> {
+    View {
+        now_ms,
+        catalog,
+        topics_version: catalog.topics_version(),
+        rules,
+    }
+}
+
+impl Core {
+    /// What a consumer group of this id obeys.
+    pub(crate) fn consumer_rules(&self, group: &str) -> ConsumerRules {
+        let config = &self.config;
+        let of_group = self.group_config(group);
+        let policy = config.group_consumer_migration_policy;
+        let assignors = config.group_consumer_assignors.iter();
+        ConsumerRules {
+            session_timeout_ms: i64::from(of_group.consumer_session_timeout_ms),
+            heartbeat_interval_ms: of_group.consumer_heartbeat_interval_ms,
+            size_max: config.group_consumer_size_max,
+            assignors: assignors
+                .filter_map(|name| Assignor::by_name(name))
+                .collect(),
+            upgrade: matches!(
+                policy,
+                MigrationPolicy::Bidirectional | MigrationPolicy::Upgrade
+            ),
+            downgrade: matches!(
+                policy,
+                MigrationPolicy::Bidirectional | MigrationPolicy::Downgrade
+            ),
+            assignment_interval_ms: of_group.consumer_assignment_interval_ms,
+            regex_refresh_interval_ms: config.group_consumer_regex_refresh_interval_ms,
+            classic_size_max: config.group_size_max,
+        }
     }
 }
 

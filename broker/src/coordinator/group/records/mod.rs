@@ -5,6 +5,7 @@
 //! key    version i16
 //!        1  offset commit: group, topic, partition i32
 //!        2  group metadata: group
+//!        3–8, 16  of consumer groups: `consumer::records`
 //!        17, 19–23  of streams groups: `streams::records`
 //! offset commit value, version i16 (written: 3)
 //!        0  offset i64, metadata, commit timestamp i64
@@ -20,12 +21,9 @@
 
 use ::bytes::Bytes;
 
+use super::consumer::records::ConsumerRecord;
 use super::streams::records::StreamsRecord;
 
-#[allow(
-    dead_code,
-    reason = "flexible versions come with the records of the next kinds"
-)]
 pub(crate) mod bytes;
 
 use bytes::{
@@ -46,6 +44,13 @@ pub enum GroupRecord {
         partition: i32,
         /// What was committed.
         value: Option<CommittedOffset>,
+    },
+    /// Something of a consumer group.
+    Consumer {
+        /// Which group.
+        group: String,
+        /// What.
+        record: ConsumerRecord,
     },
     /// A group has a new generation, or (`None`) is removed.
     GroupMetadata {
@@ -165,6 +170,7 @@ impl GroupRecord {
                 });
                 (key, value)
             }
+            Self::Consumer { group, record } => record.encode(group),
             Self::GroupMetadata { group, value } => {
                 put_i16(&mut key, 2);
                 put_string(&mut key, Some(group));
@@ -196,6 +202,10 @@ impl GroupRecord {
                 let group = take_string(&mut input).flatten().ok_or(KEY)?;
                 let value = value.map(decode_group).transpose()?;
                 Ok(Self::GroupMetadata { group, value })
+            }
+            3..=8 | 16 => {
+                let (group, record) = ConsumerRecord::decode(version, input, value)?;
+                Ok(Self::Consumer { group, record })
             }
             17 | 19..=23 => {
                 let (group, record) = StreamsRecord::decode(version, input, value)?;
@@ -409,8 +419,8 @@ mod tests {
     #[test]
     fn an_unknown_version_is_named() {
         assert_eq!(
-            GroupRecord::decode(&[0, 3], None),
-            Err(RecordError::UnknownVersion("key", 3))
+            GroupRecord::decode(&[0, 9], None),
+            Err(RecordError::UnknownVersion("key", 9))
         );
     }
 }
