@@ -280,14 +280,19 @@ fn changelog_configs(
     store: &DeclaredStore,
     window_additional_retention_ms: i64,
 ) -> Vec<(String, String)> {
+    let kind = store.builder.spec().kind;
+    let cleanup_policy = match kind {
+        StoreKind::Window { .. } => "compact,delete",
+        _ => "compact",
+    };
     let mut configs = BTreeMap::from([
         ("message.timestamp.type".to_owned(), "CreateTime".to_owned()),
-        ("cleanup.policy".to_owned(), "compact".to_owned()),
+        ("cleanup.policy".to_owned(), cleanup_policy.to_owned()),
     ]);
     configs.extend(store.builder.changelog_configs().unwrap_or_default());
-    if let StoreKind::Window { retention_ms, .. } = store.builder.spec().kind {
-        // Kafka keeps windows longer than the store does, so that clock drift between broker and records takes nothing away too early.
-        configs.insert("cleanup.policy".to_owned(), "compact,delete".to_owned());
+    if let StoreKind::Window { retention_ms, .. } = kind {
+        // Whatever the store's own settings say. Kafka keeps windows longer than the store does, so that clock drift between broker and
+        // records takes nothing away too early.
         configs.insert(
             "retention.ms".to_owned(),
             retention_ms

@@ -759,6 +759,30 @@ fn a_changelog_has_the_settings_of_its_store() {
 }
 
 #[test]
+fn a_window_changelog_keeps_the_stores_retention_whatever_else_is_set() {
+    let builder = StreamsBuilder::new();
+    let windowed = numbers(&builder)
+        .group_by_key()
+        .windowed_by(TimeWindows::of_size(millis(10)).grace(millis(5)));
+    let store = Materialized::named("counts")
+        .changelog_config("cleanup.policy", "delete")
+        .changelog_config("retention.ms", "1");
+    windowed.count(store);
+    let topology = builder.build().unwrap();
+    let topics = topology
+        .internal_topics("app", |_| Some(1), 100_000)
+        .unwrap();
+    let setting = |name: &str| {
+        let mut configs = topics.iter().flat_map(|topic| &topic.configs);
+        configs
+            .find(|(set, _)| set == name)
+            .map(|(_, value)| value.as_str())
+    };
+    assert_eq!(setting("cleanup.policy"), Some("delete"));
+    assert_eq!(setting("retention.ms"), Some("100015"));
+}
+
+#[test]
 fn a_view_of_a_windowed_table_can_be_kept() {
     let builder = StreamsBuilder::new();
     let counts = numbers(&builder)
