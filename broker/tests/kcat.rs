@@ -254,3 +254,23 @@ fn offsets_are_found_by_time() {
     );
     broker.stop();
 }
+
+#[test]
+fn a_transaction_is_read_by_consumers_that_read_committed() {
+    if !has_kcat() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Listening::start(dir.path());
+    for run in ["first", "second"] {
+        let produce = ["-P", "-t", "t", "-X", "transactional.id=x"];
+        broker.kcat(&produce, &format!("{run}-a\n{run}-b\n{run}-c\n"));
+    }
+    let isolation = "isolation.level=read_committed";
+    let read = broker.kcat(&["-C", "-t", "t", "-e", "-q", "-X", isolation], "");
+    let expected = [
+        "first-a", "first-b", "first-c", "second-a", "second-b", "second-c",
+    ];
+    assert_eq!(sorted(&read), expected);
+    broker.stop();
+}
