@@ -185,6 +185,17 @@ struct Pending {
     then: Then,
 }
 
+impl Pending {
+    /// Offsets that are on their way, also those in transactions.
+    fn offset_records(&self) -> impl Iterator<Item = &GroupRecord> {
+        let transactional = match &self.then {
+            Then::Transactional(_, _, records, _) => records.as_slice(),
+            _ => &[],
+        };
+        self.records.iter().chain(transactional)
+    }
+}
+
 /// What happens when records are durable, or failed.
 enum Then {
     Answer(WriteReply),
@@ -813,8 +824,10 @@ impl GroupCoordinator {
             .filter(|(_, offsets)| offsets.contains_key(topic))
             .map(|(group, _)| group.to_owned())
             .collect();
+        groups.extend(state.offsets.groups_with_uncommitted(topic));
         // Commits that are on their way become offsets before the tombstones that follow them remove them.
-        for record in state.pending.values().flatten().flat_map(|of| &of.records) {
+        let pending = state.pending.values().flatten();
+        for record in pending.flat_map(Pending::offset_records) {
             if let GroupRecord::OffsetCommit {
                 group, topic: of, ..
             } = record
@@ -839,6 +852,7 @@ impl GroupCoordinator {
         let groups = state.offsets.groups();
         groups
             .flat_map(|(_, offsets)| offsets.keys().cloned())
+            .chain(state.offsets.uncommitted_topics())
             .collect()
     }
 
@@ -1196,15 +1210,9 @@ impl Groups {
             );
         }
         let pending = self.pending.get(&core.offsets_partition_index(group));
-        let on_their_way = pending.into_iter().flatten().flat_map(|pending| {
-            let transactional = match &pending.then {
-                Then::Transactional(_, _, records, _) => records.as_slice(),
-                _ => &[],
-            };
-            pending.records.iter().chain(transactional)
-        });
         keys.extend(self.offsets.uncommitted_keys(group));
-        for record in on_their_way {
+        let on_their_way = pending.into_iter().flatten();
+        for record in on_their_way.flat_map(Pending::offset_records) {
             if let GroupRecord::OffsetCommit {
                 group: of,
                 topic,

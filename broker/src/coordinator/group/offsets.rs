@@ -165,6 +165,20 @@ impl Offsets {
         keys.into_iter().flat_map(BTreeMap::keys).cloned()
     }
 
+    /// Groups with an offset for this topic in an open transaction.
+    pub(crate) fn groups_with_uncommitted(&self, topic: &str) -> impl Iterator<Item = String> {
+        let groups = self.uncommitted.iter();
+        groups
+            .filter(move |(_, keys)| keys.keys().any(|(of, _)| of == topic))
+            .map(|(group, _)| group.clone())
+    }
+
+    /// Topics with an offset in an open transaction.
+    pub(crate) fn uncommitted_topics(&self) -> impl Iterator<Item = String> {
+        let keys = self.uncommitted.values().flat_map(BTreeMap::keys);
+        keys.map(|(topic, _)| topic.clone())
+    }
+
     /// Whether a group has an offset in an open transaction.
     pub(crate) fn has_uncommitted(&self, group: &str) -> bool {
         self.uncommitted.contains_key(group)

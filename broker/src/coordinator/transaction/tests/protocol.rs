@@ -335,6 +335,21 @@ fn offsets_count_once_their_transaction_commits_and_are_unstable_until_then() {
 }
 
 #[test]
+fn offsets_for_a_deleted_topic_do_not_come_back_with_their_transaction() {
+    let mut machine = Machine::with_topics(&[("a", 1)]);
+    let mut client = Client::start(&machine, "x", 2);
+    assert_eq!(client.send_offset(&machine, "g", "a", 5), NONE);
+    assert!(machine.core().delete_topic("a").is_ok());
+    machine.settle();
+    machine.create(&[("a", 1)]);
+    assert_eq!(client.end(&machine, true), NONE);
+    machine.settle();
+    assert_eq!(machine.offset("g", "a", true), (-1, NONE));
+    machine.crash(Crash::LoseUnsynced);
+    assert_eq!(machine.offset("g", "a", true), (-1, NONE));
+}
+
+#[test]
 fn offsets_of_a_member_that_was_replaced_are_refused() {
     let machine = Machine::with_topics(&[("a", 1)]);
     let client = Client::start(&machine, "x", 2);
