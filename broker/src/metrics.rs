@@ -347,6 +347,84 @@ const FAMILIES: &[Family] = &[
         "Next offset of a partition.",
     ),
     family(
+        "kafka_log_logcleaner_passes_total",
+        Kind::Counter,
+        "",
+        "Compaction passes that were completed.",
+    ),
+    family(
+        "kafka_log_logcleaner_failedpasses_total",
+        Kind::Counter,
+        "",
+        "Compaction passes that failed: their partition is left alone until it changes.",
+    ),
+    family(
+        "kafka_log_logcleaner_bytesread_total",
+        Kind::Counter,
+        "",
+        "Bytes read by compaction.",
+    ),
+    family(
+        "kafka_log_logcleaner_byteswritten_total",
+        Kind::Counter,
+        "",
+        "Bytes written by compaction.",
+    ),
+    family(
+        "kafka_log_logcleaner_bytesreclaimed_total",
+        Kind::Counter,
+        "",
+        "Bytes by which compaction has made segments smaller.",
+    ),
+    family(
+        "kafka_log_logcleaner_recordsread_total",
+        Kind::Counter,
+        "",
+        "Records that compaction decided on.",
+    ),
+    family(
+        "kafka_log_logcleaner_recordskept_total",
+        Kind::Counter,
+        "",
+        "Records that compaction kept.",
+    ),
+    family(
+        "kafka_log_logcleaner_busytime_seconds_total",
+        Kind::Counter,
+        "",
+        "Time spent in compaction passes.",
+    ),
+    family(
+        "kafka_log_logcleaner_max_clean_time_secs",
+        Kind::Gauge,
+        "",
+        "Duration of the last compaction pass.",
+    ),
+    family(
+        "kafka_log_logcleaner_max_buffer_utilization_percent",
+        Kind::Gauge,
+        "",
+        "Share of log.cleaner.dedupe.buffer.size that the last pass used.",
+    ),
+    family(
+        "kafka_log_logcleanermanager_max_dirty_percent",
+        Kind::Gauge,
+        "",
+        "Dirty share of the dirtiest compacted log, when last looked at.",
+    ),
+    family(
+        "kafka_log_logcleanermanager_time_since_last_run_ms",
+        Kind::Gauge,
+        "",
+        "Since compaction last looked for work; -1 if it never has.",
+    ),
+    family(
+        "kafka_log_logcleanermanager_uncleanable_partitions_count",
+        Kind::Gauge,
+        "",
+        "Partitions that cannot be compacted: the log says why.",
+    ),
+    family(
         "process_start_time_seconds",
         Kind::Gauge,
         "",
@@ -541,6 +619,7 @@ pub(crate) fn exposition(core: &Core) -> String {
         );
     }
     logs(&mut out, &partitions);
+    cleaner(&mut out, core);
     process(&mut out, core.opened_at_ms);
     out.text
 }
@@ -651,6 +730,69 @@ fn logs(out: &mut Exposition, partitions: &[Figures]) {
             );
         }
     }
+}
+
+fn cleaner(out: &mut Exposition, core: &Core) {
+    let stats = core.cleaning.stats();
+    for (name, value) in [
+        ("kafka_log_logcleaner_passes_total", stats.passes),
+        (
+            "kafka_log_logcleaner_failedpasses_total",
+            stats.passes_failed,
+        ),
+        ("kafka_log_logcleaner_bytesread_total", stats.bytes_read),
+        (
+            "kafka_log_logcleaner_byteswritten_total",
+            stats.bytes_written,
+        ),
+        (
+            "kafka_log_logcleaner_bytesreclaimed_total",
+            stats.bytes_before.saturating_sub(stats.bytes_after),
+        ),
+        (
+            "kafka_log_logcleaner_recordsread_total",
+            stats.records_before,
+        ),
+        (
+            "kafka_log_logcleaner_recordskept_total",
+            stats.records_after,
+        ),
+    ] {
+        out.only(name, value);
+    }
+    let map_bytes_max = core.config.cleaner_map_bytes_max.max(1) as u64;
+    for (name, value) in [
+        (
+            "kafka_log_logcleaner_busytime_seconds_total",
+            stats.busy_ms as f64 / 1e3,
+        ),
+        (
+            "kafka_log_logcleaner_max_clean_time_secs",
+            stats.last_duration_ms as f64 / 1e3,
+        ),
+        (
+            "kafka_log_logcleaner_max_buffer_utilization_percent",
+            (stats.last_map_bytes * 100 / map_bytes_max) as f64,
+        ),
+        (
+            "kafka_log_logcleanermanager_max_dirty_percent",
+            f64::from(stats.dirty_ratio_max_ppm) / 1e4,
+        ),
+    ] {
+        out.only(name, value);
+    }
+    let since_ms = match stats.last_look_ms {
+        0 => -1,
+        last_look_ms => core.now_ms().saturating_sub(last_look_ms),
+    };
+    out.only(
+        "kafka_log_logcleanermanager_time_since_last_run_ms",
+        since_ms,
+    );
+    out.only(
+        "kafka_log_logcleanermanager_uncleanable_partitions_count",
+        stats.uncleanable.len(),
+    );
 }
 
 /// What the system tells of the process.

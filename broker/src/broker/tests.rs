@@ -15,6 +15,7 @@ use crate::protocol::record_batch::{self, Builder};
 use crate::protocol::{ErrorCode, message};
 use crate::replica::Isolation;
 
+mod compaction;
 mod streams_groups;
 mod transactional_log;
 

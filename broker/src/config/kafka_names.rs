@@ -21,7 +21,7 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
     ),
     (
         "background.threads",
-        "there are two background threads, whatever is asked for",
+        "there are three background threads, whatever is asked for",
     ),
     ("broker.heartbeat.interval.ms", "there is one node"),
     (
@@ -75,7 +75,6 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
         "listener.security.protocol.map",
         "the only protocol is PLAINTEXT",
     ),
-    ("log.cleaner.io.", "compaction is not throttled by that"),
     (
         "log.dir.failure.timeout.ms",
         "an error of one partition's files does not take the broker down",
