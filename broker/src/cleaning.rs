@@ -224,13 +224,12 @@ impl Core {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let now_ms = self.now_ms();
-        let found = self.find_candidates(now_ms);
+        let (found, dirty_ratio_max_ppm) = self.find_candidates(now_ms);
         let candidates: Vec<_> = found.iter().map(|found| found.candidate).collect();
         {
             let mut state = self.cleaning.lock();
             state.stats.last_look_ms = now_ms;
-            let ratios = candidates.iter().map(Candidate::dirty_ratio_ppm);
-            state.stats.dirty_ratio_max_ppm = ratios.max().unwrap_or(0);
+            state.stats.dirty_ratio_max_ppm = dirty_ratio_max_ppm;
         }
         let chosen = filthiest(&candidates).and_then(|index| found.get(index));
         chosen.is_some_and(|chosen| {
@@ -239,8 +238,10 @@ impl Core {
         })
     }
 
-    fn find_candidates(self: &Arc<Self>, now_ms: i64) -> Vec<Found> {
+    /// The logs that are due and have not failed; and the dirty ratio of the dirtiest of all.
+    fn find_candidates(self: &Arc<Self>, now_ms: i64) -> (Vec<Found>, u32) {
         let mut found = Vec::new();
+        let mut dirty_ratio_max_ppm = 0;
         let mut unsynced = false;
         let partitions = self.all_partitions();
         self.cleaning.lock().uncleanable.retain(|failed, _| {
@@ -264,6 +265,7 @@ impl Core {
                         partition.mark_dirty();
                         unsynced = true;
                     }
+                    dirty_ratio_max_ppm = dirty_ratio_max_ppm.max(candidate.dirty_ratio_ppm());
                     if candidate.is_due() && self.may_be_cleaned(&partition, &view, now_ms) {
                         found.push(Found {
                             partition,
@@ -277,7 +279,7 @@ impl Core {
         if unsynced {
             self.flush_round();
         }
-        found
+        (found, dirty_ratio_max_ppm)
     }
 
     /// What of a partition can be cleaned; `None` if it is not compacted, or is going away.

@@ -347,3 +347,59 @@ fn what_is_not_built_yet_says_so() {
         assert!(error.contains(says), "{error}");
     }
 }
+
+#[test]
+fn a_stopped_brokers_logs_are_verified_and_compacted() {
+    let mut server = Server::start(&[]);
+    server.run(&[
+        "topic",
+        "create",
+        "table",
+        "--config",
+        "cleanup.policy=compact",
+    ]);
+    for turn in 0..20 {
+        let written = server.output(
+            &["produce", "table", "--key-separator", "="],
+            &format!("ada={turn}\nbob={turn}\n"),
+        );
+        assert!(written.status.success());
+    }
+    // Killed, not stopped: the command recovers as a broker does.
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    let data = server._data.path();
+    let log = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_brooklet"))
+            .arg("log")
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.success(),
+            text(output.stdout) + &text(output.stderr),
+        )
+    };
+    let path = data.to_str().unwrap();
+    let (done, sound) = log(&["verify", path]);
+    assert!(
+        done && sound.contains("40 records") && sound.contains(" 0 damaged"),
+        "{sound}"
+    );
+    let (done, compacted) = log(&["compact", "--data", path, "--topic", "table"]);
+    assert!(
+        done && compacted.contains("table-0: ") && compacted.contains("2 dirty keys"),
+        "{compacted}"
+    );
+    let (done, sound) = log(&["verify", path]);
+    assert!(done && sound.contains(" 2 records"), "{sound}");
+    let (done, refused) = log(&["compact", "--data", path, "--topic", "tables"]);
+    assert!(!done && refused.contains("tables"), "{refused}");
+    let segment = data.join("table-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let (done, damaged) = log(&["verify", segment.to_str().unwrap()]);
+    assert!(!done && damaged.contains("crc"), "{damaged}");
+}

@@ -47,6 +47,7 @@ mod sync;
 mod tail;
 mod time_index;
 mod transaction_index;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -62,6 +63,7 @@ pub use recovery::Recovery;
 pub use scan::{BatchScanner, Scan};
 pub use sync::SyncJob;
 pub use transaction_index::AbortedTransaction;
+pub use verify::{VerifiedSegment, verify_segment};
 
 use leader_epochs::LeaderEpochs;
 use producer_state::ProducerStates;

@@ -287,7 +287,7 @@ fn the_cleaners_thread_compacts_while_a_producer_and_a_reader_go_on() {
     let keys: Vec<_> = (0..100).map(|key| format!("k{key}")).collect();
     let mut turns = 0_usize;
     // Until it has been compacted several times under a producer that does not stop.
-    while broker.cleaner_stats().passes < 20 {
+    while broker.cleaner_stats().passes < 8 {
         turns += 1;
         for keys in keys.chunks(10) {
             let records: Vec<_> = keys

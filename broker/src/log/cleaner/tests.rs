@@ -556,3 +556,51 @@ fn a_pass_that_is_stopped_leaves_nothing_behind() {
         assert_eq!(disk.list(Path::new(DIR)).unwrap(), before);
     }
 }
+
+#[test]
+fn verify_finds_cleaned_segments_sound_and_says_what_is_damaged() {
+    let disk = sim_disk();
+    let mut log = open(&disk, options());
+    for turn in 0..20 {
+        put(
+            &mut log,
+            &[
+                ("a", Some(&turn.to_string())),
+                (&turn.to_string(), Some("v")),
+            ],
+        );
+    }
+    clean_all(&mut log, NOW_MS);
+    let paths: Vec<_> = log
+        .sealed
+        .iter()
+        .map(|segment| segment.path.clone())
+        .collect();
+    let (mut records, mut entries) = (0, 0);
+    for path in &paths {
+        let verified = crate::log::verify_segment(&disk, path).unwrap();
+        assert_eq!(verified.problems, Vec::<String>::new());
+        records += verified.records;
+        entries += verified.index_entries;
+    }
+    assert_eq!(records, 21);
+    assert!(entries > 4, "{entries}");
+    for (extension, at, what) in [
+        ("log", 70, "crc"),
+        ("index", 7, "offset index"),
+        ("timeindex", 11, "time index"),
+    ] {
+        let damaged = disk.crash(crate::disk::Crash::KeepAll);
+        let file = damaged.open(&paths[0].with_extension(extension)).unwrap();
+        let mut byte = [0];
+        file.read_at(at, &mut byte).unwrap();
+        file.write_all_at(at, &[byte[0] ^ 1]).unwrap();
+        let problems = crate::log::verify_segment(&damaged, &paths[0])
+            .unwrap()
+            .problems;
+        assert!(
+            problems.iter().any(|problem| problem.contains(what)),
+            "{problems:?}"
+        );
+    }
+}
