@@ -2,7 +2,7 @@
 # once into a cache (scripts/rocksdb.sh), and asks nothing.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint broker bench-peers compat-java hostile prerequisites
+.PHONY: help demo test chaos lint broker bench-peers compat-java hostile prerequisites
 
 target := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/brooklet/target)
 environment := . scripts/env.sh
@@ -24,6 +24,12 @@ demo: prerequisites ## a year of real flights: stream-table join, aggregates and
 test: prerequisites ## all tests
 	$(call first-build,debug/brooklet,12)
 	@$(environment) && cargo test --workspace $(ARGS)
+
+chaos: prerequisites ## kill -9 of application and broker for five minutes, exactly once (BROOKLET_KAFKA=host:port: on that Kafka)
+	$(call first-build,debug/brooklet,12)
+	@$(environment) && cargo build -p brooklet-cli && cargo build -p brooklet --examples && \
+	BROOKLET_CHAOS_SECONDS=$${BROOKLET_CHAOS_SECONDS:-300} BROOKLET_CHAOS_SEED=$${BROOKLET_CHAOS_SEED:-$$((RANDOM + 10))} \
+	cargo test -p brooklet --test it exactly_once::killed_at_random -- --nocapture $(ARGS)
 
 lint: prerequisites ## formatting, clippy and the documentation, warnings as errors
 	$(call first-build,debug/brooklet,12)

@@ -23,7 +23,9 @@ use std::task::Waker;
 use std::thread;
 use std::time::Duration;
 
-use brooklet_state_stores::{Backend, Positions, PreparedStores, StoreError, Stores, timestamped};
+use brooklet_state_stores::{
+    Backend, Positions, PreparedStores, StoreError, StoreSpec, Stores, timestamped,
+};
 
 use crate::cache::ThreadCache;
 use crate::client::record_batch::BatchCursor;
@@ -45,6 +47,9 @@ use super::metrics::ThreadMetrics;
 use super::requests::Requests;
 use super::restore::{self, RebuildReason, Restoration};
 use exactly_once::ExactlyOnce;
+
+/// How often a restoration says how far it is.
+const PROGRESS_MS: i64 = 5_000;
 
 const UNCOMMITTED_END: OffsetSpec = OffsetSpec::Latest {
     read_committed: false,
@@ -159,6 +164,7 @@ pub(crate) struct StreamThread {
     exactly_once: Option<ExactlyOnce>,
     last_commit_ms: i64,
     last_purge_ms: i64,
+    last_progress_ms: i64,
     uncommitted: bool,
     stopping: bool,
     /// Acknowledged end offset of each partition written to, exclusive.
@@ -215,6 +221,7 @@ impl StreamThread {
             exactly_once,
             last_commit_ms: now_ms,
             last_purge_ms: now_ms,
+            last_progress_ms: now_ms,
             uncommitted: false,
             stopping: false,
             acknowledged: HashMap::new(),
@@ -227,7 +234,7 @@ impl StreamThread {
         let prepared = thread.prepare_stores(&assigned);
         // Global tasks come first: the others look their stores up.
         for (task, prepared) in assigned.into_iter().zip(prepared) {
-            thread.open_task(task, prepared?, &mut requests, now_ms)?;
+            thread.open_task(task, prepared, &mut requests, now_ms)?;
         }
         Ok(thread)
     }
@@ -338,11 +345,27 @@ impl StreamThread {
         Ok(())
     }
 
+    /// Whether deleting the stores of a task loses nothing: all that are on disk have a changelog.
+    fn is_restorable(&self, id: TaskId, global: bool) -> bool {
+        let application = &self.application;
+        let changelogs = application
+            .topology
+            .changelogs(&application.config.application_id, id.subtopology);
+        let has_changelog = |spec: &StoreSpec| {
+            spec.backend != Backend::RocksDb
+                || changelogs
+                    .iter()
+                    .any(|changelog| changelog.store == spec.name)
+        };
+        let specs = application.topology.store_specs(id.subtopology);
+        global || specs.iter().all(has_changelog)
+    }
+
     /// Opens a task's stores, and decides for each what is to be restored.
     fn open_task(
         &mut self,
         assigned: Assigned,
-        prepared: PreparedStores,
+        prepared: Result<PreparedStores, StoreError>,
         requests: &mut Requests,
         now_ms: i64,
     ) -> Result<(), StreamsError> {
@@ -350,7 +373,6 @@ impl StreamThread {
         let Assigned { id, inputs, global } = assigned;
         let application = Arc::clone(&self.application);
         let specs = application.topology.store_specs(id.subtopology);
-        let mut stores = prepared.open()?;
         let changelogs: Vec<(String, TopicPartition)> = if global {
             Vec::new()
         } else {
@@ -365,6 +387,15 @@ impl StreamThread {
                     )
                 })
                 .collect()
+        };
+        let mut stores = match prepared.and_then(PreparedStores::open) {
+            // Only where nothing is lost by it.
+            Err(error @ StoreError::Corrupt { .. }) if self.is_restorable(id, global) => {
+                tracing::warn!(task = %id, %error, "stores are damaged: they are deleted, and rebuilt from their changelogs");
+                Stores::delete(&directory)?;
+                Stores::open(Some(&directory), &specs, &application.memory)?
+            }
+            opened => opened?,
         };
         let partitions: Vec<TopicPartition> = changelogs
             .iter()
@@ -778,10 +809,12 @@ impl StreamThread {
             .restored_total
             .fetch_add(restored, Ordering::Relaxed);
         let remaining = &self.metrics.restore_remaining;
-        remaining.store(
-            remaining.load(Ordering::Relaxed).saturating_sub(restored),
-            Ordering::Relaxed,
-        );
+        let left = remaining.load(Ordering::Relaxed).saturating_sub(restored);
+        remaining.store(left, Ordering::Relaxed);
+        if now_ms - self.last_progress_ms >= PROGRESS_MS {
+            self.last_progress_ms = now_ms;
+            tracing::info!(task = %id, store = changelog.store, position = changelog.position, end = changelog.end, left_of_thread = left, "restoring");
+        }
         if changelog.position >= changelog.end
             && let Some(slot) = changelog.slot.take()
         {

@@ -4,8 +4,9 @@
 //! does: the tasks are dropped with their stores' uncommitted rows and their caches, and opened anew from what the cluster has committed.
 
 use std::error::Error;
+use std::path::{Path, PathBuf};
 
-use brooklet_state_stores::StoreError;
+use brooklet_state_stores::{StoreError, Stores};
 
 use super::{Assigned, Commit, State, StreamThread};
 use crate::cache::ThreadCache;
@@ -28,6 +29,8 @@ pub(super) struct ExactlyOnce {
     retry: Option<(i64, Action)>,
     /// Why the transaction was given up, for the message at the end.
     cause: Option<String>,
+    /// Stores in which damage was found while they were open.
+    damaged: Vec<PathBuf>,
 }
 
 impl ExactlyOnce {
@@ -37,6 +40,7 @@ impl ExactlyOnce {
             assigned,
             retry: None,
             cause: None,
+            damaged: Vec::new(),
         }
     }
 }
@@ -221,10 +225,17 @@ impl StreamThread {
 
     /// Undoes the transaction after `error`, or hands the error back when that is of no use.
     pub(super) fn recover(&mut self, error: StreamsError, now_ms: i64) -> Result<(), StreamsError> {
-        let Some(client) = client_error(&error) else {
-            return Err(error);
+        let failure = match (client_error(&error), corrupt(&error)) {
+            (Some(client), _) => Failure::of(client.kind),
+            // Found when it was read. Opening them anew might not find it.
+            (None, Some(directory)) if self.may_delete(directory) => {
+                if let Some(exactly_once) = &mut self.exactly_once {
+                    exactly_once.damaged.push(directory.clone());
+                }
+                Failure::Abortable
+            }
+            (None, _) => return Err(error),
         };
-        let failure = Failure::of(client.kind);
         if failure == Failure::Fenced {
             // When another process took this one's place in the group, this says which.
             self.application.member(&self.waker)?;
@@ -271,6 +282,15 @@ impl StreamThread {
         }
     }
 
+    /// Whether these are stores of a task of this thread, and what they hold can be restored.
+    fn may_delete(&self, directory: &Path) -> bool {
+        self.tasks.iter().any(|task| {
+            !task.global
+                && self.application.state.task(task.id) == directory
+                && self.is_restorable(task.id, false)
+        })
+    }
+
     /// Drops the tasks with all that is uncommitted of them. What keeps global stores up to date stays: it writes nothing.
     fn drop_tasks(&mut self) {
         let globals = self.tasks.iter().take_while(|task| task.global).count();
@@ -295,9 +315,13 @@ impl StreamThread {
     fn reopen_tasks(&mut self, now_ms: i64) -> Result<(), StreamsError> {
         // A reopening that failed half-way begins anew.
         self.drop_tasks();
-        let Some(exactly_once) = &self.exactly_once else {
+        let Some(exactly_once) = &mut self.exactly_once else {
             return Ok(());
         };
+        for directory in exactly_once.damaged.drain(..) {
+            tracing::warn!(directory = %directory.display(), "stores are damaged: they are deleted, and rebuilt from their changelogs");
+            Stores::delete(&directory)?;
+        }
         let mut assigned = exactly_once.assigned.clone();
         let partitions: Vec<_> = assigned
             .iter()
@@ -317,10 +341,26 @@ impl StreamThread {
         );
         let prepared = self.prepare_stores(&assigned);
         for (task, prepared) in assigned.into_iter().zip(prepared) {
-            self.open_task(task, prepared?, &mut requests, now_ms)?;
+            self.open_task(task, prepared, &mut requests, now_ms)?;
         }
         tracing::info!(thread = self.name, "tasks are open again");
         Ok(())
+    }
+}
+
+/// The directory of stores that `error` says are damaged.
+fn corrupt(error: &StreamsError) -> Option<&PathBuf> {
+    let store: &StoreError = match error {
+        StreamsError::Store(error) => error,
+        StreamsError::Process { error, .. } | StreamsError::Task { error, .. } => {
+            let cause: &(dyn Error + 'static) = error.cause();
+            cause.downcast_ref()?
+        }
+        _ => return None,
+    };
+    match store {
+        StoreError::Corrupt { directory, .. } => Some(directory),
+        _ => None,
     }
 }
 
