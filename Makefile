@@ -2,7 +2,7 @@
 # once into a cache (scripts/rocksdb.sh), and asks nothing.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint broker bench-peers compat-java hostile prerequisites
+.PHONY: help demo test chaos lint broker bench-peers compat-java hostile prerequisites bench-broker fuzz
 
 target := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/brooklet/target)
 environment := . scripts/env.sh
@@ -39,6 +39,11 @@ lint: prerequisites ## formatting, clippy and the documentation, warnings as err
 broker: prerequisites ## the broker as a server: make broker DATA=./data LISTEN=127.0.0.1:9092
 	$(call first-build,release/brooklet,9)
 	@$(environment) && cargo run --release -p brooklet-cli -- broker --data $(DATA) --listen $(LISTEN)
+
+bench-broker: prerequisites ## our broker and Apache Kafka's under Kafka's own load tools, side by side (needs Java 17 and mvn)
+	@for tool in java javac mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
+	$(call first-build,release/examples/flight_delays,9)
+	@$(environment) && cargo build --release -p brooklet-cli && cargo bench --bench broker -- compare --brooklet "$(target)/release/brooklet" $(ARGS)
 
 bench-peers: prerequisites ## the same workloads here and on the JVM, side by side (needs Java 17 and mvn)
 	@for tool in java javac mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
