@@ -50,9 +50,9 @@ bench-peers: prerequisites ## the same workloads here and on the JVM, side by si
 	$(call first-build,release/examples/flight_delays,9)
 	@$(environment) && cargo bench --bench peers -- compare $(ARGS)
 
-compat-java: prerequisites ## Apache Kafka's own tools against our broker and its files (needs Java 17 and mvn)
+compat-java: prerequisites ## Apache Kafka's own tools, clients and Kafka Streams against our broker and its files (needs Java 17 and mvn)
 	@for tool in java mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
-	@$(environment) && cargo build --release -p brooklet-cli && scripts/compat-java.sh "$(target)/release/brooklet"
+	@$(environment) && cargo build --release -p brooklet-cli && scripts/compat-java.sh "$(target)/release/brooklet" $(ARGS)
 
 hostile: prerequisites ## 10,000 connections that misbehave, and one that does not
 	@$(environment) && ulimit -n "$$(ulimit -Hn)" && BROOKLET_TEST_CONNECTIONS=$${BROOKLET_TEST_CONNECTIONS:-10000} cargo test -p brooklet-broker --test hostile -- many_connections

@@ -1,63 +1,232 @@
 #!/usr/bin/env bash
-# Apache Kafka's own tools against our broker and its files. Needs Java 17 and mvn; not part of `make test`.
+# Apache Kafka's own tools, clients and Kafka Streams against our broker and its files. Needs Java 17 and mvn; not part of `make test`.
 #
-#   scripts/compat-java.sh BROOKLET      BROOKLET: the built command, e.g. ~/.cache/brooklet/target/release/brooklet
+#   scripts/compat-java.sh BROOKLET [SECTION...]
+#
+# BROOKLET is the built command, e.g. ~/.cache/brooklet/target/release/brooklet. Sections, all of them unless some are named:
+#   tools        the command line tools, one by one
+#   verifiable   VerifiableProducer and VerifiableConsumer, classic and consumer groups
+#   compaction   LogCompactionTester
+#   copier       TransactionalMessageCopier with random aborts while the broker is killed with -9 every few seconds
+#   streams      an exactly-once Kafka Streams application, two instances of which one is killed, with both group protocols
+#   smoke        Kafka Streams' own smoke tests
+#   files        DumpLogSegments on every file that the others left behind
+# SECONDS_OF_KILLS (default 300) is how long the copier runs.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 brooklet=$1
+shift
+sections=" ${*:-tools verifiable compaction copier streams smoke files} "
 port=${PORT:-19192}
 server=127.0.0.1:$port
 work=$(mktemp -d "${TMPDIR:-/tmp}/brooklet-compat.XXXXXX")
-tool() { bash "$here/benches/peers/kafka.sh" tool "$@"; }
+kafka=org.apache.kafka.tools
 failed=0
-# check NAME PATTERN COMMAND...: runs the command; its output must contain the pattern.
-check() {
-  local name=$1 pattern=$2 out
-  shift 2
-  if out=$("$@" 2>&1) && grep -q -- "$pattern" <<<"$out"; then
-    echo "ok      $name"
-  else
-    echo "FAILED  $name: no \"$pattern\" in:"
-    sed 's/^/        /' <<<"$out" | head -20
+broker=
+data=$work/data
+processes=()
+tool() { JAVA_OPTS="-Xms64m -Xmx1g" bash "$here/benches/peers/kafka.sh" tool "$@"; }
+eos() { JAVA_OPTS="-Xms64m -Xmx1g" bash "$here/benches/peers/kafka.sh" eos "$@"; }
+
+# The broker as a server; SETTINGS are its own.
+start() {
+  "$brooklet" broker --data "$data" --listen "$server" "${settings[@]}" 2>> "$work/broker.log" &
+  broker=$!
+  until (exec 3<> "/dev/tcp/127.0.0.1/$port") 2> /dev/null; do
+    kill -0 $broker || { tail -20 "$work/broker.log" >&2; exit 1; }
+  done
+}
+stop() {
+  [ -z "$broker" ] || { kill "$broker" && wait "$broker"; } || true
+  broker=
+}
+ended() {
+  local process
+  for process in "${processes[@]}"; do pkill -P "$process" 2> /dev/null || true; kill "$process" 2> /dev/null || true; done
+  stop
+  if [ $failed -eq 0 ]; then rm -rf "$work"; else echo "what is left: $work" >&2; fi
+}
+trap ended EXIT
+settings=(--config group.initial.rebalance.delay.ms=0 --config log.segment.bytes=1048576 --config log.cleaner.backoff.ms=1000 --config log.cleaner.min.cleanable.ratio=0.01)
+
+# say NAME [OUTPUT]: a passed check, or with an output a failed one.
+say() {
+  if [ $# -eq 1 ]; then echo "ok      $1"; else
+    echo "FAILED  $1"
+    head -30 <<< "$2" | sed 's/^/        /'
     failed=$((failed + 1))
   fi
 }
+# check NAME PATTERN COMMAND...: the command must succeed and its output contain the pattern.
+check() {
+  local name=$1 pattern=$2 out
+  shift 2
+  if out=$("$@" 2>&1) && grep -q -- "$pattern" <<< "$out"; then say "$name"; else say "$name: no \"$pattern\" in what it printed" "$out"; fi
+}
+wants() { [[ $sections == *" $1 "* ]]; }
+create() { tool $kafka.TopicCommand --bootstrap-server "$server" --create --topic "$1" --partitions "$2" "${@:3}"; }
 
-"$brooklet" broker --data "$work/data" --listen "$server" 2> "$work/broker.log" &
-broker=$!
-trap 'kill $broker 2>/dev/null || true; wait $broker 2>/dev/null || true; rm -rf "$work"' EXIT
-until (exec 3<> "/dev/tcp/127.0.0.1/$port") 2> /dev/null; do
-  kill -0 $broker || { cat "$work/broker.log" >&2; exit 1; }
-done
+start
 
-check "BrokerApiVersionsCommand" "Produce(0): 0 to" tool org.apache.kafka.tools.BrokerApiVersionsCommand --bootstrap-server "$server"
-check "TopicCommand --create" "Created topic numbers" tool org.apache.kafka.tools.TopicCommand --bootstrap-server "$server" --create --topic numbers --partitions 2 --config segment.bytes=1048576
-check "TopicCommand --list" "numbers" tool org.apache.kafka.tools.TopicCommand --bootstrap-server "$server" --list
-check "TopicCommand --describe" "PartitionCount: 2" tool org.apache.kafka.tools.TopicCommand --bootstrap-server "$server" --describe --topic numbers
-check "TopicCommand --alter" "" tool org.apache.kafka.tools.TopicCommand --bootstrap-server "$server" --alter --topic numbers --partitions 3
-check "ConfigCommand --alter" "Completed" tool kafka.admin.ConfigCommand --bootstrap-server "$server" --alter --entity-type topics --entity-name numbers --add-config retention.ms=-1
-check "ProducerPerformance" "50000 records sent" tool org.apache.kafka.tools.ProducerPerformance --topic numbers --num-records 50000 --record-size 100 --throughput -1 --producer-props "bootstrap.servers=$server" acks=all compression.type=lz4
-check "ConsumerPerformance" "50000" tool org.apache.kafka.tools.ConsumerPerformance --bootstrap-server "$server" --topic numbers --num-records 50000 --group readers
-check "ConsumerGroupCommand --describe" "numbers" tool org.apache.kafka.tools.consumer.group.ConsumerGroupCommand --bootstrap-server "$server" --describe --group readers
-check "TopicCommand --create, to be deleted" "Created topic gone" tool org.apache.kafka.tools.TopicCommand --bootstrap-server "$server" --create --topic gone
-check "TopicCommand --delete" "" tool org.apache.kafka.tools.TopicCommand --bootstrap-server "$server" --delete --topic gone
+if wants tools; then
+  at=(--bootstrap-server "$server")
+  check "BrokerApiVersionsCommand" "Produce(0): 0 to" tool $kafka.BrokerApiVersionsCommand "${at[@]}"
+  check "TopicCommand --create" "Created topic numbers" create numbers 2 --config segment.bytes=1048576
+  check "TopicCommand --list" "numbers" tool $kafka.TopicCommand "${at[@]}" --list
+  check "TopicCommand --describe" "PartitionCount: 2" tool $kafka.TopicCommand "${at[@]}" --describe --topic numbers
+  check "TopicCommand --alter" "" tool $kafka.TopicCommand "${at[@]}" --alter --topic numbers --partitions 3
+  check "ConfigCommand --alter" "Completed" tool kafka.admin.ConfigCommand "${at[@]}" --alter --entity-type topics --entity-name numbers --add-config retention.ms=-1
+  check "ConfigCommand --describe" "retention.ms=-1" tool kafka.admin.ConfigCommand "${at[@]}" --describe --entity-type topics --entity-name numbers
+  check "ConfigCommand --describe, broker" "log.segment.bytes" tool kafka.admin.ConfigCommand "${at[@]}" --describe --all --entity-type brokers --entity-name 1
+  check "ConfigCommand --alter, group" "Completed" tool kafka.admin.ConfigCommand "${at[@]}" --alter --entity-type groups --entity-name readers --add-config consumer.session.timeout.ms=50000
+  check "ProducerPerformance" "50000 records sent" tool $kafka.ProducerPerformance --topic numbers --num-records 50000 --record-size 100 --throughput -1 --producer-props "bootstrap.servers=$server" acks=all compression.type=lz4
+  check "ProducerPerformance, transactions" "20000 records sent" tool $kafka.ProducerPerformance --topic numbers --num-records 20000 --record-size 100 --throughput -1 --transactional-id performance --transaction-duration-ms 100 --producer-props "bootstrap.servers=$server"
+  check "ConsumerPerformance" "50000" tool $kafka.ConsumerPerformance "${at[@]}" --topic numbers --num-records 50000 --group readers
+  check "EndToEndLatency" "Percentiles" tool $kafka.EndToEndLatency "${at[@]}" --topic numbers --num-records 200 --acks all --record-size 100
+  check "GetOffsetShell" "numbers:" tool $kafka.GetOffsetShell "${at[@]}" --topic numbers
+  check "ConsumerGroupCommand --describe" "numbers" tool $kafka.consumer.group.ConsumerGroupCommand "${at[@]}" --describe --group readers
+  check "ConsumerGroupCommand --list --state" "readers" tool $kafka.consumer.group.ConsumerGroupCommand "${at[@]}" --list --state
+  check "ConsumerGroupCommand --reset-offsets" "readers" tool $kafka.consumer.group.ConsumerGroupCommand "${at[@]}" --reset-offsets --to-earliest --group readers --topic numbers --execute
+  check "GroupsCommand --list" "readers" tool $kafka.GroupsCommand "${at[@]}" --list
+  check "ConsumerGroupCommand --delete" "successful" tool $kafka.consumer.group.ConsumerGroupCommand "${at[@]}" --delete --group readers
+  check "TransactionsCommand list" "performance" tool $kafka.TransactionsCommand "${at[@]}" list
+  check "TransactionsCommand describe" "performance" tool $kafka.TransactionsCommand "${at[@]}" describe --transactional-id performance
+  check "TransactionsCommand describe-producers" "ProducerId" tool $kafka.TransactionsCommand "${at[@]}" describe-producers --topic numbers --partition 0
+  check "TransactionsCommand find-hanging" "" tool $kafka.TransactionsCommand "${at[@]}" find-hanging --broker-id 1
+  check "FeatureCommand describe" "transaction.version" tool $kafka.FeatureCommand "${at[@]}" describe
+  check "LogDirsCommand" "numbers-0" tool $kafka.LogDirsCommand "${at[@]}" --describe --topic-list numbers
+  check "MetadataQuorumCommand" "LeaderId" tool $kafka.MetadataQuorumCommand "${at[@]}" describe --status
+  check "ClusterTool cluster-id" "Cluster ID" tool $kafka.ClusterTool cluster-id "${at[@]}"
+  check "LeaderElectionCommand" "" tool $kafka.LeaderElectionCommand "${at[@]}" --election-type preferred --all-topic-partitions
+  echo '{"partitions":[{"topic":"numbers","partition":0,"offset":10}],"version":1}' > "$work/delete.json"
+  check "DeleteRecordsCommand" "low_watermark: 10" tool $kafka.DeleteRecordsCommand "${at[@]}" --offset-json-file "$work/delete.json"
+  check "TopicCommand --create, to be deleted" "Created topic gone" create gone 1
+  check "TopicCommand --delete" "" tool $kafka.TopicCommand "${at[@]}" --delete --topic gone
+fi
 
-# The files of a broker that was stopped cleanly.
-kill $broker
-wait $broker || true
-for log in "$work"/data/numbers-*/*.log "$work"/data/__consumer_offsets-*/*.log; do
-  [ -s "$log" ] || continue
-  name=${log#"$work/data/"}
-  check "DumpLogSegments $name" "isvalid: true" tool org.apache.kafka.tools.DumpLogSegments --files "$log" --deep-iteration --verify-index-only
-  for index in "${log%.log}.index" "${log%.log}.timeindex"; do
-    [ -s "$index" ] || continue
-    out=$(tool org.apache.kafka.tools.DumpLogSegments --files "$index" --verify-index-only 2>&1) || true
-    if grep -qE "Found (mismatch|timestamp mismatch|out of order|index position)" <<<"$out"; then
-      echo "FAILED  DumpLogSegments ${index#"$work/data/"}"
-      sed 's/^/        /' <<<"$out" | head -20
-      failed=$((failed + 1))
-    fi
+if wants verifiable; then
+  check "VerifiableProducer" '"sent":5000,' tool $kafka.VerifiableProducer --bootstrap-server "$server" --topic verified --max-messages 5000 --throughput -1
+  for protocol in classic consumer; do
+    check "VerifiableConsumer, $protocol groups" '"name":"records_consumed"' tool $kafka.VerifiableConsumer --bootstrap-server "$server" --topic verified --group-id "verified-$protocol" --group-protocol $protocol --max-messages 5000 --reset-policy earliest
   done
-done
+fi
+
+if wants compaction; then
+  out=$(tool $kafka.LogCompactionTester --bootstrap-server "$server" --messages 300000 --duplicates 5 --topics 3 --percent-deletes 10 --sleep 20 2>&1) || true
+  reduction=$(sed -n 's/.*compacted.*(\([0-9.]*\)%.*/\1/p;s/.*[Rr]eduction[^0-9]*\([0-9.]*\)%.*/\1/p' <<< "$out" | head -1)
+  if grep -q "verification\|Data verification is completed" <<< "$out" && [ -n "$reduction" ] && [ "${reduction%.*}" -gt 0 ]; then say "LogCompactionTester: a reduction of $reduction %"; else say "LogCompactionTester" "$out"; fi
+fi
+
+# Kills the broker and starts it again every few seconds, until the seconds are over.
+kills() {
+  local until=$((SECONDS + $1))
+  killed=0
+  while [ $SECONDS -lt $until ]; do
+    sleep $((2 + RANDOM % 4))
+    kill -9 $broker
+    wait $broker 2> /dev/null || true
+    killed=$((killed + 1))
+    start
+  done
+}
+
+if wants copier; then
+  records=${COPIER_RECORDS:-20000}
+  create copied-in 1 > /dev/null
+  create copied-out 1 > /dev/null
+  tool $kafka.VerifiableProducer --bootstrap-server "$server" --topic copied-in --max-messages "$records" --throughput -1 > /dev/null
+  until=$((SECONDS + ${SECONDS_OF_KILLS:-300}))
+  # A copier that meets a dead broker for too long ends: another goes on where its group has committed.
+  (
+    copies=0
+    while [ $SECONDS -lt $until ] || [ $copies -lt 1 ]; do
+      if tool $kafka.TransactionalMessageCopier --broker-list "$server" --transactional-id copier --consumer-group copier --input-topic copied-in --output-topic copied-out --input-partition 0 \
+        --transaction-size 25 --transaction-timeout 10000 --enable-random-aborts --group-mode --max-messages "$records" >> "$work/copier.log" 2>&1; then copies=$((copies + 1)); fi
+      grep -q '"remaining":0' "$work/copier.log" && break
+    done
+  ) &
+  processes+=($!)
+  kills "${SECONDS_OF_KILLS:-300}"
+  # The rest without kills.
+  for _ in $(seq 10); do
+    JAVA_OPTS= timeout 120 bash "$here/benches/peers/kafka.sh" tool $kafka.TransactionalMessageCopier --broker-list "$server" --transactional-id copier --consumer-group copier --input-topic copied-in --output-topic copied-out --input-partition 0 \
+      --transaction-size 200 --transaction-timeout 10000 --enable-random-aborts --group-mode >> "$work/copier.log" 2>&1 || true
+    grep -q '"remaining":0' "$work/copier.log" && break
+  done
+  check "TransactionalMessageCopier under $killed kills" "copied-out is copied-in exactly" eos copies "$server" copied-in copied-out
+fi
+
+if wants streams; then
+  for protocol in classic streams; do
+    name=eos-$protocol
+    eos create "$server" "$name"
+    eos run "$server" "$name" $protocol "$work/state-a" > "$work/$name-a.log" 2>&1 &
+    one=$!
+    eos run "$server" "$name" $protocol "$work/state-b" > "$work/$name-b.log" 2>&1 &
+    other=$!
+    processes+=($one $other)
+    eos load "$server" "$name" 30000 1000 > "$work/$name-load.log" 2>&1 &
+    load=$!
+    sleep 12
+    pkill -9 -P $other || true
+    sleep 8
+    eos run "$server" "$name" $protocol "$work/state-b" >> "$work/$name-b.log" 2>&1 &
+    processes+=($!)
+    wait $load
+    check "Kafka Streams, exactly once, $protocol protocol, one of two instances killed" "exactly once:" eos verify "$server" "$name"
+    for process in "${processes[@]}"; do pkill -P "$process" 2> /dev/null || true; done
+  done
+fi
+
+if wants smoke; then
+  for protocol in classic streams; do
+    # They have their own names of topics and of the application: each protocol gets a broker with nothing in it.
+    stop
+    data=$work/data-$protocol
+    start
+    for topic in data echo max min min-suppressed min-raw sum sws-raw sws-suppressed dif cnt avg wcnt tagg fk; do create $topic 5 > /dev/null; done
+    printf 'bootstrap.servers=%s\nstate.dir=%s\nprocessing.guarantee=exactly_once_v2\ngroup.protocol=%s\nreplication.factor=1\nacks=all\n' "$server" "$work/smoke-$protocol" $protocol > "$work/smoke-$protocol.properties"
+    tool org.apache.kafka.streams.tests.StreamsSmokeTest "$work/smoke-$protocol.properties" process-eos-v2 > "$work/smoke-process.log" 2>&1 &
+    processes+=($!)
+    out=$(JAVA_OPTS="-Xmx1g" timeout 600 bash "$here/benches/peers/kafka.sh" tool org.apache.kafka.streams.tests.StreamsSmokeTest "$work/smoke-$protocol.properties" run 2>&1) || true
+    if grep -q "SUCCESS" <<< "$out" && ! grep -q "FAILURE" <<< "$out"; then say "StreamsSmokeTest, exactly once, $protocol protocol"; else say "StreamsSmokeTest, exactly once, $protocol protocol" "$(tail -25 <<< "$out")"; fi
+    pkill -P "${processes[-1]}" || true
+    for topic in brokerCompatibilitySourceTopic brokerCompatibilitySinkTopic; do create $topic 1 > /dev/null; done
+    check "BrokerCompatibilityTest, $protocol protocol" "processed" timeout 120 bash "$here/benches/peers/kafka.sh" tool org.apache.kafka.streams.tests.BrokerCompatibilityTest "$work/smoke-$protocol.properties" exactly_once_v2
+  done
+fi
+
+if wants files; then
+  # The files of a broker that was stopped cleanly.
+  stop
+  dumped=0
+  for log in "$work"/data*/*/*.log; do
+    [ -s "$log" ] || continue
+    name=${log#"$work/"}
+    [[ $name == *__cluster* ]] && continue
+    case $name in
+      */__consumer_offsets-*) decoder=--offsets-decoder ;;
+      */__transaction_state-*) decoder=--transaction-log-decoder ;;
+      *) decoder=--deep-iteration ;;
+    esac
+    out=$(tool $kafka.DumpLogSegments --files "$log" --deep-iteration $decoder --verify-index-only 2>&1) || out="FAILED $out"
+    if grep -q "isvalid: false" <<< "$out" || ! grep -q "isvalid: true" <<< "$out" || grep -qiE "exception|^FAILED|unknown" <<< "$out"; then say "DumpLogSegments $name" "$(grep -iE 'isvalid: false|exception|unknown' <<< "$out")"; fi
+    dumped=$((dumped + 1))
+    for index in "${log%.log}".{index,timeindex,txnindex}; do
+      [ -s "$index" ] || continue
+      out=$(tool $kafka.DumpLogSegments --files "$index" --verify-index-only 2>&1) || out="FAILED $out"
+      if grep -qE "^FAILED|Found (mismatch|timestamp mismatch|out of order|index position)" <<< "$out"; then say "DumpLogSegments ${index#"$work/"}" "$out"; fi
+      dumped=$((dumped + 1))
+    done
+  done
+  for snapshot in "$work"/data*/*/*.snapshot; do
+    [ -s "$snapshot" ] || continue
+    out=$(tool $kafka.DumpLogSegments --files "$snapshot" 2>&1) || say "DumpLogSegments ${snapshot#"$work/"}" "$out"
+    dumped=$((dumped + 1))
+  done
+  echo "        $dumped files dumped"
+  [ $dumped -gt 0 ] || say "DumpLogSegments" "there were no files"
+fi
+
 [ $failed -eq 0 ] || { echo "$failed failed"; exit 1; }
-echo "Apache Kafka's tools find nothing wrong"
+echo "Apache Kafka's tools, clients and Streams find nothing wrong"

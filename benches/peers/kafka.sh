@@ -5,6 +5,7 @@
 #   kafka.sh stop  [PORT]        stop the broker that start started
 #   kafka.sh tool CLASS ARGS...  run a class of the Kafka jars, e.g. org.apache.kafka.tools.ProducerPerformance
 #   kafka.sh bench ARGS...       run PeerBench (Kafka Streams workloads), see README.md
+#   kafka.sh eos ARGS...         run EosCheck (an exactly-once application and the check of its output), see its head
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 dir=${PEERS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/brooklet-peers}
@@ -13,11 +14,13 @@ if ! [ -d "$dir/lib" ] || ! cmp -s "$here/pom.xml" "$dir/pom.xml"; then
   cp "$here/pom.xml" "$dir/pom.xml"; rm -rf "${dir:?}/lib"
   (cd "$dir" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=lib >&2)
 fi
-if [ "$here/PeerBench.java" -nt "$dir/classes/PeerBench.class" ]; then
-  mkdir -p "$dir/classes" && javac -cp "$dir/lib/*" -d "$dir/classes" "$here/PeerBench.java"
-fi
+for program in PeerBench EosCheck; do
+  if [ "$here/$program.java" -nt "$dir/classes/$program.class" ]; then
+    mkdir -p "$dir/classes" && javac -cp "$dir/lib/*" -d "$dir/classes" "$here/$program.java"
+  fi
+done
 # shellcheck disable=SC2086 # JAVA_OPTS is a list
-run_java() { java ${JAVA_OPTS:--Xms1g -Xmx3g} -Dorg.slf4j.simpleLogger.defaultLogLevel="${LOG:-error}" -cp "$dir/classes:$dir/lib/*" "$@"; }
+run_java() { local exec=; [ "$1" != exec ] || { exec=exec; shift; }; $exec java ${JAVA_OPTS:--Xms1g -Xmx3g} -Dorg.slf4j.simpleLogger.defaultLogLevel="${LOG:-error}" -cp "$dir/classes:$dir/lib/*" "$@"; }
 
 case "${1:-}" in
   start)
@@ -47,7 +50,9 @@ PROPS
     for _ in $(seq 120); do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && { echo "Apache Kafka on 127.0.0.1:$port"; exit 0; }; sleep 0.5; done
     echo "the broker did not answer; see $data/broker.log" >&2; exit 1 ;;
   stop) port=${2:-19092}; kill "$(cat "$dir/kraft-$port/pid")" ;;
-  tool) shift; run_java "$@" ;;
-  bench) shift; run_java PeerBench "$@" ;;
-  *) sed -n '2,8p' "$0"; exit 2 ;;
+  # In the place of this shell, so that who kills it kills the program.
+  tool) shift; run_java exec "$@" ;;
+  bench) shift; run_java exec PeerBench "$@" ;;
+  eos) shift; run_java exec EosCheck "$@" ;;
+  *) sed -n '2,9p' "$0"; exit 2 ;;
 esac
