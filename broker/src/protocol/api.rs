@@ -31,7 +31,8 @@ impl Api {
         (self.min..=self.max).contains(&version)
     }
 
-    pub(super) fn is_flexible(&self, version: i16) -> bool {
+    /// Whether this version has tagged fields and compact lengths.
+    pub fn is_flexible(&self, version: i16) -> bool {
         (self.flexible)(ApiVersion::new(version))
     }
 }
