@@ -57,10 +57,6 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
         "requests that wait are not purged by count",
     ),
     ("follower.", "there are no followers"),
-    (
-        "group.consumer.assignors",
-        "both of Kafka's assignors are there, and no other",
-    ),
     ("group.share.", "share groups are left for later"),
     (
         "initial.broker.registration.timeout.ms",

@@ -219,6 +219,31 @@ fn broker_configs(
             "log.flush.offset.checkpoint.interval.ms",
             config.checkpoint_interval_ms.to_string(),
         ),
+        (
+            "transaction.state.log.num.partitions",
+            config.transactions_topic_partitions.to_string(),
+        ),
+        (
+            "transaction.max.timeout.ms",
+            config.transaction_timeout_ms_max.to_string(),
+        ),
+        (
+            "transactional.id.expiration.ms",
+            config.transactional_id_expiration_ms.to_string(),
+        ),
+        (
+            "producer.id.expiration.ms",
+            config.producer_id_expiration_ms.to_string(),
+        ),
+        ("log.cleaner.enable", config.cleaner_enabled.to_string()),
+        (
+            "log.cleaner.dedupe.buffer.size",
+            config.cleaner_map_bytes_max.to_string(),
+        ),
+        (
+            "log.cleaner.backoff.ms",
+            config.cleaner_backoff_ms.to_string(),
+        ),
         ("log.dirs", config.data_dir.display().to_string()),
     ];
     let own = own.into_iter().map(|(name, value)| {
