@@ -219,8 +219,31 @@ impl Partition {
         ))
     }
 
+    /// As `append_quietly`, for what nobody waits for: it is synced along with the next append here, or when the partition is marked.
+    pub(crate) fn append_unhurried(
+        self: &Arc<Self>,
+        batch: BytesMut,
+        origin: AppendOrigin,
+        now_ms: i64,
+    ) -> Result<(Appended, Wake), PartitionError> {
+        let rules = *self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        let batch = ValidBatch::check(batch, &rules, origin, now_ms)?;
+        self.write_unhurried(|log| log.append(batch, self.leader_epoch, now_ms))
+    }
+
     fn write(
         self: &Arc<Self>,
+        append: impl FnOnce(&mut Log) -> Result<Appended, AppendError>,
+    ) -> Result<(Appended, Wake), PartitionError> {
+        let (appended, wake) = self.write_unhurried(append)?;
+        if self.flush == Flush::Durable && !appended.duplicate {
+            self.mark_dirty();
+        }
+        Ok((appended, wake))
+    }
+
+    fn write_unhurried(
+        &self,
         append: impl FnOnce(&mut Log) -> Result<Appended, AppendError>,
     ) -> Result<(Appended, Wake), PartitionError> {
         let mut guard = self.lock();
@@ -233,9 +256,6 @@ impl Partition {
             Flush::Durable => false,
         };
         drop(guard);
-        if self.flush == Flush::Durable && !appended.duplicate {
-            self.mark_dirty();
-        }
         Ok((
             appended,
             Wake {

@@ -10,7 +10,7 @@
 //! ## Nobody waits for COMPLETE
 //!
 //! The next transaction may begin on a COMPLETE that is appended and not yet durable. Its ONGOING comes after the COMPLETE in the same
-//! partition, and a crash takes a log's end away, never its middle: where ONGOING is found, COMPLETE is. Where both are lost, PREPARE is the
+//! partition, both are synced together, and a crash takes a log's end away, never its middle: where ONGOING is found, COMPLETE is. Where both are lost, PREPARE is the
 //! last record, and its markers are written again: they end nothing, for no batch of the next transaction is appended before its ONGOING
 //! is durable. Where COMPLETE alone is lost it is the same. And a marker is never durable before its PREPARE, because it is not appended before
 //! PREPARE is below the high watermark.
@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::broker::Core;
 use crate::coordinator::group::java_hash;
 use crate::log::{AppendError, AppendOrigin, Marker};
-use crate::metadata::OFFSETS_TOPIC;
+use crate::metadata::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::protocol::record_batch::{self, Builder};
 use crate::replica::{Isolation, Partition, PartitionError, Wake, Watch};
 
@@ -105,6 +105,16 @@ struct Entry {
     answering: usize,
     /// Requests in the order in which they came.
     held: VecDeque<Held>,
+}
+
+impl Entry {
+    /// What is durable; and a COMPLETE, for what it says is: a crash that takes it away has it written again.
+    fn told(&self) -> Option<&Arc<Transaction>> {
+        let latest = self.latest.as_ref();
+        latest
+            .filter(|latest| is_complete(latest.state))
+            .or(self.durable.as_ref())
+    }
 }
 
 /// Where the markers of a transaction are whose outcome is durable.
@@ -341,7 +351,7 @@ impl TransactionCoordinator {
 
     /// What is durable of an id.
     pub(crate) fn describe(&self, core: &Core, id: &str) -> Option<Arc<Transaction>> {
-        self.lock(core, id).ids.get(id)?.durable.clone()
+        self.lock(core, id).ids.get(id)?.told().cloned()
     }
 
     /// What is durable of every id, in no order.
@@ -350,7 +360,7 @@ impl TransactionCoordinator {
         for shard in &self.shards {
             let shard = lock(shard);
             let ids = shard.ids.iter();
-            listed.extend(ids.filter_map(|(id, entry)| Some((id.clone(), entry.durable.clone()?))));
+            listed.extend(ids.filter_map(|(id, entry)| Some((id.clone(), entry.told()?.clone()))));
         }
         listed
     }
@@ -587,6 +597,12 @@ impl TransactionCoordinator {
             if time_out_is_due {
                 shard.abort_timed_out(core, now_ms, &mut after);
                 shard.collect_prepared(core, &mut after);
+                // A COMPLETE after which nothing came.
+                for index in shard.pending.iter().filter(|(_, queue)| !queue.is_empty()) {
+                    if let Some(partition) = core.partition(TRANSACTIONS_TOPIC, *index.0) {
+                        partition.mark_dirty();
+                    }
+                }
             }
             if expiration_is_due {
                 shard.forget_idle(core, self.rules.id_expiration_ms, now_ms, &mut after);
@@ -807,8 +823,15 @@ impl Shard {
                 value.as_deref(),
                 &[],
             );
-            let appended =
-                partition.append_quietly(builder.build(), AppendOrigin::Coordinator, now_ms);
+            let (batch, origin) = (builder.build(), AppendOrigin::Coordinator);
+            let is_complete = record
+                .as_ref()
+                .is_some_and(|record| is_complete(record.state));
+            let appended = if is_complete {
+                partition.append_unhurried(batch, origin, now_ms)
+            } else {
+                partition.append_quietly(batch, origin, now_ms)
+            };
             match appended {
                 Ok((appended, wake)) => Some((partition, appended, wake)),
                 Err(error) => {

@@ -12,7 +12,6 @@ use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::{BrokerConfig, Drive, Flush};
 use crate::disk::{Crash, Fault, SimDisk};
-use crate::metadata::TRANSACTIONS_TOPIC;
 use crate::protocol::{ApiRequest, ErrorCode, RequestContext, message};
 
 mod crashes;

@@ -40,6 +40,12 @@ fn a_commit_is_visible_after_two_rounds_and_answered_after_one() {
     for (topic, index) in [("a", 0), ("a", 1), ("b", 0)] {
         assert_eq!(machine.committed(topic, index), ["v"]);
     }
+    // COMPLETE is there, and has no round of its own.
+    assert_eq!(machine.state_name("x"), "CompleteCommit");
+    assert_eq!(machine.broker.flush_once(), 0);
+    machine.clock.advance(10_000);
+    machine.broker.step();
+    assert_eq!(machine.broker.flush_once(), 1, "nothing came after it");
 }
 
 #[test]
