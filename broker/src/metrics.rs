@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::broker::Core;
-use crate::cleaning::CleanerStats;
 use crate::protocol::Api;
 use crate::protocol::api::SERVED;
 
@@ -336,54 +335,6 @@ const FAMILIES: &[Family] = &[
         "Transactional ids known.",
     ),
     family(
-        "kafka_log_logcleaner_passes_total",
-        Kind::Counter,
-        "",
-        "Compactions of a partition.",
-    ),
-    family(
-        "kafka_log_logcleaner_failedpasses_total",
-        Kind::Counter,
-        "",
-        "Compactions that failed.",
-    ),
-    family(
-        "kafka_log_logcleaner_bytesread_total",
-        Kind::Counter,
-        "",
-        "Bytes that compaction has read.",
-    ),
-    family(
-        "kafka_log_logcleaner_byteswritten_total",
-        Kind::Counter,
-        "",
-        "Bytes that compaction has written.",
-    ),
-    family(
-        "kafka_log_logcleaner_recopypercent",
-        Kind::Gauge,
-        "",
-        "What compaction has left of what it has read, in percent.",
-    ),
-    family(
-        "kafka_log_logcleaner_maxcleantimesecs",
-        Kind::Gauge,
-        "",
-        "Seconds of the last compaction.",
-    ),
-    family(
-        "kafka_log_logcleanermanager_maxdirtypercent",
-        Kind::Gauge,
-        "",
-        "Dirty share of the log that has the largest, in percent.",
-    ),
-    family(
-        "kafka_log_logcleanermanager_uncleanablepartitionscount",
-        Kind::Gauge,
-        "",
-        "Partitions that could not be compacted; the log says why.",
-    ),
-    family(
         "kafka_log_log_size",
         Kind::Gauge,
         "topic, partition",
@@ -683,7 +634,6 @@ pub(crate) fn exposition(core: &Core) -> String {
     for (state, count) in transactions {
         out.labelled(format_args!("state=\"{state}\""), count);
     }
-    cleaner(&mut out, &core.cleaning.stats());
     logs(&mut out, &partitions);
     cleaner(&mut out, core);
     process(&mut out, core.opened_at_ms);
@@ -771,40 +721,6 @@ fn requests(out: &mut Exposition, metrics: &Metrics) {
         out.line(format_args!("{name}_sum{{request=\"{api}\"}} {sum}"));
         out.line(format_args!("{name}_count{{request=\"{api}\"}} {all}"));
     }
-}
-
-fn cleaner(out: &mut Exposition, stats: &CleanerStats) {
-    for (name, value) in [
-        ("kafka_log_logcleaner_passes_total", stats.passes),
-        (
-            "kafka_log_logcleaner_failedpasses_total",
-            stats.passes_failed,
-        ),
-        ("kafka_log_logcleaner_bytesread_total", stats.bytes_read),
-        (
-            "kafka_log_logcleaner_byteswritten_total",
-            stats.bytes_written,
-        ),
-    ] {
-        out.only(name, value);
-    }
-    let recopied = match stats.bytes_before {
-        0 => 0.0,
-        before => stats.bytes_after as f64 / before as f64 * 100.0,
-    };
-    out.only("kafka_log_logcleaner_recopypercent", recopied);
-    out.only(
-        "kafka_log_logcleaner_maxcleantimesecs",
-        stats.last_duration_ms as f64 / 1e3,
-    );
-    out.only(
-        "kafka_log_logcleanermanager_maxdirtypercent",
-        f64::from(stats.dirty_ratio_max_ppm) / 1e4,
-    );
-    out.only(
-        "kafka_log_logcleanermanager_uncleanablepartitionscount",
-        stats.uncleanable.len(),
-    );
 }
 
 fn logs(out: &mut Exposition, partitions: &[Figures]) {
