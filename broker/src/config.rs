@@ -175,6 +175,10 @@ pub struct BrokerConfig {
     pub producer_id_expiration_ms: i64,
     /// `group.streams.max.size`.
     pub streams_group_size_max: usize,
+    /// `offsets.retention.minutes`: committed offsets expire after so long.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check_interval_ms: i64,
     /// `group.consumer.max.size`.
     pub group_consumer_size_max: usize,
     /// `group.consumer.assignors`: names, of which the first is taken where members ask for none.
@@ -251,6 +255,8 @@ impl BrokerConfig {
             group_size_max: usize::MAX,
             producer_id_expiration_ms: 86_400_000,
             streams_group_size_max: i32::MAX as usize,
+            offsets_retention_ms: 7 * 24 * 60 * 60_000,
+            offsets_retention_check_interval_ms: 600_000,
             group_consumer_size_max: usize::MAX,
             group_consumer_assignors: vec!["uniform".to_owned(), "range".to_owned()],
             group_consumer_migration_policy: MigrationPolicy::default(),
@@ -417,6 +423,12 @@ impl BrokerConfig {
             "group.max.size" => self.group_size_max = number(name, value, 1)?,
             "producer.id.expiration.ms" => self.producer_id_expiration_ms = number(name, value, 1)?,
             "group.streams.max.size" => self.streams_group_size_max = number(name, value, 1)?,
+            "offsets.retention.minutes" => {
+                self.offsets_retention_ms = number::<i64>(name, value, 1)?.saturating_mul(60_000);
+            }
+            "offsets.retention.check.interval.ms" => {
+                self.offsets_retention_check_interval_ms = number(name, value, 1)?
+            }
             "group.consumer.max.size" => self.group_consumer_size_max = number(name, value, 1)?,
             "group.consumer.assignors" => {
                 let names: Vec<_> = value

@@ -12,7 +12,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::config::Flush;
 use crate::disk::{Crash, Disk, SimDisk};
 use crate::protocol::record_batch::{self, Builder};
-use crate::protocol::{ErrorCode, message};
+use crate::protocol::{ErrorCode, message, wire_id};
 use crate::replica::Isolation;
 
 mod compaction;
@@ -1641,4 +1641,310 @@ fn a_request_for_too_many_partitions_creates_none() {
         assert_eq!(topic.error_code, ErrorCode::PolicyViolation.code());
     }
     assert!(fixture.broker().partition("t", 0).is_none());
+}
+
+fn consumer_heartbeat(
+    member_id: &str,
+    member_epoch: i32,
+    owned: Option<Vec<i32>>,
+    topic_id: uuid::Uuid,
+) -> wire::ConsumerGroupHeartbeatRequest {
+    let joins = member_epoch == 0;
+    message!(wire::ConsumerGroupHeartbeatRequest {
+        group_id: "g".into(),
+        member_id: member_id.into(),
+        member_epoch: member_epoch,
+        rebalance_timeout_ms: if joins { 60_000 } else { -1 },
+        subscribed_topic_names: joins.then(|| vec!["t".into()]),
+        topic_partitions: owned.map(|partitions| {
+            let of_topic = message!(wire::consumer_group_heartbeat_request::TopicPartitions {
+                topic_id: wire_id(topic_id),
+                partitions: partitions,
+            });
+            Some(of_topic)
+                .filter(|of| !of.partitions.is_empty())
+                .into_iter()
+                .collect()
+        }),
+    })
+}
+
+fn group_type(fixture: &Fixture) -> (String, String) {
+    let listed = fixture
+        .broker()
+        .call(wire::ListGroupsRequest::default())
+        .unwrap();
+    let group = &listed.groups[0];
+    (
+        group.group_type.as_str().to_owned(),
+        group.group_state.as_str().to_owned(),
+    )
+}
+
+#[test]
+fn a_consumer_group_goes_on_after_a_crash_and_commits_by_epoch() {
+    let mut fixture = Fixture::new();
+    fixture.create("t", 2);
+    let topic_id = fixture.broker().core.topic("t").unwrap().id;
+    let joined = fixture
+        .broker()
+        .call(consumer_heartbeat("a", 0, Some(Vec::new()), topic_id))
+        .unwrap();
+    assert_eq!(joined.error_code, 0, "{:?}", joined.error_message);
+    let assigned = &joined.assignment.as_ref().unwrap().topic_partitions;
+    assert_eq!(assigned[0].partitions, [0, 1]);
+    fixture.crash();
+    let epoch = joined.member_epoch;
+    let told = fixture
+        .broker()
+        .call(consumer_heartbeat("a", epoch, None, topic_id))
+        .unwrap();
+    assert_eq!(
+        (told.error_code, told.member_epoch, told.assignment),
+        (0, epoch, None)
+    );
+    assert_eq!(
+        group_type(&fixture),
+        ("consumer".to_owned(), "Stable".to_owned())
+    );
+    let commit = |epoch: i32| {
+        let mut commit = commit_request("g", "t", 6);
+        commit.generation_id_or_member_epoch = epoch;
+        commit.member_id = "a".into();
+        let answer = fixture.broker().call(commit).unwrap();
+        answer.topics[0].partitions[0].error_code
+    };
+    assert_eq!(commit(epoch), 0);
+    assert_eq!(commit(epoch + 1), ErrorCode::StaleMemberEpoch.code());
+    assert_eq!(fixture.committed("g", "t"), 6);
+    let described = fixture
+        .broker()
+        .call(message!(wire::ConsumerGroupDescribeRequest {
+            group_ids: vec!["g".into(), "other".into()]
+        }))
+        .unwrap();
+    let group = &described.groups[0];
+    assert_eq!(
+        (group.group_epoch, group.assignor_name.as_str()),
+        (epoch, "uniform")
+    );
+    assert_eq!(
+        group.members[0].assignment,
+        group.members[0].target_assignment
+    );
+    assert_eq!(
+        described.groups[1].error_code,
+        ErrorCode::GroupIdNotFound.code()
+    );
+    let left = fixture
+        .broker()
+        .call(consumer_heartbeat("a", -1, None, topic_id))
+        .unwrap();
+    assert_eq!(left.error_code, 0);
+    fixture.restart();
+    assert_eq!(
+        group_type(&fixture),
+        ("consumer".to_owned(), "Empty".to_owned())
+    );
+}
+
+#[test]
+fn a_live_group_changes_its_protocol_and_back() {
+    let mut fixture = Fixture::new();
+    fixture.create("t", 2);
+    let topic_id = fixture.broker().core.topic("t").unwrap().id;
+    let mut metadata = BytesMut::new();
+    let subscription = message!(wire::ConsumerProtocolSubscription {
+        topics: vec!["t".into()]
+    });
+    let version = kafka_wire_core::ApiVersion::new(1);
+    wire::encode_consumer_protocol_subscription(&mut metadata, &subscription, version).unwrap();
+    let metadata = metadata.freeze();
+    let join = |member_id: &str| {
+        message!(wire::JoinGroupRequest {
+            group_id: "g".into(),
+            session_timeout_ms: 45_000,
+            rebalance_timeout_ms: 60_000,
+            member_id: member_id.into(),
+            protocol_type: "consumer".into(),
+            protocols: vec![message!(
+                wire::join_group_request::JoinGroupRequestProtocol {
+                    name: "range".into(),
+                    metadata: metadata.clone()
+                }
+            )]
+        })
+    };
+    let first = fixture.broker().call(join("")).unwrap();
+    let classic = first.member_id.as_str().to_owned();
+    assert_eq!(fixture.broker().call(join(&classic)).unwrap().error_code, 0);
+    let everything =
+        crate::protocol::encode_consumer_assignment(vec![("t".to_owned(), vec![0, 1])], 1);
+    let sync = |generation: i32, assignment: Option<Bytes>| {
+        let assignments = assignment.into_iter().map(|assignment| {
+            message!(wire::sync_group_request::SyncGroupRequestAssignment {
+                member_id: classic.as_str().into(),
+                assignment: assignment,
+            })
+        });
+        message!(wire::SyncGroupRequest {
+            group_id: "g".into(),
+            generation_id: generation,
+            member_id: classic.as_str().into(),
+            assignments: assignments.collect(),
+        })
+    };
+    let heartbeat = |generation: i32| {
+        message!(wire::HeartbeatRequest {
+            group_id: "g".into(),
+            generation_id: generation,
+            member_id: classic.as_str().into()
+        })
+    };
+    let synced = fixture.broker().call(sync(1, Some(everything))).unwrap();
+    assert_eq!(synced.error_code, 0);
+
+    // A member of the other protocol joins: it gets nothing before the first has given something up.
+    let joined = fixture
+        .broker()
+        .call(consumer_heartbeat("b", 0, Some(Vec::new()), topic_id))
+        .unwrap();
+    assert_eq!(joined.error_code, 0, "{:?}", joined.error_message);
+    assert!(joined.assignment.unwrap().topic_partitions.is_empty());
+    assert_eq!(
+        group_type(&fixture),
+        ("consumer".to_owned(), "Reconciling".to_owned())
+    );
+    fixture.crash();
+    let told = fixture.broker().call(heartbeat(1)).unwrap();
+    assert_eq!(told.error_code, ErrorCode::RebalanceInProgress.code());
+    // It says that it has nothing any more, and gets its half.
+    let again = fixture.broker().call(join(&classic)).unwrap();
+    assert_eq!(
+        (again.error_code, again.generation_id),
+        (0, joined.member_epoch)
+    );
+    let synced = fixture
+        .broker()
+        .call(sync(again.generation_id, None))
+        .unwrap();
+    let (partitions, _) = crate::protocol::consumer_assignment(&synced.assignment).unwrap();
+    assert_eq!(partitions[0].1.len(), 1);
+    let told = fixture
+        .broker()
+        .call(consumer_heartbeat("b", joined.member_epoch, None, topic_id))
+        .unwrap();
+    let got = &told.assignment.unwrap().topic_partitions[0].partitions;
+    assert!(got.len() == 1 && *got != partitions[0].1);
+    assert_eq!(
+        group_type(&fixture),
+        ("consumer".to_owned(), "Stable".to_owned())
+    );
+
+    // The last member of the consumer protocol leaves.
+    let left = fixture
+        .broker()
+        .call(consumer_heartbeat("b", -1, None, topic_id))
+        .unwrap();
+    assert_eq!(left.error_code, 0);
+    assert_eq!(
+        group_type(&fixture),
+        ("classic".to_owned(), "PreparingRebalance".to_owned())
+    );
+    let told = fixture
+        .broker()
+        .call(heartbeat(again.generation_id))
+        .unwrap();
+    assert_ne!(told.error_code, ErrorCode::UnknownMemberId.code());
+    fixture.crash();
+    assert_eq!(group_type(&fixture).0, "classic");
+    let again = fixture.broker().call(join(&classic)).unwrap();
+    assert_eq!((again.error_code, again.members.len()), (0, 1));
+}
+
+#[test]
+fn offsets_expire_and_take_their_group_along() {
+    let mut fixture = Fixture::with(|config| {
+        config.offsets_retention_ms = 10_000;
+        config.offsets_retention_check_interval_ms = 1000;
+    });
+    fixture.create("t", 1);
+    fixture.broker().step();
+    assert_eq!(fixture.commit("g", "t", 5), 0);
+    fixture.clock.advance(9_000);
+    fixture.broker().step();
+    fixture.broker().flush_once();
+    assert_eq!(fixture.committed("g", "t"), 5);
+    fixture.clock.advance(1_000);
+    fixture.broker().step();
+    fixture.broker().flush_once();
+    assert_eq!(fixture.committed("g", "t"), -1);
+    let groups = |fixture: &Fixture| {
+        let listed = fixture.broker().call(wire::ListGroupsRequest::default());
+        listed.unwrap().groups.len()
+    };
+    assert_eq!(groups(&fixture), 0);
+    fixture.crash();
+    assert_eq!((fixture.committed("g", "t"), groups(&fixture)), (-1, 0));
+}
+
+#[test]
+fn offsets_are_committed_and_fetched_by_topic_id() {
+    let fixture = Fixture::new();
+    fixture.create("t", 1);
+    let id = fixture.broker().core.topic("t").unwrap().id;
+    let mut context = RequestContext::in_process("test");
+    context.topics_by_id = true;
+    let ask = |request: Request| {
+        let (sender, receiver) = mpsc::channel();
+        let answer = Box::new(move |response| sender.send(response).unwrap());
+        fixture.broker().submit(&context, request, answer);
+        fixture.broker().flush_once();
+        receiver.try_recv().unwrap()
+    };
+    let commit = |id: uuid::Uuid| {
+        let mut commit = commit_request("g", "", 7);
+        commit.topics[0].topic_id = wire_id(id);
+        match ask(commit.into()) {
+            Response::OffsetCommit(answer) => answer.topics[0].partitions[0].error_code,
+            other => unreachable!("{other:?}"),
+        }
+    };
+    assert_eq!(commit(id), 0);
+    assert_eq!(commit(uuid::Uuid::max()), ErrorCode::UnknownTopicId.code());
+    let asked = [uuid::Uuid::max(), id].map(|id| {
+        message!(wire::offset_fetch_request::OffsetFetchRequestTopics {
+            topic_id: wire_id(id),
+            partition_indexes: vec![0],
+        })
+    });
+    let fetch = message!(wire::OffsetFetchRequest {
+        groups: vec![message!(
+            wire::offset_fetch_request::OffsetFetchRequestGroup {
+                group_id: "g".into(),
+                topics: Some(asked.into()),
+                member_epoch: -1,
+            }
+        )]
+    });
+    let Response::OffsetFetch(fetched) = ask(fetch.into()) else {
+        unreachable!("another answer");
+    };
+    let mut found: Vec<_> = fetched.groups[0]
+        .topics
+        .iter()
+        .map(|topic| {
+            let partition = &topic.partitions[0];
+            (
+                crate::protocol::id_of(topic.topic_id) == id,
+                partition.error_code,
+                partition.committed_offset,
+            )
+        })
+        .collect();
+    found.sort_unstable();
+    assert_eq!(
+        found,
+        [(false, ErrorCode::UnknownTopicId.code(), -1), (true, 0, 7)]
+    );
 }

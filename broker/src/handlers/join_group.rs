@@ -2,6 +2,7 @@
 //! - Waits until every member of the last generation has joined again, or the rebalance timeout has passed; the first member of an empty
 //!   group waits for others (`group.initial.rebalance.delay.ms`). The leader is told of all members and their metadata.
 //! - v4: a new member is told its id first (79) and joins again with it. v5: static members.
+//! - v9: a static leader that is back is told that it need not assign (KIP-814): the assignment stays.
 
 use std::sync::Arc;
 
@@ -57,6 +58,7 @@ pub(super) fn handle(
             })
             .collect(),
         member_id_required: context.member_id_required,
+        may_skip_assignment: context.may_skip_assignment,
     };
     core.groups.join(
         core,

@@ -52,6 +52,8 @@ pub struct RequestContext {
     pub client_host: String,
     /// JoinGroup v4+: a new member must come back with the id it is given (KIP-394).
     pub member_id_required: bool,
+    /// JoinGroup v9+: the client understands that a leader need not assign (KIP-814).
+    pub may_skip_assignment: bool,
     /// ConsumerGroupHeartbeat v1+: the client chooses its member id.
     pub member_id_by_client: bool,
     /// Fetch and Produce v13+, OffsetCommit and OffsetFetch v10+: topics are named by id only.
@@ -72,6 +74,7 @@ impl RequestContext {
             client_id: client_id.to_owned(),
             client_host: "in-process".to_owned(),
             member_id_required: true,
+            may_skip_assignment: true,
             member_id_by_client: true,
             topics_by_id: false,
             transaction_version: 2,
@@ -232,6 +235,7 @@ pub fn decode(frame: Bytes, client_host: &str) -> Result<Decoded, FrameError> {
         member_id_required: version >= 4,
         transaction_version: api::transaction_version(key, version),
         knows_abortable: api::knows_abortable(key, version),
+        may_skip_assignment: version >= 9,
         member_id_by_client: version >= 1,
         topics_by_id: match key {
             api::PRODUCE | api::FETCH => version >= 13,

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::GroupError;
+use super::kind::OffsetExpiry;
 use super::records::{GroupMetadata, MemberMetadata};
 
 /// Names a reply that is owed.
@@ -71,6 +72,8 @@ pub(crate) struct Join {
     /// In the member's order of preference, with its metadata for each.
     pub(crate) protocols: Vec<(String, Bytes)>,
     pub(crate) member_id_required: bool,
+    /// The client understands that a leader that is back need not assign.
+    pub(crate) may_skip_assignment: bool,
 }
 
 /// The answer to a join.
@@ -385,9 +388,19 @@ impl ClassicGroup {
             self.leader = Some(id.clone());
         }
         self.members.insert(id.clone(), member);
-        if self.state == State::Stable && unchanged && !led {
+        if self.state == State::Stable && unchanged {
             // The assignment stays; the record has to know the new id before the next restart.
-            effects.push(self.joined(&id, reply));
+            let mut answer = self.joined(&id, reply);
+            if led && let Effect::Joined(_, Ok(joined)) = &mut answer {
+                if join.may_skip_assignment {
+                    joined.skip_assignment = true;
+                } else {
+                    // It would assign anew if it knew that it leads, and nobody would ask for that.
+                    joined.leader = old_id;
+                    joined.members = Vec::new();
+                }
+            }
+            effects.push(answer);
             if let Some(member) = self.members.get_mut(&id) {
                 member.heard_of(now_ms);
             }
@@ -1007,6 +1020,26 @@ impl ClassicGroup {
             }
         }
         Some(topics)
+    }
+
+    /// Whether somebody was told an id to join with.
+    pub(crate) fn expects_somebody(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// How its offsets expire; `None`: not while it is like this.
+    pub(crate) fn offset_expiry(&self) -> Option<OffsetExpiry> {
+        let (since_ms, subscribed) = match (&self.protocol_type, self.state) {
+            // It never had members.
+            (None, _) => (None, BTreeSet::new()),
+            (Some(_), State::Empty) => (Some(self.state_since_ms), BTreeSet::new()),
+            (Some(_), State::Stable) => (None, self.subscribed_topics()?),
+            (Some(_), _) => return None,
+        };
+        Some(OffsetExpiry {
+            since_ms,
+            subscribed,
+        })
     }
 
     /// Whether the group has had no generation and expects nobody.

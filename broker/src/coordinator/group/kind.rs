@@ -24,6 +24,15 @@ pub(crate) enum Group {
     Streams(Box<StreamsGroup>),
 }
 
+/// How the offsets of a group expire.
+#[derive(Debug)]
+pub(crate) struct OffsetExpiry {
+    /// Their age counts from then; from their commit if there is none.
+    pub(crate) since_ms: Option<i64>,
+    /// Offsets of these topics do not.
+    pub(crate) subscribed: BTreeSet<String>,
+}
+
 impl Group {
     /// ListGroups' word for the kind.
     pub(crate) fn type_name(&self) -> &'static str {
@@ -156,6 +165,25 @@ impl Group {
             Self::Classic(group) => group.subscribed_topics(),
             Self::Consumer(group) => Some(group.subscribed_topics()),
             Self::Streams(group) => Some(group.subscribed_topics()),
+        }
+    }
+
+    /// Whether nobody is in it and nobody is expected.
+    pub(crate) fn is_deserted(&self) -> bool {
+        match self {
+            Self::Classic(group) => group.state == State::Empty && !group.expects_somebody(),
+            Self::Consumer(_) | Self::Streams(_) => self.is_empty(),
+        }
+    }
+
+    /// How its offsets expire; `None`: not while it is like this.
+    pub(crate) fn offset_expiry(&self) -> Option<OffsetExpiry> {
+        match self {
+            Self::Classic(group) => group.offset_expiry(),
+            Self::Consumer(_) | Self::Streams(_) => Some(OffsetExpiry {
+                since_ms: None,
+                subscribed: self.subscribed_topics()?,
+            }),
         }
     }
 

@@ -13,6 +13,7 @@
 //! with the members' session timeouts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -27,6 +28,7 @@ use crate::replica::{Isolation, Partition, PartitionError, Wake};
 
 pub(crate) mod classic;
 pub mod consumer;
+mod expiry;
 pub(crate) mod kind;
 pub(crate) mod offsets;
 pub mod records;
@@ -158,6 +160,8 @@ pub(crate) struct TransactionalWriter {
 pub(crate) struct GroupCoordinator {
     rules: Rules,
     state: Mutex<Groups>,
+    /// When offsets are looked at for their age; not before it is known.
+    next_retention_ms: AtomicI64,
 }
 
 /// What a request to a group comes to: the records that make it so, and what to answer once they are durable.
@@ -193,6 +197,11 @@ impl Pending {
             _ => &[],
         };
         self.records.iter().chain(transactional)
+    }
+
+    fn is_about(&self, of: &str) -> bool {
+        self.offset_records()
+            .any(|record| matches!(record, GroupRecord::OffsetCommit { group, .. } if group == of))
     }
 }
 
@@ -243,6 +252,7 @@ impl GroupCoordinator {
         Self {
             rules,
             state: Mutex::default(),
+            next_retention_ms: AtomicI64::new(i64::MAX),
         }
     }
 
@@ -858,6 +868,15 @@ impl GroupCoordinator {
 
     /// Ends what has waited for too long.
     pub(crate) fn expire(&self, core: &Arc<Core>, now_ms: i64) {
+        let next_ms = self.next_retention_ms.load(Ordering::Acquire);
+        if next_ms == i64::MAX || next_ms <= now_ms {
+            let interval_ms = core.config.offsets_retention_check_interval_ms;
+            self.next_retention_ms
+                .store(now_ms.saturating_add(interval_ms), Ordering::Release);
+            if next_ms != i64::MAX {
+                self.expire_offsets(core, now_ms);
+            }
+        }
         let mut after = After::default();
         let mut state = self.lock();
         let due: Vec<_> = state
@@ -901,11 +920,56 @@ impl GroupCoordinator {
         after.run();
     }
 
+    /// Removes offsets that have expired, and groups of which nothing is left.
+    fn expire_offsets(&self, core: &Arc<Core>, now_ms: i64) {
+        let mut after = After::default();
+        let mut state = self.lock();
+        let groups: Vec<String> = state.groups.keys().cloned().collect();
+        for group in groups {
+            let is_busy = state
+                .pending
+                .get(&core.offsets_partition_index(&group))
+                .is_some_and(|queue| queue.iter().any(|pending| pending.is_about(&group)));
+            // A commit that is on its way must not be removed by a tombstone behind it.
+            let Some(live) = state.groups.get(&group).filter(|_| !is_busy) else {
+                continue;
+            };
+            let expired = expiry::expired(
+                live,
+                state.offsets.group(&group),
+                &state.offsets.uncommitted_keys(&group).collect(),
+                core.config.offsets_retention_ms,
+                now_ms,
+            );
+            let mut records: Vec<_> = expired
+                .offsets
+                .into_iter()
+                .map(|(topic, partition)| GroupRecord::OffsetCommit {
+                    group: group.clone(),
+                    topic,
+                    partition,
+                    value: None,
+                })
+                .collect();
+            if expired.group {
+                records.extend(live.tombstones(&group));
+            }
+            if !records.is_empty() {
+                tracing::info!(group, records = records.len(), "offsets expired");
+                state.write(core, &group, records, Then::Nothing, &mut after);
+            }
+        }
+        drop(state);
+        after.run();
+    }
+
     pub(crate) fn next_deadline_ms(&self) -> Option<i64> {
+        let retention_ms = self.next_retention_ms.load(Ordering::Acquire);
         self.lock()
             .groups
             .values()
             .filter_map(Group::next_deadline_ms)
+            .chain([retention_ms])
             .min()
     }
 

@@ -67,6 +67,7 @@ impl Fixture {
             protocol_type: "consumer".into(),
             protocols: vec![("range".into(), Bytes::from_static(b"topics"))],
             member_id_required: false,
+            may_skip_assignment: true,
         };
         change(&mut join);
         let effects = self.group.join(join, reply, &self.rules, self.now_ms);
@@ -474,6 +475,33 @@ fn commits_come_from_members_of_the_generation_or_from_nobody() {
         ),
         Ok(())
     );
+}
+
+#[test]
+fn a_static_leader_that_restarts_leads_on_without_a_rebalance() {
+    let mut fixture = Fixture::new(0);
+    let of = |join: &mut Join| join.instance_id = Some("i".into());
+    fixture.join_as("", "a", of);
+    fixture.sync("a", 1, &[("a", "1")]);
+    fixture.persisted(true);
+    assert_eq!(fixture.group.state, State::Stable);
+    let back = fixture.join_as("", "b", of);
+    let told = fixture.joined[&back].clone().unwrap();
+    assert_eq!((told.generation, told.leader.as_str()), (1, "b"));
+    assert!(told.skip_assignment && told.members.len() == 1);
+    assert_eq!(fixture.group.state, State::Stable);
+    fixture.persisted(true);
+    let sync = fixture.sync("b", 1, &[]);
+    assert_eq!(fixture.assignment(sync), Ok(Bytes::from_static(b"1")));
+    // An older client is not told that it leads: it would assign anew.
+    let older = fixture.join_as("", "c", |join| {
+        of(join);
+        join.may_skip_assignment = false;
+    });
+    let told = fixture.joined[&older].clone().unwrap();
+    assert_eq!((told.generation, told.leader.as_str()), (1, "b"));
+    assert!(!told.skip_assignment && told.members.is_empty());
+    assert_eq!(fixture.group.leader.as_deref(), Some("c"));
 }
 
 #[test]

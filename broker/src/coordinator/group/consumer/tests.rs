@@ -432,6 +432,7 @@ fn classic_join(member_id: &str, metadata: Bytes) -> Join {
         protocol_type: "consumer".into(),
         protocols: vec![("range".into(), metadata)],
         member_id_required: true,
+        may_skip_assignment: true,
     }
 }
 
