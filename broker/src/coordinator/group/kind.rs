@@ -126,7 +126,7 @@ impl Group {
         match self {
             Self::Classic(_) => Ok(()),
             Self::Consumer(group) => group.check_fetch(member_id, member_epoch),
-            Self::Streams(_) => Ok(()),
+            Self::Streams(group) => group.check_fetch(member_id, member_epoch),
         }
     }
 

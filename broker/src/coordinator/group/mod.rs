@@ -30,6 +30,7 @@ pub(crate) mod classic;
 pub mod consumer;
 mod expiry;
 pub(crate) mod kind;
+mod metadata_hash;
 pub(crate) mod offsets;
 pub mod records;
 pub(crate) mod streams;

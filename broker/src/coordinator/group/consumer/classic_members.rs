@@ -12,14 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::super::metadata_hash;
 use super::heartbeat::{Subject, check_instance};
 use super::records::{
     ClassicMember, ConsumerRecord, Current, GroupEpoch, MemberState, PartitionEpochs, Partitions,
     Subscription, TargetEpoch,
 };
-use super::{
-    ConsumerGroup, Decided, Member, Refusal, View, metadata_hash, refused, subscribed_names,
-};
+use super::{ConsumerGroup, Decided, Member, Refusal, View, refused, subscribed_names};
 use crate::coordinator::group::GroupError;
 use crate::coordinator::group::classic::{self, ClassicGroup, Joined, Synced};
 use crate::coordinator::group::records::{GroupMetadata, MemberMetadata};

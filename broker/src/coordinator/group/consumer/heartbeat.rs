@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
+use super::super::metadata_hash;
 use super::assign::{self, MemberSpec};
 use super::reconcile::{Reconciliation, UnknownState};
 use super::records::{
@@ -18,7 +19,7 @@ use super::records::{
     TargetEpoch,
 };
 use super::{
-    ConsumerGroup, Decided, LEAVE_EPOCH, Member, Refusal, STATIC_LEAVE_EPOCH, View, metadata_hash,
+    ConsumerGroup, Decided, LEAVE_EPOCH, Member, Refusal, STATIC_LEAVE_EPOCH, View,
     preferred_assignor, refused, regex, removal, subscribed_names,
 };
 use crate::coordinator::group::GroupError;

@@ -17,7 +17,6 @@ use crate::metadata::Catalog;
 pub(crate) mod assign;
 mod classic_members;
 mod heartbeat;
-mod metadata_hash;
 mod reconcile;
 pub mod records;
 mod regex;
@@ -433,7 +432,7 @@ impl ConsumerGroup {
             .collect();
         records.push(ConsumerRecord::Epoch(Some(GroupEpoch {
             epoch: self.epoch + 1,
-            metadata_hash: metadata_hash::of(&topics, view.catalog),
+            metadata_hash: super::metadata_hash::of(&topics, view.catalog),
         })));
         Decided::new(records, ())
     }

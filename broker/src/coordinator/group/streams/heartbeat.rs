@@ -11,7 +11,7 @@ use super::topology::{
     ConfiguredSubtopology, ConfiguredTopology, InternalTopic, Problem, Topology,
 };
 use super::{Member, STATIC_LEAVE_EPOCH, StreamsError, StreamsGroup, removed};
-use crate::coordinator::group::GroupError;
+use crate::coordinator::group::{GroupError, metadata_hash};
 use crate::metadata::{Catalog, GroupConfig};
 
 /// Name of the assignor's setting, in the group's record.
@@ -137,7 +137,7 @@ impl StreamsGroup {
         }
 
         // 3. Its topics.
-        let metadata_hash = metadata_hash(&topology, around.catalog);
+        let metadata_hash = metadata_hash::of(&topology.required_topics(), around.catalog);
         is_bumped |= metadata_hash != self.metadata_hash;
         let configured = match &self.soft.configured {
             Some((hash, configured)) if *hash == metadata_hash && !is_new_topology => {
@@ -312,7 +312,7 @@ impl StreamsGroup {
         let Ok(topology) = self.topology_for(request) else {
             return BTreeMap::new();
         };
-        let hash = metadata_hash(&topology, catalog);
+        let hash = metadata_hash::of(&topology.required_topics(), catalog);
         let is_ready = |(known, configured): &(i64, Arc<ConfiguredTopology>)| {
             *known == hash && configured.ready().is_some()
         };
@@ -610,25 +610,6 @@ fn source_partitions(
         }
     }
     read
-}
-
-/// A number for the topics that the topology needs and that are there: another id or partition count is another number.
-fn metadata_hash(topology: &Topology, catalog: &Catalog) -> i64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let mut add = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
-    for topic in topology
-        .required_topics()
-        .into_iter()
-        .filter_map(|name| catalog.topic(name))
-    {
-        add(topic.id.as_bytes());
-        add(&topic.partition_count.to_be_bytes());
-    }
-    hash as i64
 }
 
 /// What the assignor is told, as it is recorded.

@@ -345,7 +345,6 @@ impl StreamsGroup {
         }
     }
 
-    #[allow(dead_code, reason = "for OffsetFetch, once it says who asks")]
     /// Whether a member may fetch committed offsets. Who does not say that it is a member may.
     pub(crate) fn check_fetch(
         &self,

@@ -1,4 +1,4 @@
-//! A number for the topics that a group subscribes to, as Kafka computes it: another id, name or partition count is another number.
+//! A number for the topics that a group depends on, as Kafka computes it: another id, name or partition count is another number.
 //!
 //! XXH3-64 over the hashes of the topics in the order of their names. A topic's is over a zero byte, its id (two longs), its name
 //! (UTF-16 and its length), its partition count, and each partition's number; little-endian. Partitions have no rack here. A
