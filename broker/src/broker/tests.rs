@@ -616,6 +616,7 @@ fn offsets_outside_the_log_and_wrong_epochs_are_told_at_once() {
     );
     let mut session = fetch_request("t", 0, 1, 500);
     session.session_id = 7;
+    session.session_epoch = 1;
     let Response::Fetch(refused) = fixture.submit(session).try_recv().unwrap() else {
         panic!()
     };
