@@ -443,6 +443,17 @@ fn committed(
         )?;
         for topic in answer.topics {
             for partition in topic.partitions {
+                let what = format_args!(
+                    "committed offset of {}-{} of group {group}",
+                    topic.name.as_str(),
+                    partition.partition_index
+                );
+                match check(partition.error_code, what, None) {
+                    Ok(()) => {}
+                    Err(error) if error.kind == ClientErrorKind::UnknownTopicOrPartition => {}
+                    // Among others: a transaction is about to commit another one, which is not the same as none.
+                    Err(error) => return Err(error),
+                }
                 let committed = (partition.committed_offset >= 0).then(|| CommittedOffset {
                     offset: partition.committed_offset,
                     metadata: partition.metadata.as_deref().unwrap_or_default().to_owned(),

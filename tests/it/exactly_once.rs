@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use brooklet::fault;
 use brooklet::prelude::{Cluster, Consumed};
-use brooklet::topics;
+use brooklet::topics::{self, NewTopic};
 use brooklet_streams_core::client::{AdminRequest, AdminResponse};
 
 use crate::flights::{self, Flight};
@@ -39,6 +39,15 @@ fn demo(cluster: &str, state: &Path, flights: usize, cached: bool) -> std::proce
         demo.args(["--cache-bytes", "0"]);
     }
     demo
+}
+
+/// Makes the output topics before the demo does, to be deleted from by nobody: every update is to be found.
+fn keep_every_update(cluster: &Cluster) {
+    let new: Vec<NewTopic> = ["delays-by-manufacturer", "delays-by-carrier-day"]
+        .iter()
+        .map(|name| NewTopic::new(*name, 4).config("retention.ms", "-1"))
+        .collect();
+    topics::create(cluster, &new).unwrap();
 }
 
 /// The counts that were written for each key of an output topic, in order.
@@ -117,6 +126,7 @@ fn a_demo_killed_at_every_point_of_a_commit_repeats_and_loses_nothing() {
         let data = directory.path().join("demo");
         let cluster = format!("embedded:{}", data.display());
         let state = directory.path().join("state");
+        keep_every_update(&Cluster::embedded(&data));
         let start = || demo(&cluster, &state, flights.len(), cached);
         let mut lives = 0;
         // The same point again in the next life, which begins where the first was cut off.
@@ -165,6 +175,11 @@ fn killed_at_random(seed: u64, victim: Victim, flights: &[Flight]) {
         format!("127.0.0.1:{port}")
     };
     let mut broker = (!embedded).then(|| start_broker(&data, port));
+    keep_every_update(&if embedded {
+        Cluster::embedded(&data)
+    } else {
+        Cluster::kafka(&address)
+    });
     let start = || Program::start(&mut demo(&address, &state, flights.len(), cached));
     let mut application = start();
     let mut kills = 0;
@@ -202,6 +217,7 @@ fn killed_on_kafka(seed: u64, address: &str, flights: &[Flight]) {
     let what = format!("seed {seed} on {address}, cached {cached}");
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
+    keep_every_update(&cluster);
     let start = || Program::start(&mut demo(address, &state, flights.len(), cached));
     let mut application = start();
     let mut kills = 0;
@@ -306,6 +322,7 @@ fn a_reader_of_committed_records_never_sees_part_of_a_transaction() {
     let _broker = start_broker(&data, port);
     let address = format!("127.0.0.1:{port}");
     let cluster = Cluster::kafka(&address);
+    keep_every_update(&cluster);
     let state = directory.path().join("state");
     let mut application = Program::start(&mut demo(&address, &state, flights.len(), false));
     let mut seen: HashMap<Vec<u8>, usize> = HashMap::new();

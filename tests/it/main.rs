@@ -7,6 +7,7 @@ mod command;
 mod crashes;
 mod demo;
 mod exactly_once;
+mod fenced;
 mod flights;
 mod programs;
 mod streams;

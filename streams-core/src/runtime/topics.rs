@@ -95,6 +95,29 @@ pub fn end_offsets(cluster: &dyn Cluster, topic: &str) -> Result<Option<Vec<i64>
     ends(cluster, topic, false)
 }
 
+/// How long a reader waits for transactions that are open where it is to end.
+const OPEN_TRANSACTIONS_PATIENCE: Duration = Duration::from_secs(15);
+
+/// The ends up to which committed records can be read, once the transactions are ended that were open when this was called: the outcome of
+/// one is certain a moment before its readers are told.
+fn settled_ends(cluster: &dyn Cluster, topic: &str) -> Result<Option<Vec<i64>>, StreamsError> {
+    let Some(written) = ends(cluster, topic, false)? else {
+        return Ok(None);
+    };
+    let deadline = Instant::now() + OPEN_TRANSACTIONS_PATIENCE;
+    loop {
+        let stable = ends(cluster, topic, true)?;
+        let is_settled = stable.as_ref().is_none_or(|stable| {
+            let mut both = stable.iter().zip(&written);
+            both.all(|(stable, written)| stable >= written)
+        });
+        if is_settled || Instant::now() >= deadline {
+            return Ok(stable);
+        }
+        thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
 fn ends(
     cluster: &dyn Cluster,
     topic: &str,
@@ -327,7 +350,8 @@ impl<K: 'static, V: 'static> TopicWriter<K, V> {
 }
 
 /// Reads a topic from its beginning to the end that it has now, partition by partition interleaved as they arrive. `record` gets the
-/// partition, the offset and the record; a null key or value of a type without null is an error.
+/// partition, the offset and the record; a null key or value of a type without null is an error. Committed records only: transactions that
+/// are open now are waited for.
 ///
 /// # Errors
 /// When the topic does not exist, cannot be read, or holds other bytes than the serdes expect.
@@ -338,7 +362,7 @@ pub fn read<K: 'static, V: 'static>(
     mut record: impl FnMut(i32, i64, Record<K, V>),
 ) -> Result<(), StreamsError> {
     let mut requests = requests(cluster)?;
-    let ends = ends(cluster, topic, true)?.ok_or_else(|| {
+    let ends = settled_ends(cluster, topic)?.ok_or_else(|| {
         StreamsError::Other(format!(
             "topic {topic} does not exist on {}",
             cluster.name()

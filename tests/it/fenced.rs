@@ -1,0 +1,132 @@
+//! Transactions that are taken away from an application that lives: it goes on from what is committed, and counts everything once.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use brooklet::clock::{Clock, SystemClock};
+use brooklet::prelude::*;
+use brooklet::topics::{self, NewTopic, TopicWriter};
+use brooklet_streams_core::client::{
+    Cluster as _, Producer, ProducerOptions, TransactionOptions, TransactionRequest,
+};
+
+use crate::programs::{free_port, start_broker};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const APPLICATION: &str = "fenced";
+const ROUNDS: i64 = 4;
+
+fn word_count() -> Topology {
+    let builder = StreamsBuilder::new();
+    builder
+        .stream::<String, String>("lines", Consumed::default())
+        .flat_map_values(|_, line| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .group_by(|_, word| word.clone())
+        .count(Materialized::named("counts"))
+        .to_stream()
+        .to("counts-by-word", Produced::default());
+    builder.build().unwrap()
+}
+
+/// A producer with the transactional id of the application's first thread, which fences that.
+fn rival(cluster: &Cluster, state: &Path) -> Box<dyn Producer> {
+    let process_id = std::fs::read_to_string(state.join(APPLICATION).join("process-id")).unwrap();
+    let mut producer = cluster
+        .producer(&ProducerOptions {
+            client_id: "rival".to_owned(),
+            batch_bytes: 16_384,
+            linger_ms: 0,
+            properties: Vec::new(),
+            transaction: Some(TransactionOptions {
+                transactional_id: format!("{APPLICATION}-{}-1", process_id.trim()),
+                timeout_ms: 10_000,
+                group: APPLICATION.to_owned(),
+            }),
+        })
+        .unwrap();
+    producer.submit_transaction(TransactionRequest::Initialize);
+    let deadline = Instant::now() + LIMIT;
+    let mut completions = Vec::new();
+    loop {
+        let now_ms = SystemClock.now_ms();
+        producer
+            .poll(now_ms, Waker::noop(), &mut completions)
+            .unwrap();
+        match producer.poll_transaction(now_ms, Waker::noop()) {
+            Some(Ok(())) => return producer,
+            // The coordinator is loading, or ends what the other had open.
+            Some(Err(_)) => producer.submit_transaction(TransactionRequest::Initialize),
+            None => std::thread::yield_now(),
+        }
+        assert!(
+            Instant::now() < deadline,
+            "the rival's producer is not initialised"
+        );
+    }
+}
+
+fn fenced_again_and_again(cluster: &Cluster, directory: &Path) {
+    let new: Vec<NewTopic> = ["lines", "counts-by-word"]
+        .iter()
+        .map(|name| NewTopic::new(*name, 2))
+        .collect();
+    topics::create(cluster, &new).unwrap();
+    let state = directory.join("state");
+    let streams = Streams::new(APPLICATION, word_count())
+        .cluster(cluster.clone())
+        .state_dir(&state)
+        .processing_guarantee(ProcessingGuarantee::ExactlyOnce)
+        .commit_interval(Duration::from_millis(10))
+        .cache_bytes(0)
+        .start()
+        .unwrap();
+    let mut lines =
+        TopicWriter::<String, String>::new(cluster, "lines", Produced::default()).unwrap();
+    let mut rivals = Vec::new();
+    for round in 0..ROUNDS {
+        for number in 0..200 {
+            let record = Record::new(format!("{number}"), "to be or not to be".to_owned(), round);
+            lines.send(&record).unwrap();
+        }
+        lines.flush().unwrap();
+        // Some of it is committed, some is in a transaction, some is not read yet.
+        rivals.push(rival(cluster, &state));
+    }
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    let undone = streams.metric_total("aborted-transactions-total");
+    streams.stop().unwrap();
+    assert!(undone >= 1.0, "no transaction was ever fenced");
+
+    let mut updates: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    topics::read(
+        cluster,
+        "counts-by-word",
+        &Consumed::default(),
+        |_, _, record: Record<String, i64>| {
+            updates.entry(record.key).or_default().push(record.value);
+        },
+    )
+    .unwrap();
+    for (word, each) in [("to", 2), ("be", 2), ("or", 1), ("not", 1)] {
+        let every: Vec<i64> = (1..=each * 200 * ROUNDS).collect();
+        assert_eq!(updates[word], every, "{word}: every update, once");
+    }
+}
+
+#[test]
+fn an_application_that_is_fenced_while_it_holds_its_group_goes_on_and_counts_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = Cluster::embedded(directory.path().join("broker"));
+    fenced_again_and_again(&cluster, directory.path());
+}
+
+#[test]
+fn over_the_wire_too_a_fenced_application_goes_on_and_counts_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let _broker = start_broker(&directory.path().join("broker"), port);
+    let cluster = Cluster::kafka(format!("127.0.0.1:{port}"));
+    fenced_again_and_again(&cluster, directory.path());
+}
