@@ -19,8 +19,7 @@ use crate::coordinator::producer_ids::ProducerIds;
 use crate::coordinator::transaction::{self, TransactionCoordinator};
 use crate::data_dir::{DataDir, Offsets};
 use crate::error::BrokerError;
-use crate::fetch_sessions::FetchSessions;
-use crate::handlers::{self, of_transaction};
+use crate::handlers::{self, FetchSessions, of_transaction};
 use crate::log::cleaner::CleanError;
 use crate::log::{AppendError, AppendOrigin, Appended, Log, LogConfig, LogError, OpenOptions};
 use crate::metadata::{

@@ -48,7 +48,6 @@ pub mod server;
 mod broker;
 mod cleaning;
 mod data_dir;
-mod fetch_sessions;
 mod handlers;
 mod metrics;
 

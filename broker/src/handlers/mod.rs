@@ -1,4 +1,5 @@
-//! One file an API: what it does, then how. A handler takes one struct, keeps no state, and either returns its answer or, where it may
+//! One file an API: what it does, then how. A handler takes one struct, keeps no state (what fetching clients were told is the
+//! core's, its rules in `fetch_sessions`), and either returns its answer or, where it may
 //! have to wait, is given whom to answer.
 
 use std::collections::HashSet;
@@ -9,6 +10,7 @@ use crate::broker::{Answer, Core};
 use crate::protocol::{Request, RequestContext};
 
 pub(crate) use errors::of_transaction;
+pub(crate) use fetch_sessions::FetchSessions;
 
 mod add_offsets_to_txn;
 mod add_partitions_to_txn;
@@ -36,6 +38,7 @@ mod elect_leaders;
 mod end_txn;
 mod errors;
 mod fetch;
+mod fetch_sessions;
 mod find_coordinator;
 mod heartbeat;
 mod incremental_alter_configs;

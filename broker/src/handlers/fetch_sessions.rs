@@ -16,7 +16,9 @@ use kafka_wire::fetch_request::{FetchPartition, FetchTopic};
 use kafka_wire::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_wire::{FetchRequest, FetchResponse};
 
-use crate::protocol::{ErrorCode, StrBytes, message};
+use uuid::Uuid;
+
+use crate::protocol::{ErrorCode, StrBytes, id_of, message, wire_id};
 
 /// `max.incremental.fetch.session.cache.slots`.
 const SLOTS: usize = 1000;
@@ -34,15 +36,15 @@ const FINAL_EPOCH: i32 = -1;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     topic: StrBytes,
-    topic_id: [u8; 16],
+    topic_id: Uuid,
     partition: i32,
 }
 
 impl Key {
-    fn new(topic: &StrBytes, topic_id: kafka_wire_core::Uuid, partition: i32) -> Self {
+    fn new(topic: &StrBytes, topic_id: Uuid, partition: i32) -> Self {
         Self {
             topic: topic.clone(),
-            topic_id: topic_id.to_bytes(),
+            topic_id,
             partition,
         }
     }
@@ -100,7 +102,7 @@ impl Session {
             let Some(cached) = self.partitions.get(key) else {
                 continue;
             };
-            let topic_id = kafka_wire_core::Uuid::from_bytes(key.topic_id);
+            let topic_id = wire_id(key.topic_id);
             match topics.last_mut() {
                 Some(last) if last.topic == key.topic && last.topic_id == topic_id => {
                     last.partitions.push(cached.request.clone());
@@ -276,7 +278,7 @@ impl FetchSessions {
         }
         for topic in &request.forgotten_topics_data {
             for partition in &topic.partitions {
-                session.forget(&Key::new(&topic.topic, topic.topic_id, *partition));
+                session.forget(&Key::new(&topic.topic, id_of(topic.topic_id), *partition));
             }
         }
         session.epoch = session.epoch.checked_add(1).unwrap_or(1);
@@ -334,7 +336,7 @@ impl FetchSessions {
         }
         for topic in &response.responses {
             for data in &topic.partitions {
-                let key = Key::new(&topic.topic, topic.topic_id, data.partition_index);
+                let key = Key::new(&topic.topic, id_of(topic.topic_id), data.partition_index);
                 session.tell(&key, data);
             }
         }
@@ -349,7 +351,7 @@ fn named(topics: &[FetchTopic]) -> Vec<(Key, FetchPartition)> {
     let of = |topic: &FetchTopic| {
         let partitions = topic.partitions.iter();
         let key = |partition: &FetchPartition| {
-            Key::new(&topic.topic, topic.topic_id, partition.partition)
+            Key::new(&topic.topic, id_of(topic.topic_id), partition.partition)
         };
         partitions
             .map(|partition| (key(partition), partition.clone()))
@@ -383,7 +385,10 @@ impl Turn {
                     .retain_mut(|topic: &mut FetchableTopicResponse| {
                         let (name, topic_id) = (topic.topic.clone(), topic.topic_id);
                         topic.partitions.retain(|data| {
-                            session.tell(&Key::new(&name, topic_id, data.partition_index), data)
+                            session.tell(
+                                &Key::new(&name, id_of(topic_id), data.partition_index),
+                                data,
+                            )
                         });
                         !topic.partitions.is_empty()
                     });
