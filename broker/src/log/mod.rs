@@ -350,13 +350,6 @@ impl Log {
         );
         if choice.roll {
             self.roll(now_ms)?;
-            // The new segment's name is all that will say where the log ends: it must be on disk before the others go.
-            self.active
-                .open(self.disk.as_ref())
-                .map_err(disk_error("create", &self.active.path))?;
-            self.disk
-                .sync_dir(&self.dir)
-                .map_err(disk_error("sync", &self.dir))?;
         }
         self.delete_oldest(choice.delete_oldest)?;
         Ok(choice.delete_oldest)
@@ -610,7 +603,15 @@ impl Log {
     /// Writes the producers' snapshot at the log end.
     fn write_snapshot(&mut self) -> Result<(), LogError> {
         let path = segment::path(&self.dir, self.next_offset, segment::SNAPSHOT);
-        let file = write_small(self.disk.as_ref(), &path, &self.producers.encode_snapshot())?;
+        let snapshot = self.producers.encode_snapshot();
+        if self.active.size_bytes == 0 {
+            // It replaces the one that the roll wrote, and there may be no other: the old or the new one, never half of it.
+            return self
+                .disk
+                .write_file_atomically(&path, &snapshot)
+                .map_err(disk_error("write", &path));
+        }
+        let file = write_small(self.disk.as_ref(), &path, &snapshot)?;
         self.unsynced.files.push(file);
         Ok(())
     }
@@ -639,8 +640,42 @@ impl Log {
         Ok(views)
     }
 
+    /// Before the oldest `count` segments go. From then on the name of the first one left says where the log is, and its snapshot what the
+    /// producers did before it: no batch is left to tell. A roll leaves both unsynced; if a crash took them then, producers would be forgotten,
+    /// and a retry of what is deleted would be written again.
+    fn sync_start_of_rest(&mut self, count: usize) -> Result<(), LogError> {
+        let base_offset = match self.sealed.get(count) {
+            Some(first) => first.base_offset,
+            None => {
+                self.active
+                    .open(self.disk.as_ref())
+                    .map_err(disk_error("create", &self.active.path))?;
+                self.active.base_offset
+            }
+        };
+        let path = segment::path(&self.dir, base_offset, segment::SNAPSHOT);
+        match self.disk.open(&path) {
+            Ok(file) => {
+                if let Err(error) = file.sync_data() {
+                    // A later sync of it might succeed without having written it.
+                    self.poison.get_or_insert(error.to_string());
+                    return Err(disk_error("sync", &path)(error));
+                }
+            }
+            // Compaction has taken it: then a later one tells, below a recovery point noted since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(disk_error("open", &path)(error)),
+        }
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(disk_error("sync", &self.dir))
+    }
+
     /// Deletes the oldest sealed segments, oldest first: at no moment is there a gap.
     fn delete_oldest(&mut self, count: usize) -> Result<(), LogError> {
+        if count > 0 {
+            self.sync_start_of_rest(count)?;
+        }
         for _ in 0..count {
             let Some(oldest) = self.sealed.front() else {
                 break;

@@ -654,6 +654,64 @@ fn a_crash_at_every_operation_of_a_long_story_loses_no_transaction() {
     }
 }
 
+/// A transaction that began two segments before the active one; all is synced but the batch that rolled.
+fn just_rolled(disk: &SimDisk) -> (Log, Model) {
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), options(), NOW_MS).unwrap();
+    let mut model = Model::default();
+    append_data(&mut log, &mut model, 0, 2).unwrap();
+    while log.segment_count() < 3 {
+        sync(&mut log, &mut model).unwrap();
+        perform(disk, &mut log, &mut model, &Action::Plain).unwrap();
+    }
+    assert_eq!(log.active.base_offset, model.high_watermark);
+    (log, model)
+}
+
+/// Stops the disk at each operation of `steps`, and crashes in many ways. The steps tell the model what they have done.
+fn check_crashes_within(steps: impl Fn(Log, &mut Model) -> Result<(), LogError>) {
+    for recovery_point in ["none", "high watermark"] {
+        for stop_at in 0.. {
+            let disk = sim_disk();
+            let (log, mut known) = just_rolled(&disk);
+            if recovery_point != "none" {
+                known.recovery_point = known.high_watermark;
+            }
+            disk.set_fault(Fault::StopAt(disk.operations() + stop_at));
+            let is_done = steps(log, &mut known).is_ok();
+            for crash in [Crash::LoseUnsynced, Crash::KeepAll]
+                .into_iter()
+                .chain((0..20).map(|seed| Crash::Torn { seed }))
+            {
+                check_after_crash(&disk.crash(crash), &known, None);
+            }
+            if is_done {
+                assert!(stop_at > 3, "{stop_at}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_retry_of_deleted_records_is_recognised_after_a_crash() {
+    check_crashes_within(|mut log, model| {
+        log.delete_records_before(model.high_watermark)?;
+        model.log_start = model.high_watermark;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_transaction_that_has_expired_as_a_whole_is_still_open_after_a_crash() {
+    check_crashes_within(|mut log, model| {
+        sync(&mut log, model)?;
+        let later_ms = NOW_MS + 365 * 24 * 3_600_000;
+        assert_eq!(log.apply_retention(later_ms, model.high_watermark)?, 3);
+        model.log_start = model.high_watermark;
+        log.close()
+    });
+}
+
 #[test]
 fn what_is_damaged_of_the_aborted_transactions_is_found_again() {
     let actions = long_story();
