@@ -2,7 +2,7 @@
 # once into a cache (scripts/rocksdb.sh), and asks nothing.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint broker bench-peers compat-java hostile prerequisites bench-broker fuzz
+.PHONY: help demo test chaos lint broker bench-peers compat-clients compat-java hostile prerequisites bench-broker fuzz
 
 target := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/brooklet/target)
 environment := . scripts/env.sh
@@ -15,7 +15,7 @@ LISTEN ?= 127.0.0.1:9092
 first-build = @test -e "$(target)/$(1)" || echo "brooklet: the first build takes about $(2) minutes on two cores, later ones seconds" >&2
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r name what; do printf '  make %-14s %s\n' "$$name" "$$what"; done
 
 demo: prerequisites ## a year of real flights: stream-table join, aggregates and windows on the embedded broker
 	$(call first-build,release/examples/flight_delays,9)
@@ -49,6 +49,10 @@ bench-peers: prerequisites ## the same workloads here and on the JVM, side by si
 	@for tool in java javac mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
 	$(call first-build,release/examples/flight_delays,9)
 	@$(environment) && cargo bench --bench peers -- compare $(ARGS)
+
+compat-clients: prerequisites ## clients of five languages against our broker, one tour each (needs Java 17, mvn, Python 3, Node and Go)
+	@for tool in java javac mvn python3 node npm go; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer, Maven, Python 3, Node 20 or newer with npm, and Go 1.26 or newer" >&2; exit 1; }; done
+	@$(environment) && cargo build --release -p brooklet-cli && tests/clients/run.sh "$(target)/release/brooklet" $(ARGS)
 
 compat-java: prerequisites ## Apache Kafka's own tools, clients and Kafka Streams against our broker and its files (needs Java 17 and mvn)
 	@for tool in java mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
