@@ -3,7 +3,7 @@
 //! - gzip: one or more members.
 //! - snappy: written in xerial's framing (a 16-byte header, then blocks, each with its length as a big-endian i32); read in that
 //!   framing or as one raw block, since some clients send that.
-//! - lz4: the frame format, with independent blocks of 64 KiB.
+//! - lz4: the frame format, with independent blocks, written of 64 KiB; dependent blocks are refused.
 //! - zstd: one or more frames.
 //!
 //! Reading is a stream: what a peer claims about the length of its data allocates nothing.
@@ -183,6 +183,18 @@ pub(crate) fn corrupt(codec: Codec, error: &io::Error) -> CompressionError {
     }
 }
 
+/// Kafka's Java client and broker read frames of independent blocks only: a batch of dependent ones, once written, would stop every Java
+/// consumer of its partition. Bit 5 of the flags, after the four bytes of magic, is set when the blocks are independent.
+fn check_lz4_blocks(frame: &[u8]) -> io::Result<()> {
+    match frame.get(4) {
+        Some(flags) if flags & 0x20 == 0 => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the blocks of the lz4 frame depend on each other",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Decompresses as it is read.
 pub(crate) enum Decoder<'a> {
     None(&'a [u8]),
@@ -198,7 +210,10 @@ impl<'a> Decoder<'a> {
             Codec::None => Decoder::None(input),
             Codec::Gzip => Decoder::Gzip(flate2::bufread::MultiGzDecoder::new(input)),
             Codec::Snappy => Decoder::Snappy(SnappyDecoder::new(input)),
-            Codec::Lz4 => Decoder::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(input))),
+            Codec::Lz4 => {
+                check_lz4_blocks(input)?;
+                Decoder::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(input)))
+            }
             Codec::Zstd => {
                 Decoder::Zstd(Box::new(zstd::stream::read::Decoder::with_buffer(input)?))
             }
@@ -379,6 +394,22 @@ mod tests {
         let mut output = Vec::new();
         decompress(Codec::Snappy, &raw, 100, &mut output).unwrap();
         assert_eq!(output, b"hello hello hello");
+    }
+
+    #[test]
+    fn an_lz4_frame_of_dependent_blocks_is_refused() {
+        for (block_mode, readable) in [
+            (lz4_flex::frame::BlockMode::Independent, true),
+            (lz4_flex::frame::BlockMode::Linked, false),
+        ] {
+            let info = lz4_flex::frame::FrameInfo::new().block_mode(block_mode);
+            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+            encoder.write_all(b"hello hello hello").unwrap();
+            let frame = encoder.finish().unwrap();
+            let mut output = Vec::new();
+            let result = decompress(Codec::Lz4, &frame, 100, &mut output);
+            assert_eq!(result.is_ok(), readable, "{block_mode:?}: {result:?}");
+        }
     }
 
     #[test]
