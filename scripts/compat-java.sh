@@ -113,8 +113,8 @@ fi
 
 if wants compaction; then
   out=$(tool $kafka.LogCompactionTester --bootstrap-server "$server" --messages 300000 --duplicates 5 --topics 3 --percent-deletes 10 --sleep 20 2>&1) || true
-  reduction=$(sed -n 's/.*compacted.*(\([0-9.]*\)%.*/\1/p;s/.*[Rr]eduction[^0-9]*\([0-9.]*\)%.*/\1/p' <<< "$out" | head -1)
-  if grep -q "verification\|Data verification is completed" <<< "$out" && [ -n "$reduction" ] && [ "${reduction%.*}" -gt 0 ]; then say "LogCompactionTester: a reduction of $reduction %"; else say "LogCompactionTester" "$out"; fi
+  reduction=$(sed -n 's/.*(\(-\{0,1\}[0-9.]*\)% reduction).*/\1/p' <<< "$out")
+  if grep -q "Data verification is completed" <<< "$out" && grep -q " 0 mismatches" <<< "$out" && [[ $reduction =~ ^[1-9] ]]; then say "LogCompactionTester: a reduction of $reduction %"; else say "LogCompactionTester" "$out"; fi
 fi
 
 # Kills the broker and starts it again every few seconds, until the seconds are over.
@@ -186,13 +186,13 @@ if wants smoke; then
     start
     for topic in data echo max min min-suppressed min-raw sum sws-raw sws-suppressed dif cnt avg wcnt tagg fk; do create $topic 5 > /dev/null; done
     printf 'bootstrap.servers=%s\nstate.dir=%s\nprocessing.guarantee=exactly_once_v2\ngroup.protocol=%s\nreplication.factor=1\nacks=all\n' "$server" "$work/smoke-$protocol" $protocol > "$work/smoke-$protocol.properties"
-    tool org.apache.kafka.streams.tests.StreamsSmokeTest "$work/smoke-$protocol.properties" process-eos-v2 > "$work/smoke-process.log" 2>&1 &
+    tool org.apache.kafka.streams.tests.StreamsSmokeTest "$work/smoke-$protocol.properties" process > "$work/smoke-process.log" 2>&1 &
     processes+=($!)
     out=$(JAVA_OPTS="-Xmx1g" timeout 600 bash "$here/benches/peers/kafka.sh" tool org.apache.kafka.streams.tests.StreamsSmokeTest "$work/smoke-$protocol.properties" run 2>&1) || true
     if grep -q "SUCCESS" <<< "$out" && ! grep -q "FAILURE" <<< "$out"; then say "StreamsSmokeTest, exactly once, $protocol protocol"; else say "StreamsSmokeTest, exactly once, $protocol protocol" "$(tail -25 <<< "$out")"; fi
     pkill -P "${processes[-1]}" || true
     for topic in brokerCompatibilitySourceTopic brokerCompatibilitySinkTopic; do create $topic 1 > /dev/null; done
-    check "BrokerCompatibilityTest, $protocol protocol" "processed" timeout 120 bash "$here/benches/peers/kafka.sh" tool org.apache.kafka.streams.tests.BrokerCompatibilityTest "$work/smoke-$protocol.properties" exactly_once_v2
+    check "BrokerCompatibilityTest, $protocol protocol" "close Kafka Streams" timeout 120 bash "$here/benches/peers/kafka.sh" tool org.apache.kafka.streams.tests.BrokerCompatibilityTest "$work/smoke-$protocol.properties" exactly_once_v2
   done
 fi
 
