@@ -54,6 +54,9 @@ compat-clients: prerequisites ## clients of five languages against our broker, o
 	@for tool in java javac mvn python3 node npm go; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer, Maven, Python 3, Node 20 or newer with npm, and Go 1.26 or newer" >&2; exit 1; }; done
 	@$(environment) && cargo build --release -p brooklet-cli && tests/clients/run.sh "$(target)/release/brooklet" $(ARGS)
 
+fuzz: prerequisites ## the fuzz targets, five minutes each; ARGS="requests 1800" for one (needs the nightly compiler)
+	@$(environment) && scripts/fuzz.sh $(ARGS)
+
 compat-java: prerequisites ## Apache Kafka's own tools, clients and Kafka Streams against our broker and its files (needs Java 17 and mvn)
 	@for tool in java mvn; do command -v $$tool >/dev/null || { echo "brooklet: $$tool is missing; install Java 17 or newer and Maven" >&2; exit 1; }; done
 	@$(environment) && cargo build --release -p brooklet-cli && scripts/compat-java.sh "$(target)/release/brooklet" $(ARGS)

@@ -3,6 +3,7 @@
 #![no_main]
 
 use brooklet_broker::coordinator::group::records::GroupRecord;
+use brooklet_broker::coordinator::transaction::records::{self, Transaction};
 use brooklet_fuzz::in_proportion;
 use libfuzzer_sys::fuzz_target;
 
@@ -13,5 +14,17 @@ fuzz_target!(|input: (Vec<u8>, Option<Vec<u8>>)| {
     if let Ok(record) = decoded {
         let (key, value) = record.encode();
         assert_eq!(GroupRecord::decode(&key, value.as_deref()).expect("what we encode decodes"), record);
+    }
+    let decoded = in_proportion(key.len(), "transaction's key", || records::decode_key(&key));
+    if let Ok(id) = decoded {
+        assert_eq!(records::decode_key(&records::encode_key(&id)).expect("what we encode decodes"), id);
+    }
+    if let Some(value) = &value {
+        let decoded = in_proportion(value.len(), "transaction", || Transaction::decode(value));
+        if let Ok(transaction) = decoded {
+            // Partitions of an empty one are not written, as with Kafka.
+            let encoded = transaction.encode();
+            assert_eq!(Transaction::decode(&encoded).expect("what we encode decodes").encode(), encoded);
+        }
     }
 });
