@@ -11,7 +11,7 @@ use brooklet_state_stores::{StoreError, Stores};
 use super::{Assigned, Commit, State, StreamThread};
 use crate::cache::ThreadCache;
 use crate::client::{ClientError, TransactionRequest};
-use crate::error::{ProcessError, StreamsError};
+use crate::error::StreamsError;
 use crate::fault;
 use crate::runtime::streams::starting_offsets;
 use crate::runtime::transaction::{Action, Event, Failure, Offsets, Output, Phase, Transaction};
@@ -350,38 +350,54 @@ impl StreamThread {
 
 /// The directory of stores that `error` says are damaged.
 fn corrupt(error: &StreamsError) -> Option<&PathBuf> {
-    let store: &StoreError = match error {
-        StreamsError::Store(error) => error,
-        StreamsError::Process { error, .. } | StreamsError::Task { error, .. } => {
-            let cause: &(dyn Error + 'static) = error.cause();
-            cause.downcast_ref()?
-        }
-        _ => return None,
-    };
-    match store {
+    match at_the_bottom::<StoreError>(error)? {
         StoreError::Corrupt { directory, .. } => Some(directory),
         _ => None,
     }
 }
 
-/// The client's error at the bottom of `error`, if it is one.
+/// The client's error at the bottom of `error`, if there is one.
 fn client_error(error: &StreamsError) -> Option<&ClientError> {
-    fn of_store(error: &StoreError) -> Option<&ClientError> {
-        match error {
-            StoreError::Changelog(error) => error.downcast_ref(),
-            _ => None,
-        }
-    }
-    fn of_process(error: &ProcessError) -> Option<&ClientError> {
-        let cause: &(dyn Error + 'static) = error.cause();
-        cause
-            .downcast_ref()
-            .or_else(|| of_store(cause.downcast_ref()?))
-    }
-    match error {
-        StreamsError::Client(error) => Some(error),
-        StreamsError::Store(error) => of_store(error),
-        StreamsError::Process { error, .. } | StreamsError::Task { error, .. } => of_process(error),
-        _ => None,
+    at_the_bottom(error)
+}
+
+/// The first error of this type among `error` and what caused it: a task, a typed store and a changelog each wrap what they report.
+fn at_the_bottom<E: Error + 'static>(error: &StreamsError) -> Option<&E> {
+    let outermost: &(dyn Error + 'static) = match error {
+        StreamsError::Process { error, .. } | StreamsError::Task { error, .. } => error.cause(),
+        StreamsError::Client(error) => error,
+        StreamsError::Store(error) => error,
+        _ => return None,
+    };
+    std::iter::successors(Some(outermost), |&error| error.source())
+        .find_map(|error| error.downcast_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::ClientErrorKind;
+    use crate::error::ProcessError;
+
+    /// What a typed store makes of its bytes' error.
+    #[derive(Debug, thiserror::Error)]
+    #[error("store counts: {0}")]
+    struct InAStore(#[source] StoreError);
+
+    #[test]
+    fn a_clients_error_is_found_under_the_store_and_the_task_that_wrap_it() {
+        let fenced = ClientError::new(ClientErrorKind::Fenced, "fenced");
+        let error = StreamsError::Process {
+            task: "1_1".to_owned(),
+            topic: "t".to_owned(),
+            partition: 1,
+            offset: 89,
+            error: ProcessError::new(InAStore(StoreError::Changelog(Box::new(fenced)))),
+        };
+        assert_eq!(
+            client_error(&error).map(|error| error.kind),
+            Some(ClientErrorKind::Fenced)
+        );
+        assert_eq!(corrupt(&error), None);
     }
 }
