@@ -71,4 +71,4 @@ pub use rocksdb::Memory;
 pub use snapshot::Snapshot;
 pub use spec::{Backend, StoreKind, StoreSpec};
 pub use store::{KeyValueStore, PutOutcome, WindowStore};
-pub use stores::{PreparedStores, Stores};
+pub use stores::{PreparedStores, RestoredRecord, Stores};

@@ -10,7 +10,7 @@
 
 use std::cmp::Ordering;
 use std::hash::BuildHasher;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -70,6 +70,46 @@ fn bytes_at(arena: &[u8], at: usize, length: u32) -> &[u8] {
     // Entries point into the arena they were appended to, which only grows until all entries are cleared.
     #[allow(clippy::indexing_slicing)]
     &arena[at..at + length as usize]
+}
+
+/// Numbers in the order of their keys; equal keys stay in the order of their numbers.
+///
+/// Most comparisons are of eight bytes held beside the number, those after what all keys begin with (the segment, in a window store); only
+/// equal ones look at the keys.
+pub(crate) fn in_order_of_keys<'k>(
+    numbers: Range<u32>,
+    key_of: impl Fn(u32) -> &'k [u8],
+) -> Vec<u32> {
+    if numbers.is_empty() {
+        return Vec::new();
+    }
+    let first = key_of(numbers.start);
+    let common = numbers.clone().skip(1).fold(first.len(), |common, at| {
+        let same = std::iter::zip(first, key_of(at)).take_while(|(a, b)| a == b);
+        common.min(same.take(common).count())
+    });
+    let mut order: Vec<(u64, u32)> = numbers
+        .map(|at| {
+            let rest = key_of(at).get(common..).unwrap_or_default();
+            let prefix = match rest.first_chunk() {
+                Some(eight) => *eight,
+                None => {
+                    let mut prefix = [0; 8];
+                    std::iter::zip(&mut prefix, rest).for_each(|(to, from)| *to = *from);
+                    prefix
+                }
+            };
+            (u64::from_be_bytes(prefix), at)
+        })
+        .collect();
+    // A short key is filled up with zeros, and is equal then to one that has them: the keys decide.
+    order.sort_unstable_by(|(prefix_a, a), (prefix_b, b)| {
+        prefix_a
+            .cmp(prefix_b)
+            .then_with(|| key_of(*a).cmp(key_of(*b)))
+            .then(a.cmp(b))
+    });
+    order.into_iter().map(|(_, at)| at).collect()
 }
 
 impl Overlay {
@@ -163,34 +203,11 @@ impl Overlay {
     }
 
     /// Entries that are in no run yet, by key.
-    ///
-    /// Most comparisons are of eight bytes held beside the entry's number, those after what all keys begin with (the
-    /// segment, in a window store); only equal ones look at the keys.
     fn sorted_tail(&self) -> Vec<u32> {
         let (arena, entries) = (&self.arena, &self.entries);
         // `insert` keeps the number of entries in a u32.
         let tail = self.sorted as u32..entries.len() as u32;
-        let first = key_of(arena, entries, tail.start);
-        let common = tail.clone().skip(1).fold(first.len(), |common, at| {
-            let same =
-                std::iter::zip(first, key_of(arena, entries, at)).take_while(|(a, b)| a == b);
-            common.min(same.take(common).count())
-        });
-        let mut run: Vec<(u64, u32)> = tail
-            .map(|at| {
-                let rest = key_of(arena, entries, at).iter().skip(common);
-                let mut prefix = [0; 8];
-                std::iter::zip(&mut prefix, rest).for_each(|(to, from)| *to = *from);
-                (u64::from_be_bytes(prefix), at)
-            })
-            .collect();
-        // A short key is filled up with zeros, and is equal then to one that has them: the keys decide.
-        run.sort_unstable_by(|(prefix_a, a), (prefix_b, b)| {
-            prefix_a
-                .cmp(prefix_b)
-                .then_with(|| key_of(arena, entries, *a).cmp(key_of(arena, entries, *b)))
-        });
-        run.into_iter().map(|(_, at)| at).collect()
+        in_order_of_keys(tail, |at| key_of(arena, entries, at))
     }
 
     /// Moves the cursor, when writes have come since its last move, to the first entry of what remains: between

@@ -5,7 +5,7 @@
 //! and restoration reads the changelogs from its positions.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,19 +14,61 @@ use crate::directory::Directory;
 use crate::key_schema::{self, WindowKey};
 use crate::key_value::KeyValue;
 use crate::memory;
-use crate::rocksdb::{Batch, Database};
+use crate::overlay;
+use crate::rocksdb::{Batch, Column, Database};
 use crate::snapshot::{Entries, Snapshot};
 use crate::state::{Committed, NO_STREAM_TIME, StoreState};
+use crate::timestamped;
 use crate::window::{Retention, Window};
 use crate::{
     Backend, KeyValueStore, Memory, Positions, StoreError, StoreKind, StoreSpec, WindowStore,
 };
+
+/// A record of a store's changelog, borrowed from where it was fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct RestoredRecord<'r> {
+    /// As the store has it; of a window store the window key.
+    pub key: &'r [u8],
+    /// `None` deletes the key.
+    pub value: Option<&'r [u8]>,
+    /// What stands before the value in a store with timestamps; see [`timestamped`].
+    pub timestamp_ms: Option<i64>,
+}
+
+impl<'r> From<(&'r [u8], Option<&'r [u8]>)> for RestoredRecord<'r> {
+    fn from((key, value): (&'r [u8], Option<&'r [u8]>)) -> Self {
+        Self {
+            key,
+            value,
+            timestamp_ms: None,
+        }
+    }
+}
+
+impl<'r> RestoredRecord<'r> {
+    /// The value as it is stored, in `room` where it has to be put together.
+    fn stored<'s>(&self, room: &'s mut Vec<u8>) -> Option<&'s [u8]>
+    where
+        'r: 's,
+    {
+        let value = self.value?;
+        Some(match self.timestamp_ms {
+            Some(timestamp_ms) => {
+                timestamped::join(timestamp_ms, value, room);
+                room
+            }
+            None => value,
+        })
+    }
+}
 
 /// The stores of one task. They live on one thread, with it.
 pub struct Stores {
     database: Option<Arc<Database>>,
     stores: BTreeMap<String, Rc<StoreState>>,
     positions: Positions,
+    /// Those on disk that much is being restored of.
+    bulk: BTreeSet<String>,
 }
 
 /// The stores of a task with their database open, still free to go to the thread of the task.
@@ -78,6 +120,7 @@ impl PreparedStores {
             database: self.database,
             stores,
             positions,
+            bulk: BTreeSet::new(),
         })
     }
 }
@@ -219,17 +262,17 @@ impl Stores {
     /// exclusive end of the piece in the changelog. Larger pieces cost less; a megabyte or two is plenty.
     ///
     /// Keys and values are as the store has them: the window key for a window store (expired ones are dropped), the
-    /// timestamp before the value for a store with timestamps.
+    /// timestamp with the value for a store with timestamps.
     ///
     /// # Errors
     /// - [`StoreError::UncommittedWrites`] when the store has any.
     /// - [`StoreError::InvalidWindowKey`] and [`StoreError::NegativeWindowStart`] for a changelog that is not this
     ///   store's; nothing of the piece is written then.
     /// - When the disk cannot be written.
-    pub fn restore<'r>(
+    pub fn restore<'r, R: Into<RestoredRecord<'r>>>(
         &mut self,
         store: &str,
-        records: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
+        records: impl IntoIterator<Item = R>,
         end_offset: i64,
     ) -> Result<(), StoreError> {
         let state = self.state(store)?.clone();
@@ -240,6 +283,13 @@ impl Stores {
         }
         let mut positions = Positions::default();
         positions.set_offset(store, end_offset);
+        let records = records.into_iter().map(Into::into);
+        if self.bulk.contains(store)
+            && state.kind == StoreKind::KeyValue
+            && let Committed::RocksDb(column) = &state.committed
+        {
+            return self.restore_directly(&state, column, records, &positions);
+        }
         // By way of the uncommitted: that keeps the last of a key's records only, and puts keys in order.
         let restored = put_records(&state, records)
             .and_then(|()| self.write(std::slice::from_ref(&state), &positions));
@@ -247,6 +297,78 @@ impl Stores {
             state.discard();
         }
         restored
+    }
+
+    /// Records from where they are into the database's batch: each key's last, in the order of keys, for which the database is quickest.
+    fn restore_directly<'r>(
+        &mut self,
+        state: &StoreState,
+        column: &Column,
+        records: impl Iterator<Item = RestoredRecord<'r>>,
+        positions: &Positions,
+    ) -> Result<(), StoreError> {
+        let Some(database) = &self.database else {
+            return Ok(());
+        };
+        let mut piece: Vec<RestoredRecord<'r>> = Vec::with_capacity(records.size_hint().1.unwrap_or(0));
+        let mut bytes = 0;
+        for record in records {
+            state.check_lengths(record.key, record.value)?;
+            bytes += record.key.len() + record.value.map_or(0, <[u8]>::len) + ROW_BYTES;
+            piece.push(record);
+        }
+        let count = u32::try_from(piece.len()).map_err(|_| StoreError::TooLarge {
+            store: state.name.clone(),
+            what: "piece of a changelog",
+            bytes,
+        })?;
+        // Numbers from below `count` only.
+        #[allow(clippy::indexing_slicing)]
+        let record = |at: u32| &piece[at as usize];
+        let order = overlay::in_order_of_keys(0..count, |at| record(at).key);
+        let mut batch = database.batch(bytes);
+        let mut room = Vec::new();
+        let mut rows = batch.column(column);
+        for (place, at) in order.iter().enumerate() {
+            let row = record(*at);
+            let next = order.get(place + 1).map(|at| record(*at).key);
+            if next != Some(row.key) {
+                rows.put(row.key, row.stored(&mut room));
+            }
+        }
+        set_about(&mut batch, state, positions);
+        batch.write()?;
+        state.committed(None);
+        self.positions.update(positions);
+        Ok(())
+    }
+
+    /// Much of a store's changelog is about to be restored: until [`Stores::finish_bulk`] each piece goes straight into one sorted batch, and
+    /// files are merged less often.
+    ///
+    /// # Errors
+    /// When there is no such store, or the database refuses.
+    pub fn begin_bulk(&mut self, store: &str) -> Result<(), StoreError> {
+        let state = self.state(store)?;
+        if let (Committed::RocksDb(_), Some(database)) = (&state.committed, &self.database) {
+            database.set_bulk(store, true)?;
+            self.bulk.insert(store.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Ends what [`Stores::begin_bulk`] began, if it did.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn finish_bulk(&mut self, store: &str) -> Result<(), StoreError> {
+        if !self.bulk.remove(store) {
+            return Ok(());
+        }
+        match &self.database {
+            Some(database) => database.set_bulk(store, false),
+            None => Ok(()),
+        }
     }
 
     /// What the last commit or restoration stood for; for persistent stores also that of an earlier process.
@@ -315,6 +437,9 @@ impl Stores {
             })
     }
 }
+
+/// About what a row takes in a batch beside its key and value.
+const ROW_BYTES: usize = 24;
 
 fn check(specs: &[StoreSpec]) -> Result<(), StoreError> {
     let mut names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
@@ -419,12 +544,14 @@ fn set_about(batch: &mut Batch<'_>, state: &StoreState, positions: &Positions) {
 /// Puts changelog records, with their keys as stored and without the expired ones, and observes their time.
 fn put_records<'r>(
     state: &StoreState,
-    records: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
+    records: impl Iterator<Item = RestoredRecord<'r>>,
 ) -> Result<(), StoreError> {
     let mut overlay = state.overlay.borrow_mut();
-    let mut stored_key = Vec::new();
-    for (key, value) in records {
-        state.check_lengths(key, value)?;
+    let (mut stored_key, mut room) = (Vec::new(), Vec::new());
+    for record in records {
+        let key = record.key;
+        state.check_lengths(key, record.value)?;
+        let value = record.stored(&mut room);
         let Some(retention) = retention(state.kind) else {
             overlay.put(key, value);
             continue;

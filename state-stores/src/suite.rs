@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use crate::key_schema::WindowKey;
 use crate::{
-    Backend, Direction, KeyValueStore, Memory, Positions, PutOutcome, Snapshot, StoreError,
-    StoreIterator, StoreKind, StoreSpec, Stores, WindowIterator, WindowStore,
+    Backend, Direction, KeyValueStore, Memory, Positions, PutOutcome, RestoredRecord, Snapshot,
+    StoreError, StoreIterator, StoreKind, StoreSpec, Stores, WindowIterator, WindowStore,
 };
 
 /// Makes one test of each case.
@@ -31,6 +31,7 @@ macro_rules! store_suite {
             a_snapshot_stays_as_it_was_taken,
             handles_share_what_is_uncommitted,
             restored_records_are_committed_with_their_offset,
+            what_is_restored_in_bulk_is_what_one_by_one_would_be,
             restoring_over_uncommitted_writes_is_refused,
             uncommitted_bytes_grow_with_writes_and_go_with_a_commit,
             positions_change_only_where_they_are_given,
@@ -463,6 +464,55 @@ pub(crate) fn restored_records_are_committed_with_their_offset(subject: &Subject
     assert_eq!(stores.positions().offset("store"), Some(9));
 }
 
+pub(crate) fn what_is_restored_in_bulk_is_what_one_by_one_would_be(subject: &Subject) {
+    let (mut stores, mut store) = subject.key_value();
+    stores.begin_bulk("store").unwrap();
+    let record = |key, value, timestamp_ms| RestoredRecord {
+        key,
+        value,
+        timestamp_ms: Some(timestamp_ms),
+    };
+    let piece = [
+        record(&b"b"[..], Some(&b"old"[..]), 1),
+        record(b"a", Some(b"1"), 2),
+        record(b"b", Some(b"new"), 3),
+        record(b"gone", Some(b"1"), 4),
+        record(b"gone", None, 5),
+        // Beyond eight bytes that are the same.
+        record(b"a longer key, number 2", Some(b""), 6),
+        record(b"a longer key, number 1", Some(b""), 7),
+    ];
+    stores.restore("store", piece, 7).unwrap();
+    stores.restore("store", [record(b"c", None, 8)], 9).unwrap();
+    assert_eq!(stores.positions().offset("store"), Some(9));
+    // A commit in between is not lost, nor does it lose anything.
+    put_all(&mut store, "d=4");
+    let mut positions = Positions::default();
+    positions.set_offset("store", 10);
+    stores.commit(&positions).unwrap();
+    stores
+        .restore("store", [record(b"e", Some(b"5"), 9)], 11)
+        .unwrap();
+    stores.finish_bulk("store").unwrap();
+    let mut value = Vec::new();
+    let mut found = |key: &[u8]| store.read(key, &mut value).unwrap().then(|| value.clone());
+    let stored = |timestamp_ms: i64, value: &[u8]| {
+        let mut bytes = Vec::new();
+        crate::timestamped::join(timestamp_ms, value, &mut bytes);
+        Some(bytes)
+    };
+    assert_eq!(found(b"a"), stored(2, b"1"));
+    assert_eq!(found(b"b"), stored(3, b"new"));
+    assert_eq!(found(b"a longer key, number 1"), stored(7, b""));
+    assert_eq!(found(b"a longer key, number 2"), stored(6, b""));
+    assert_eq!(found(b"d"), Some(b"4".to_vec()));
+    assert_eq!(found(b"e"), stored(9, b"5"));
+    assert_eq!((found(b"c"), found(b"gone")), (None, None));
+    assert_eq!(stores.positions().offset("store"), Some(11));
+    // Nothing was begun: nothing to end.
+    stores.finish_bulk("store").unwrap();
+}
+
 pub(crate) fn restoring_over_uncommitted_writes_is_refused(subject: &Subject) {
     let (mut stores, mut store) = subject.key_value();
     put_all(&mut store, "a=1");
@@ -783,11 +833,18 @@ fn check_property<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<()
 }
 
 pub(crate) fn key_value_store_does_what_a_sorted_map_does(subject: &Subject) {
-    let events = prop::collection::vec(event((key(), value())), 0..80);
+    // With what is restored in bulk, or not.
+    let events = (
+        prop::collection::vec(event((key(), value())), 0..80),
+        any::<bool>(),
+    );
     let queries = prop::collection::vec((bound(), bound(), direction()), 1..5);
-    check_property((events, queries), |(events, queries)| {
+    check_property((events, queries), |((events, bulk), queries)| {
         let subject = Subject::new(subject.backend);
         let (mut stores, mut store) = subject.key_value();
+        if bulk {
+            stores.begin_bulk("store").unwrap();
+        }
         let mut committed: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         let mut model = committed.clone();
         let mut position = 0;
@@ -829,6 +886,9 @@ pub(crate) fn key_value_store_does_what_a_sorted_map_does(subject: &Subject) {
                 Event::Reopen => {
                     drop((stores, store));
                     (stores, store) = subject.key_value();
+                    if bulk {
+                        stores.begin_bulk("store").unwrap();
+                    }
                     model = committed.clone();
                 }
             }
@@ -919,12 +979,15 @@ impl WindowModel {
 pub(crate) fn window_store_does_what_a_sorted_map_with_retention_does(subject: &Subject) {
     // Starts wander upwards with the number of the event, and back by more than the retention.
     let write = (key(), -130..60i64, value());
-    let events = prop::collection::vec(event(write), 0..80);
+    let events = (prop::collection::vec(event(write), 0..80), any::<bool>());
     let times = (-10..400i64, 0..200i64).prop_map(|(from, length)| (from, from + length));
     let queries = prop::collection::vec((key(), bound(), bound(), times, direction()), 1..5);
-    check_property((events, queries), |(events, queries)| {
+    check_property((events, queries), |((events, bulk), queries)| {
         let subject = Subject::new(subject.backend);
         let (mut stores, mut store) = subject.window();
+        if bulk {
+            stores.begin_bulk("store").unwrap();
+        }
         let mut committed = WindowModel {
             entries: BTreeMap::new(),
             stream_time_ms: -1,
@@ -975,6 +1038,9 @@ pub(crate) fn window_store_does_what_a_sorted_map_with_retention_does(subject: &
                 Event::Reopen => {
                     drop((stores, store));
                     (stores, store) = subject.window();
+                    if bulk {
+                        stores.begin_bulk("store").unwrap();
+                    }
                     model = committed.clone();
                 }
             }

@@ -20,6 +20,14 @@ use crate::programs::{Program, Random, example, free_port, start_broker};
 const LIMIT: Duration = Duration::from_secs(300);
 /// Of the year: enough for some hundred commits.
 const FLIGHTS: usize = 20_000;
+/// In the short form.
+const FLIGHTS_SHORT: usize = 8_000;
+
+/// How long `make chaos` goes on; `None` in the short form.
+fn chaos_seconds() -> Option<u64> {
+    let seconds = std::env::var("BROOKLET_CHAOS_SECONDS").ok()?;
+    Some(seconds.parse().unwrap())
+}
 
 /// The first flights of the year, as the demo takes them.
 fn some_flights(count: usize) -> Vec<Flight> {
@@ -183,7 +191,13 @@ fn killed_at_random(seed: u64, victim: Victim, flights: &[Flight]) {
     let start = || Program::start(&mut demo(&address, &state, flights.len(), cached));
     let mut application = start();
     let mut kills = 0;
-    while kills < 6 && !application.ended_within(Duration::from_millis(300 + random.below(2_500))) {
+    let (kills_max, lives_ms) = match chaos_seconds() {
+        Some(_) => (6, 2_500),
+        None => (3, 900),
+    };
+    while kills < kills_max
+        && !application.ended_within(Duration::from_millis(150 + random.below(lives_ms)))
+    {
         kills += 1;
         let kills_broker = match victim {
             Victim::Whole | Victim::Application => false,
@@ -256,11 +270,12 @@ fn delete_topics(cluster: &Cluster) {
 
 #[test]
 fn killed_at_random_moments_the_demo_and_the_broker_repeat_and_lose_nothing() {
-    let seconds = std::env::var("BROOKLET_CHAOS_SECONDS")
-        .map_or(0, |seconds| seconds.parse::<u64>().unwrap());
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let deadline = Instant::now() + Duration::from_secs(chaos_seconds().unwrap_or(0));
     let first: u64 = std::env::var("BROOKLET_CHAOS_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let flights = some_flights(FLIGHTS);
+    let flights = some_flights(match chaos_seconds() {
+        Some(_) => FLIGHTS,
+        None => FLIGHTS_SHORT,
+    });
     let kafka = std::env::var("BROOKLET_KAFKA").ok();
     for seed in first.. {
         if let Some(kafka) = &kafka {

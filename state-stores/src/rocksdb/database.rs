@@ -140,6 +140,18 @@ impl Database {
         }
     }
 
+    /// Much is about to be written into a store that nobody reads, or has been.
+    pub(crate) fn set_bulk(&self, store: &str, bulk: bool) -> Result<(), StoreError> {
+        let level_0 = if bulk {
+            &options::LEVEL_0_BULK
+        } else {
+            &options::LEVEL_0
+        };
+        self.db
+            .set_options_cf(self.column_family(&column_name(store)), level_0)
+            .map_err(|error| self.failed("cannot change the options of a store", error))
+    }
+
     pub(super) fn column_family(&self, name: &str) -> &ColumnFamily {
         self.db
             .cf_handle(name)

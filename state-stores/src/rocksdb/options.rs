@@ -116,6 +116,8 @@ pub(super) fn column(memory: &Memory) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(DBCompressionType::Lz4);
+    // Files of the first level live short, and what writes them is waited for by a restoration.
+    options.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Lz4]);
     options.set_level_compaction_dynamic_level_bytes(true);
     options.set_write_buffer_size(memory.memtable_bytes_max());
     options.set_max_write_buffer_number(3);
@@ -127,3 +129,17 @@ pub(super) fn column(memory: &Memory) -> Options {
     options.set_max_bytes_for_level_base(128 << 20);
     options
 }
+
+/// When a store's files of the first level are merged: as RocksDB has it by default.
+pub(super) const LEVEL_0: [(&str, &str); 3] = [
+    ("level0_file_num_compaction_trigger", "4"),
+    ("level0_slowdown_writes_trigger", "20"),
+    ("level0_stop_writes_trigger", "36"),
+];
+
+/// And while much is restored: later, in fewer and larger steps. Nobody reads meanwhile.
+pub(super) const LEVEL_0_BULK: [(&str, &str); 3] = [
+    ("level0_file_num_compaction_trigger", "32"),
+    ("level0_slowdown_writes_trigger", "64"),
+    ("level0_stop_writes_trigger", "96"),
+];

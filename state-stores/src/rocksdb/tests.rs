@@ -586,6 +586,95 @@ fn a_kill_at_any_moment_leaves_exactly_one_commit() {
     );
 }
 
+/// Fifty rows, piece `number` of a changelog of a thousand keys.
+fn piece(number: u64) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    (0..50).map(move |at| {
+        let key = format!("key-{}", (number * 50 + at) * 7 % 1000).into_bytes();
+        (key, incompressible(number + 1, 400))
+    })
+}
+
+/// As above, while much of a changelog is restored. The child says where it has finished for good.
+#[test]
+fn a_kill_during_a_bulk_restoration_leaves_exactly_some_of_its_pieces() {
+    const PIECES_BULK: u64 = 90;
+    // Small, so that flushes are among what is interrupted.
+    let memory = Memory::new(0);
+    let specs = [keys("store"), keys("other")];
+    if let Some(directory) = std::env::var_os(CRASH_DIRECTORY) {
+        let mut stores = Stores::open(Some(Path::new(&directory)), &specs, &memory).unwrap();
+        let mut out = std::io::stdout();
+        let restored = stores.positions().offset("store").unwrap_or(0);
+        stores.begin_bulk("store").unwrap();
+        for number in u64::try_from(restored).unwrap() / 50.. {
+            let rows: Vec<_> = piece(number).collect();
+            let end = i64::try_from((number + 1) * 50).unwrap();
+            let records = rows.iter().map(|(key, value)| (&**key, Some(&**value)));
+            stores.restore("store", records, end).unwrap();
+            let word = if (number + 1) % PIECES_BULK == 0 {
+                stores.finish_bulk("store").unwrap();
+                stores.begin_bulk("store").unwrap();
+                "finished"
+            } else {
+                "restored"
+            };
+            if writeln!(out, "{word} {end}").is_err() {
+                return; // The parent is gone.
+            }
+        }
+    }
+
+    let directory = tempfile::tempdir().unwrap();
+    let mut seed = 0x2545_f491_4f6c_dd1d;
+    let mut survived = 0;
+    for round in 0..10 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "--test-threads=1"])
+            .arg("rocksdb::tests::a_kill_during_a_bulk_restoration_leaves_exactly_some_of_its_pieces")
+            .env(CRASH_DIRECTORY, directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (mut finished, mut restored) = (survived, survived);
+        let mut hear = |line: String| {
+            let said = |word: &str| Some(line.split_once(word)?.1.parse::<i64>().unwrap());
+            finished = said("finished ").unwrap_or(finished);
+            restored = said("finished ").or(said("restored ")).unwrap_or(restored);
+        };
+        for _ in 0..20 + next_random(&mut seed) % 300 {
+            let line = lines.next();
+            hear(line.expect("the child goes on until it is killed").unwrap());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lines.for_each(|line| hear(line.unwrap()));
+
+        let stores = Stores::open(Some(directory.path()), &specs, &memory).unwrap();
+        let position = stores.positions().offset("store").unwrap_or(0);
+        // The last piece may have been written and not said.
+        assert!(
+            (finished..=restored + 50).contains(&position),
+            "round {round}: finished {finished}, restored {restored}, found {position}"
+        );
+        let mut model = std::collections::BTreeMap::new();
+        for number in 0..u64::try_from(position).unwrap() / 50 {
+            model.extend(piece(number));
+        }
+        let store = stores.key_value("store").unwrap();
+        let found = store.range(Unbounded, Unbounded, Direction::Forward);
+        let found: std::collections::BTreeMap<_, _> = pairs(found.unwrap()).into_iter().collect();
+        assert!(
+            found == model,
+            "round {round}: at {position} there are {} rows, not the {} of its pieces",
+            found.len(),
+            model.len()
+        );
+        survived = position;
+    }
+    assert!(survived > 0, "nothing survived of all rounds");
+}
+
 /// What was not synced goes, from the end: the log being written is cut anywhere. (Older logs were synced before a
 /// flush, as were the table files.)
 #[test]

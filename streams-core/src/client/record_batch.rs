@@ -21,6 +21,8 @@
 //! ## The CRC is not checked again
 //! Whoever fetched the batch has checked it (librdkafka, or the broker in this process). [`verify_crc`] is there for those who have not.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use crc_fast::CrcAlgorithm;
 
@@ -125,6 +127,19 @@ pub struct RecordView<'a> {
     pub headers: HeadersView<'a>,
 }
 
+/// Where a record lies within fetched bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordPlace {
+    /// Its offset.
+    pub offset: i64,
+    /// As [`RecordView::timestamp`].
+    pub timestamp: i64,
+    /// Key bytes; `None` is null.
+    pub key: Option<Range<usize>>,
+    /// Value bytes; `None` is null.
+    pub value: Option<Range<usize>>,
+}
+
 /// The headers of a [`RecordView`], parsed when asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadersView<'a> {
@@ -223,6 +238,27 @@ impl BatchCursor {
         self.position = end;
         self.remaining -= 1;
         Ok(Some(self.view(parsed)))
+    }
+
+    /// Where the next record lies in [`BatchCursor::bytes`], and steps past it. `None` at the end. For those who look at many records before
+    /// they use the first.
+    ///
+    /// # Errors
+    /// As [`BatchCursor::next`].
+    #[inline]
+    pub fn next_place(&mut self) -> Result<Option<RecordPlace>, BatchError> {
+        if self.remaining == 0 && !self.enter_batch()? {
+            return Ok(None);
+        }
+        let (parsed, end) = self.parse()?;
+        self.position = end;
+        self.remaining -= 1;
+        Ok(Some(RecordPlace {
+            offset: parsed.offset,
+            timestamp: parsed.timestamp,
+            key: parsed.key.map(|(from, to)| from..to),
+            value: parsed.value.map(|(from, to)| from..to),
+        }))
     }
 
     /// The next record, without stepping past it. `None` at the end.

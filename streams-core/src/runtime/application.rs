@@ -18,6 +18,7 @@ use crate::error::StreamsError;
 use crate::topology::Topology;
 
 use super::requests::{Requests, thread_waker};
+use super::restoration_progress::RestorationProgress;
 use super::state_directory::StateDirectory;
 
 /// Settings, topology and cluster of a running instance.
@@ -28,6 +29,7 @@ pub(crate) struct Application {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) state: StateDirectory,
     pub(crate) memory: Memory,
+    pub(crate) restoration: RestorationProgress,
     /// The claim on the group; let go when the instance has stopped.
     pub(crate) claim: Mutex<Option<Box<dyn Claim>>>,
 }

@@ -5,6 +5,7 @@ mod caught_up;
 mod internal_topics;
 pub mod metrics;
 mod requests;
+mod restoration_progress;
 mod restore;
 mod signal;
 mod state_directory;

@@ -15,6 +15,7 @@
 mod exactly_once;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,11 +25,11 @@ use std::thread;
 use std::time::Duration;
 
 use brooklet_state_stores::{
-    Backend, Positions, PreparedStores, StoreError, StoreSpec, Stores, timestamped,
+    Backend, Positions, PreparedStores, RestoredRecord, StoreError, StoreSpec, Stores,
 };
 
 use crate::cache::ThreadCache;
-use crate::client::record_batch::BatchCursor;
+use crate::client::record_batch::{BatchCursor, RecordPlace};
 use crate::client::{
     Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset, Completion,
     Consumer, Fetched, OffsetSpec, Producer, RequestId, Slot, TopicHandle, TopicPartition,
@@ -48,8 +49,8 @@ use super::requests::Requests;
 use super::restore::{self, RebuildReason, Restoration};
 use exactly_once::ExactlyOnce;
 
-/// How often a restoration says how far it is.
-const PROGRESS_MS: i64 = 5_000;
+/// From so many missing records on, the stores of a task are restored in bulk.
+const BULK_RECORDS_MIN: i64 = 100_000;
 
 const UNCOMMITTED_END: OffsetSpec = OffsetSpec::Latest {
     read_committed: false,
@@ -164,7 +165,6 @@ pub(crate) struct StreamThread {
     exactly_once: Option<ExactlyOnce>,
     last_commit_ms: i64,
     last_purge_ms: i64,
-    last_progress_ms: i64,
     uncommitted: bool,
     stopping: bool,
     /// Acknowledged end offset of each partition written to, exclusive.
@@ -221,7 +221,6 @@ impl StreamThread {
             exactly_once,
             last_commit_ms: now_ms,
             last_purge_ms: now_ms,
-            last_progress_ms: now_ms,
             uncommitted: false,
             stopping: false,
             acknowledged: HashMap::new(),
@@ -438,6 +437,14 @@ impl StreamThread {
             }
         }
         let task = self.tasks.len();
+        let missing = |decision: Restoration, end: i64| match decision {
+            Restoration::Complete => 0,
+            Restoration::From(from) | Restoration::Rebuild { from, .. } => end - from,
+        };
+        // All of a task or none.
+        let is_bulk = decisions
+            .iter()
+            .any(|(_, _, decision, end)| missing(*decision, *end) >= BULK_RECORDS_MIN);
         let mut restoring = Vec::new();
         for (store, partition, decision, end) in decisions {
             let from = match decision {
@@ -452,9 +459,14 @@ impl StreamThread {
                 Restoration::From(from) | Restoration::Rebuild { from, .. } => from,
             };
             tracing::info!(task = %id, store, records = end - from, "restoring from {partition}");
+            if is_bulk {
+                stores.begin_bulk(&store)?;
+            }
+            let records = u64::try_from(end - from).unwrap_or(0);
             self.metrics
                 .restore_remaining
-                .fetch_add(u64::try_from(end - from).unwrap_or(0), Ordering::Relaxed);
+                .fetch_add(records, Ordering::Relaxed);
+            self.application.restoration.add(records, now_ms);
             let slot = self.consumer.add(&partition, from)?;
             self.routes.insert(
                 slot,
@@ -811,13 +823,11 @@ impl StreamThread {
         let remaining = &self.metrics.restore_remaining;
         let left = remaining.load(Ordering::Relaxed).saturating_sub(restored);
         remaining.store(left, Ordering::Relaxed);
-        if now_ms - self.last_progress_ms >= PROGRESS_MS {
-            self.last_progress_ms = now_ms;
-            tracing::info!(task = %id, store = changelog.store, position = changelog.position, end = changelog.end, left_of_thread = left, "restoring");
-        }
+        self.application.restoration.advance(restored, now_ms);
         if changelog.position >= changelog.end
             && let Some(slot) = changelog.slot.take()
         {
+            stores.finish_bulk(&changelog.store)?;
             tracing::info!(task = %id, store = changelog.store, "restored");
             self.consumer.remove(slot);
             self.routes.remove(&slot);
@@ -879,10 +889,20 @@ impl StreamThread {
             return false;
         }
         // A clock that was set back must not put commits off.
-        let waiting = 0..self.application.config.commit_interval_ms();
+        let waiting = 0..self.commit_interval_ms();
         self.tasks.iter().any(wants)
             || self.uncommitted
                 && (self.stopping || !waiting.contains(&(now_ms - self.last_commit_ms)))
+    }
+
+    /// The configured one. A task that waits for a topic is asked again now and then, and does not make commits of nothing all the time.
+    fn commit_interval_ms(&self) -> i64 {
+        let config = &self.application.config;
+        let interval_ms = config.commit_interval_ms();
+        if interval_ms < config.poll_ms && self.is_any_blocked() {
+            return config.poll_ms;
+        }
+        interval_ms
     }
 
     fn is_any_blocked(&self) -> bool {
@@ -1102,7 +1122,7 @@ impl StreamThread {
         if self.uncommitted {
             let due_ms = self
                 .last_commit_ms
-                .saturating_add(config.commit_interval_ms());
+                .saturating_add(self.commit_interval_ms());
             wake_at_ms = wake_at_ms.min(due_ms);
         }
         for task in &self.tasks {
@@ -1143,44 +1163,32 @@ fn restore_batches(
     changelog: &mut Changelog,
     fetched: Fetched,
 ) -> Result<u64, StreamsError> {
-    /// A changelog record's place in the two buffers below.
-    struct Entry {
-        key: std::ops::Range<usize>,
-        value: Option<std::ops::Range<usize>>,
-    }
-    let (mut bytes, mut entries) = (Vec::new(), Vec::new());
-    let mut stored = Vec::new();
+    // Borrowed from the fetched bytes until they are in the database's batch.
+    let mut places: Vec<(usize, RecordPlace)> = Vec::new();
     let position = changelog.position;
-    for batch in fetched.batches {
-        let mut cursor = BatchCursor::new(batch).map_err(ClientError::from)?;
+    for (number, batch) in fetched.batches.iter().enumerate() {
+        let mut cursor = BatchCursor::new(batch.clone()).map_err(ClientError::from)?;
         cursor.skip_below(position).map_err(ClientError::from)?;
-        while let Some(record) = cursor.next().map_err(ClientError::from)? {
+        places.reserve(cursor.remaining());
+        while let Some(place) = cursor.next_place().map_err(ClientError::from)? {
             // Beyond the end may be only what a zombie wrote; the task goes on from the end.
-            if record.offset >= changelog.end {
+            if place.offset >= changelog.end {
                 break;
             }
-            let Some(key) = record.key else { continue };
-            let from = bytes.len();
-            bytes.extend_from_slice(&key);
-            let key = from..bytes.len();
-            let value = record.value.map(|value| {
-                timestamped::join(record.timestamp, &value, &mut stored);
-                let from = bytes.len();
-                bytes.extend_from_slice(&stored);
-                from..bytes.len()
-            });
-            entries.push(Entry { key, value });
+            places.push((number, place));
         }
     }
     changelog.position = fetched.next_offset.min(changelog.end).max(position);
-    let slice = |range: &std::ops::Range<usize>| bytes.get(range.clone()).unwrap_or_default();
-    stores.restore(
-        &changelog.store,
-        entries
-            .iter()
-            .map(|entry| (slice(&entry.key), entry.value.as_ref().map(slice))),
-        changelog.position,
-    )?;
+    let records = places.iter().filter_map(|(number, place)| {
+        let batch = fetched.batches.get(*number)?;
+        let slice = |range: &Range<usize>| batch.get(range.clone()).unwrap_or_default();
+        Some(RestoredRecord {
+            key: slice(place.key.as_ref()?),
+            value: place.value.as_ref().map(slice),
+            timestamp_ms: Some(place.timestamp),
+        })
+    });
+    stores.restore(&changelog.store, records, changelog.position)?;
     Ok(u64::try_from(changelog.position - position).unwrap_or(0))
 }
 

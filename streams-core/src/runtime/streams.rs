@@ -21,6 +21,7 @@ use crate::topology::{TaskId, Topology, check_name};
 use super::application::Application;
 use super::metrics::{CommitLatencies, Metric, ThreadMetrics};
 use super::requests::{Requests, thread_waker};
+use super::restoration_progress::RestorationProgress;
 use super::state_directory::StateDirectory;
 use super::stream_thread::{Assigned, AssignedInput, StreamThread};
 use super::{caught_up, internal_topics};
@@ -160,6 +161,7 @@ impl Streams {
             clock: self.clock,
             state,
             memory,
+            restoration: RestorationProgress::new(),
             claim: Mutex::default(),
             config,
         };

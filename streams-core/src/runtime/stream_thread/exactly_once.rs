@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use brooklet_state_stores::{StoreError, Stores};
 
@@ -183,11 +184,11 @@ impl StreamThread {
                 self.happened(Event::Stored, now_ms)?;
             }
             Action::Abort => {
-                self.drop_tasks();
+                self.drop_tasks(now_ms);
                 self.ask(TransactionRequest::Abort);
             }
             Action::Replace => {
-                self.drop_tasks();
+                self.drop_tasks(now_ms);
                 let producer = self
                     .application
                     .producer(&format!("{}-producer", self.name), Some(self.number))?;
@@ -272,9 +273,7 @@ impl StreamThread {
             exactly_once.retry = Some((now_ms.saturating_add(RETRY_MS), action));
             return Ok(());
         }
-        self.metrics
-            .aborted_total
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.metrics.aborted_total.fetch_add(1, Ordering::Relaxed);
         match self.perform(action, now_ms) {
             Ok(()) => Ok(()),
             // A producer that cannot be made for now.
@@ -292,9 +291,16 @@ impl StreamThread {
     }
 
     /// Drops the tasks with all that is uncommitted of them. What keeps global stores up to date stays: it writes nothing.
-    fn drop_tasks(&mut self) {
+    fn drop_tasks(&mut self, now_ms: i64) {
         let globals = self.tasks.iter().take_while(|task| task.global).count();
         for mut task in self.tasks.drain(globals..) {
+            for changelog in &task.changelogs {
+                let left = u64::try_from(changelog.end - changelog.position).unwrap_or(0);
+                self.metrics
+                    .restore_remaining
+                    .fetch_sub(left, Ordering::Relaxed);
+                self.application.restoration.forget(left, now_ms);
+            }
             let inputs = task.inputs.iter().filter_map(|input| input.slot);
             let changelogs = task
                 .changelogs
@@ -314,7 +320,7 @@ impl StreamThread {
     /// Opens the thread's tasks as a start does.
     fn reopen_tasks(&mut self, now_ms: i64) -> Result<(), StreamsError> {
         // A reopening that failed half-way begins anew.
-        self.drop_tasks();
+        self.drop_tasks(now_ms);
         let Some(exactly_once) = &mut self.exactly_once else {
             return Ok(());
         };
