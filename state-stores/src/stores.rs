@@ -310,7 +310,8 @@ impl Stores {
         let Some(database) = &self.database else {
             return Ok(());
         };
-        let mut piece: Vec<RestoredRecord<'r>> = Vec::with_capacity(records.size_hint().1.unwrap_or(0));
+        let mut piece: Vec<RestoredRecord<'r>> =
+            Vec::with_capacity(records.size_hint().1.unwrap_or(0));
         let mut bytes = 0;
         for record in records {
             state.check_lengths(record.key, record.value)?;
