@@ -83,6 +83,16 @@ impl Fixture {
         });
         let response = self.broker.call(request).unwrap();
         assert_eq!(response.results[0].error_code, 0, "{response:?}");
+        let mut names: Vec<_> = response.results[0]
+            .configs
+            .iter()
+            .map(|config| config.name.as_str())
+            .collect();
+        names.sort_unstable();
+        assert!(
+            names.windows(2).all(|pair| pair[0] != pair[1]),
+            "told twice: {names:?}"
+        );
         response.results[0]
             .configs
             .iter()

@@ -231,10 +231,6 @@ fn broker_configs(
             "transactional.id.expiration.ms",
             config.transactional_id_expiration_ms.to_string(),
         ),
-        (
-            "producer.id.expiration.ms",
-            config.producer_id_expiration_ms.to_string(),
-        ),
         ("log.cleaner.enable", config.cleaner_enabled.to_string()),
         (
             "log.cleaner.dedupe.buffer.size",

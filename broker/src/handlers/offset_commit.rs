@@ -14,6 +14,7 @@ use super::errors;
 use crate::broker::{Answer, Core};
 use crate::coordinator::group::MemberRef;
 use crate::coordinator::group::records::CommittedOffset;
+use crate::metadata::Topic;
 use crate::protocol::{ErrorCode, RequestContext, id_of, message};
 
 pub(super) fn handle(
@@ -37,27 +38,29 @@ pub(super) fn handle(
             None => topic.name.as_str().to_owned(),
         };
         let partitions = topic.partitions.into_iter().map(|partition| {
-            let metadata = partition
-                .committed_metadata
-                .map(|text| text.into_string())
-                .unwrap_or_default();
-            let code = if known.is_none() {
-                unknown
-            } else if known.as_ref().is_none_or(|known| {
-                !(0..known.partition_count).contains(&partition.partition_index)
-            }) {
-                ErrorCode::UnknownTopicOrPartition
-            } else if metadata.len() > core.config.offset_metadata_bytes_max {
-                ErrorCode::OffsetMetadataTooLarge
-            } else {
-                let value = CommittedOffset {
-                    offset: partition.committed_offset,
-                    leader_epoch: partition.committed_leader_epoch,
-                    metadata,
-                    commit_timestamp_ms: now_ms,
-                };
-                offsets.push((name.clone(), partition.partition_index, value));
-                ErrorCode::None
+            let committed = match &known {
+                None => Err(unknown),
+                Some(known) => checked(
+                    core,
+                    known,
+                    partition.partition_index,
+                    CommittedOffset {
+                        offset: partition.committed_offset,
+                        leader_epoch: partition.committed_leader_epoch,
+                        metadata: partition
+                            .committed_metadata
+                            .map(|text| text.into_string())
+                            .unwrap_or_default(),
+                        commit_timestamp_ms: now_ms,
+                    },
+                ),
+            };
+            let code = match committed {
+                Ok(committed) => {
+                    offsets.push((name.clone(), partition.partition_index, committed));
+                    ErrorCode::None
+                }
+                Err(code) => code,
             };
             message!(OffsetCommitResponsePartition {
                 partition_index: partition.partition_index,
@@ -101,4 +104,20 @@ pub(super) fn handle(
             answer(response.into());
         }),
     );
+}
+
+/// The offset, if the topic has that partition and the metadata is not too long.
+pub(super) fn checked(
+    core: &Core,
+    topic: &Topic,
+    partition_index: i32,
+    committed: CommittedOffset,
+) -> Result<CommittedOffset, ErrorCode> {
+    if !(0..topic.partition_count).contains(&partition_index) {
+        Err(ErrorCode::UnknownTopicOrPartition)
+    } else if committed.metadata.len() > core.config.offset_metadata_bytes_max {
+        Err(ErrorCode::OffsetMetadataTooLarge)
+    } else {
+        Ok(committed)
+    }
 }

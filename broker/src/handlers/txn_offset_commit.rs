@@ -10,7 +10,7 @@ use kafka_wire::txn_offset_commit_response::{
 };
 use kafka_wire::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
-use super::errors;
+use super::{errors, offset_commit};
 use crate::broker::{Answer, Core};
 use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::{MemberRef, TransactionalWriter};
@@ -30,29 +30,30 @@ pub(super) fn handle(
     for topic in request.topics {
         let known = core.topic(&topic.name);
         let partitions = topic.partitions.into_iter().map(|partition| {
-            let metadata = partition
-                .committed_metadata
-                .map(|text| text.into_string())
-                .unwrap_or_default();
-            let code = if known.as_ref().is_none_or(|known| {
-                !(0..known.partition_count).contains(&partition.partition_index)
-            }) {
-                ErrorCode::UnknownTopicOrPartition
-            } else if metadata.len() > core.config.offset_metadata_bytes_max {
-                ErrorCode::OffsetMetadataTooLarge
-            } else {
-                let value = CommittedOffset {
-                    offset: partition.committed_offset,
-                    leader_epoch: partition.committed_leader_epoch,
-                    metadata,
-                    commit_timestamp_ms: now_ms,
-                };
-                offsets.push((
-                    topic.name.as_str().to_owned(),
+            let committed = match &known {
+                None => Err(ErrorCode::UnknownTopicOrPartition),
+                Some(known) => offset_commit::checked(
+                    core,
+                    known,
                     partition.partition_index,
-                    value,
-                ));
-                ErrorCode::None
+                    CommittedOffset {
+                        offset: partition.committed_offset,
+                        leader_epoch: partition.committed_leader_epoch,
+                        metadata: partition
+                            .committed_metadata
+                            .map(|text| text.into_string())
+                            .unwrap_or_default(),
+                        commit_timestamp_ms: now_ms,
+                    },
+                ),
+            };
+            let code = match committed {
+                Ok(committed) => {
+                    let name = topic.name.as_str().to_owned();
+                    offsets.push((name, partition.partition_index, committed));
+                    ErrorCode::None
+                }
+                Err(code) => code,
             };
             message!(TxnOffsetCommitResponsePartition {
                 partition_index: partition.partition_index,

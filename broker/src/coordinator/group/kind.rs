@@ -92,14 +92,7 @@ impl Group {
                 Ok(CommitCheck::All)
             }
             Self::Consumer(group) => group.check_commit(member),
-            Self::Streams(group) => {
-                let partitions = offsets
-                    .iter()
-                    .map(|(topic, partition, _)| (topic.as_str(), *partition));
-                group
-                    .check_commit(&member.member_id, member.generation, false, partitions)
-                    .map(|()| CommitCheck::All)
-            }
+            Self::Streams(group) => check_streams_commit(group, member, offsets, false),
         }
     }
 
@@ -144,12 +137,7 @@ impl Group {
             }
             Self::Consumer(group) => group.check_transactional_commit(member),
             Self::Streams(group) => {
-                let partitions = offsets
-                    .iter()
-                    .map(|(topic, partition, _)| (topic.as_str(), *partition));
-                let checked =
-                    group.check_commit(&member.member_id, member.generation, true, partitions);
-                let checked = checked.map(|()| CommitCheck::All);
+                let checked = check_streams_commit(group, member, offsets, true);
                 // An answer to a commit in a transaction has no code for an epoch that is old.
                 checked.map_err(|error| match error {
                     GroupError::StaleMemberEpoch => GroupError::IllegalGeneration,
@@ -213,4 +201,23 @@ impl Group {
             Self::Streams(group) => group.next_deadline_ms(),
         }
     }
+}
+
+/// Whether a member of a streams group may commit: all of it, or nothing.
+fn check_streams_commit(
+    group: &StreamsGroup,
+    member: &MemberRef,
+    offsets: &[(String, i32, CommittedOffset)],
+    is_transactional: bool,
+) -> Result<CommitCheck, GroupError> {
+    let partitions = offsets
+        .iter()
+        .map(|(topic, partition, _)| (topic.as_str(), *partition));
+    group.check_commit(
+        &member.member_id,
+        member.generation,
+        is_transactional,
+        partitions,
+    )?;
+    Ok(CommitCheck::All)
 }
