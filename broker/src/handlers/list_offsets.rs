@@ -1,7 +1,10 @@
 //! ListOffsets (key 2), v1–v11.
-//! - `-1` the end that the isolation shows (high watermark or last stable offset), `-2` and `-4` the log start, `-3` (v7) the record with the
-//!   highest timestamp, `-5` (v9) and `-6` (v11) nothing: no tiers.
+//! - `-1` the end that the isolation shows (high watermark or last stable offset), `-2` and `-4` (v8) the log start, `-3` (v7) the record with the
+//!   highest timestamp, `-5` (v9) and `-6` (v11) nothing: no tiers. Before these versions, and of any other below zero: refused (35).
+//! - A partition that is named more than once is refused (42), once.
 //! - A timestamp: the first record with it or a later one below that end; offset -1 if there is none.
+
+use std::collections::HashMap;
 
 use kafka_wire::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_wire::{ListOffsetsRequest, ListOffsetsResponse, list_offsets_request};
@@ -24,9 +27,20 @@ pub(super) fn handle(core: &Core, request: ListOffsetsRequest) -> ListOffsetsRes
         1 => Isolation::ReadCommitted,
         _ => Isolation::ReadUncommitted,
     };
+    let mut asked: HashMap<_, usize> = HashMap::new();
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            let times = asked.entry((topic.name.clone(), partition.partition_index));
+            *times.or_default() += 1;
+        }
+    }
     let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partitions.iter().map(|wanted| {
-            let mut response = match look_up(core, &topic.name, wanted, isolation) {
+        let partitions = topic.partitions.iter().filter_map(|wanted| {
+            let found = match asked.remove(&(topic.name.clone(), wanted.partition_index))? {
+                1 => look_up(core, &topic.name, wanted, isolation),
+                _ => Err(ErrorCode::InvalidRequest),
+            };
+            let mut response = match found {
                 Ok(found) => message!(ListOffsetsPartitionResponse {
                     timestamp: found.timestamp,
                     offset: found.offset,
@@ -39,7 +53,7 @@ pub(super) fn handle(core: &Core, request: ListOffsetsRequest) -> ListOffsetsRes
                 }),
             };
             response.partition_index = wanted.partition_index;
-            response
+            Some(response)
         });
         message!(ListOffsetsTopicResponse {
             partitions: partitions.collect(),
@@ -57,6 +71,9 @@ fn look_up(
     wanted: &list_offsets_request::ListOffsetsPartition,
     isolation: Isolation,
 ) -> Result<TimestampOffset, ErrorCode> {
+    if wanted.timestamp < EARLIEST_PENDING_UPLOAD {
+        return Err(ErrorCode::UnsupportedVersion);
+    }
     let partition = core
         .partition(topic, wanted.partition_index)
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;
@@ -84,8 +101,7 @@ fn look_up(
         }
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => return bound(-1, -1),
         MAX_TIMESTAMP => partition.max_timestamp(),
-        timestamp if timestamp >= 0 => partition.offset_for_timestamp(timestamp),
-        _ => return Err(ErrorCode::UnsupportedVersion),
+        timestamp => partition.offset_for_timestamp(timestamp),
     };
     match found {
         Ok(Some(found)) if found.offset < end_offset => Ok(found),

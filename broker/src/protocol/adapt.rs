@@ -72,7 +72,28 @@ pub(super) fn lift(request: &mut Request, version: i16) {
         Request::JoinGroup(body) if version == 0 => {
             body.rebalance_timeout_ms = body.session_timeout_ms
         }
+        Request::ListOffsets(body) => {
+            let topics = body.topics.iter_mut();
+            for partition in topics.flat_map(|topic| &mut topic.partitions) {
+                if version < special_timestamp_since(partition.timestamp) {
+                    partition.timestamp = i64::MIN;
+                }
+            }
+        }
         _ => {}
+    }
+}
+
+/// The version of ListOffsets that gave a timestamp below zero its meaning. What has none is left as it is, to be refused.
+fn special_timestamp_since(timestamp: i64) -> i16 {
+    match timestamp {
+        // The highest timestamp.
+        -3 => 7,
+        // The start of what is on this broker's disk, of what is in a tier, and of what is to go there.
+        -4 => 8,
+        -5 => 9,
+        -6 => 11,
+        _ => 0,
     }
 }
 

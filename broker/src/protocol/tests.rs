@@ -417,6 +417,37 @@ fn old_shapes_are_lifted_into_the_newest() {
 }
 
 #[test]
+fn a_timestamp_below_zero_means_nothing_before_the_version_that_gave_it_its_meaning() {
+    let timestamps = [-1, -2, -3, -4, -5, -6, -7, 5];
+    let lifted = |version: i16| {
+        let partition = |timestamp: i64| {
+            message!(kafka_wire::list_offsets_request::ListOffsetsPartition {
+                timestamp: timestamp
+            })
+        };
+        let topic = message!(kafka_wire::list_offsets_request::ListOffsetsTopic {
+            partitions: timestamps.map(partition).to_vec()
+        });
+        let mut request = Request::from(message!(kafka_wire::ListOffsetsRequest {
+            topics: vec![topic]
+        }));
+        adapt::lift(&mut request, version);
+        let Request::ListOffsets(request) = request else {
+            unreachable!("it was a ListOffsets request");
+        };
+        let partitions = &request.topics[0].partitions;
+        let timestamps = partitions.iter().map(|partition| partition.timestamp);
+        timestamps.collect::<Vec<_>>()
+    };
+    let min = i64::MIN;
+    assert_eq!(lifted(6), [-1, -2, min, min, min, min, -7, 5]);
+    assert_eq!(lifted(7), [-1, -2, -3, min, min, min, -7, 5]);
+    assert_eq!(lifted(8), [-1, -2, -3, -4, min, min, -7, 5]);
+    assert_eq!(lifted(10), [-1, -2, -3, -4, -5, min, -7, 5]);
+    assert_eq!(lifted(11), timestamps);
+}
+
+#[test]
 fn an_unserved_version_of_api_versions_is_answered_in_version_0_with_error_35() {
     let mut frame = BytesMut::new();
     frame.extend_from_slice(&[0, 18, 0, 99, 0, 0, 0, 7, 1, 2, 3]);
