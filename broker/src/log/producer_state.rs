@@ -32,6 +32,9 @@ use crate::protocol::record_batch::{EndTransaction, sequence_minus, sequence_plu
 
 /// Batches remembered of each producer: a client has at most five requests in flight.
 const BATCHES_MAX: usize = 5;
+/// Leave to begin a transaction that is given and not used. Each is a producer whose coordinator is being asked at this moment; what is
+/// forgotten beyond that is the oldest, which nobody comes back for.
+const VERIFICATIONS_MAX: usize = 4096;
 const SNAPSHOT_VERSION: i16 = 1;
 const SNAPSHOT_HEADER_BYTES: usize = 10;
 const SNAPSHOT_ENTRY_BYTES: usize = 46;
@@ -153,6 +156,8 @@ pub(super) struct ProducerStates {
     /// Transactions whose marker is not yet below the high watermark: first offset → marker's offset.
     completed: BTreeMap<i64, i64>,
     verifications: HashMap<i64, Verification>,
+    /// Guards that are not used, in the order in which they were given → producer.
+    unused_guards: BTreeMap<u64, i64>,
     guards_given: u64,
 }
 
@@ -274,9 +279,17 @@ impl ProducerStates {
         if self.is_open(producer_id, producer_epoch) {
             return None;
         }
+        if self.verifications.len() >= VERIFICATIONS_MAX
+            && !self.verifications.contains_key(&producer_id)
+            && let Some((_, oldest)) = self.unused_guards.pop_first()
+        {
+            self.verifications.remove(&oldest);
+        }
         let guards_given = &mut self.guards_given;
+        let unused_guards = &mut self.unused_guards;
         let verification = self.verifications.entry(producer_id).or_insert_with(|| {
             *guards_given += 1;
+            unused_guards.insert(*guards_given, producer_id);
             Verification {
                 guard: VerificationGuard(*guards_given),
                 epoch: producer_epoch,
@@ -306,8 +319,11 @@ impl ProducerStates {
         if batch.producer_id < 0 {
             return None;
         }
-        if batch.is_transactional && !self.verifications.is_empty() {
-            self.verifications.remove(&batch.producer_id);
+        if batch.is_transactional
+            && !self.verifications.is_empty()
+            && let Some(used) = self.verifications.remove(&batch.producer_id)
+        {
+            self.unused_guards.remove(&used.guard.0);
         }
         if batch.is_control {
             let Some(marker) = batch.marker else {
@@ -427,6 +443,9 @@ impl ProducerStates {
         });
         self.verifications
             .retain(|_, verification| now_ms.saturating_sub(verification.begun_ms) < expiration_ms);
+        let verifications = &self.verifications;
+        self.unused_guards
+            .retain(|_, producer_id| verifications.contains_key(producer_id));
     }
 
     pub(super) fn encode_snapshot(&self) -> Vec<u8> {
@@ -862,6 +881,38 @@ mod tests {
         );
         states.release_completed(10);
         assert_eq!(states.first_unstable_offset(), None);
+    }
+
+    #[test]
+    fn of_leave_that_nobody_uses_the_oldest_is_forgotten() {
+        let mut states = ProducerStates::default();
+        let count = VERIFICATIONS_MAX as i64;
+        let mut begin = |producer_id: i64| states.begin_verification(producer_id, 0, 0, 1, 1000);
+        let first = begin(7);
+        let second = begin(8);
+        for producer_id in 100..100 + count - 2 {
+            begin(producer_id);
+        }
+        assert_eq!(begin(7), first, "it is there, and takes no other place");
+        begin(50);
+        let first_batch = transactional(0, 0, 10);
+        let second_batch = BatchFacts {
+            producer_id: 8,
+            ..first_batch
+        };
+        let check = |states: &ProducerStates, batch: &BatchFacts, guard| {
+            states.check(batch, AppendOrigin::Client, guard)
+        };
+        assert!(
+            check(&states, &first_batch, first).is_err(),
+            "it was forgotten"
+        );
+        assert_eq!(check(&states, &second_batch, second).unwrap(), None);
+        states.note(&second_batch, 1000);
+        assert_eq!(states.verifications.len(), VERIFICATIONS_MAX - 1);
+        assert_eq!(states.unused_guards.len(), VERIFICATIONS_MAX - 1);
+        states.expire(5000, 1000);
+        assert!(states.verifications.is_empty() && states.unused_guards.is_empty());
     }
 
     #[test]
