@@ -1037,6 +1037,20 @@ fn offsets_are_listed_by_bound_and_by_time() {
         [(0, 0), (0, 1), (0, -1)]
     );
     assert_eq!(list(-9).0, ErrorCode::UnsupportedVersion.code());
+    let wanted = message!(wire::list_offsets_request::ListOffsetsPartition {
+        current_leader_epoch: -1,
+        timestamp: -1
+    });
+    let twice = message!(wire::list_offsets_request::ListOffsetsTopic {
+        name: "t".into(),
+        partitions: vec![wanted; 2]
+    });
+    let request = message!(wire::ListOffsetsRequest {
+        topics: vec![twice]
+    });
+    let answered = &fixture.broker().call(request).unwrap().topics[0].partitions;
+    assert_eq!(answered.len(), 1);
+    assert_eq!(answered[0].error_code, ErrorCode::InvalidRequest.code());
 }
 
 #[test]
@@ -1717,6 +1731,23 @@ fn a_consumer_group_goes_on_after_a_crash_and_commits_by_epoch() {
     };
     assert_eq!(commit(epoch), 0);
     assert_eq!(commit(epoch + 1), ErrorCode::StaleMemberEpoch.code());
+    // Version 8 of the request has generations only: no member of this group may have sent it, and no group is known to be missing.
+    let commit_of_old = |group: &str| {
+        let mut commit = commit_request(group, "t", 7);
+        commit.generation_id_or_member_epoch = epoch;
+        commit.member_id = "a".into();
+        let mut context = RequestContext::in_process("test");
+        context.knows_member_epochs = false;
+        let (sent, received) = mpsc::channel();
+        let reply = Box::new(move |response| sent.send(response).unwrap());
+        fixture.broker().submit(&context, commit.into(), reply);
+        let Response::OffsetCommit(answer) = received.recv().unwrap() else {
+            unreachable!("the answer to a commit");
+        };
+        answer.topics[0].partitions[0].error_code
+    };
+    assert_eq!(commit_of_old("g"), ErrorCode::UnsupportedVersion.code());
+    assert_eq!(commit_of_old("no"), ErrorCode::IllegalGeneration.code());
     assert_eq!(fixture.committed("g", "t"), 6);
     let described = fixture
         .broker()

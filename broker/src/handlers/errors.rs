@@ -32,6 +32,7 @@ pub(super) fn of_group(error: GroupError) -> ErrorCode {
         GroupError::UnsupportedAssignor => ErrorCode::UnsupportedAssignor,
         GroupError::StaleMemberEpoch => ErrorCode::StaleMemberEpoch,
         GroupError::InvalidRegularExpression => ErrorCode::InvalidRegularExpression,
+        GroupError::UnsupportedVersion => ErrorCode::UnsupportedVersion,
         GroupError::OffsetsTooLarge => ErrorCode::InvalidCommitOffsetSize,
     }
 }

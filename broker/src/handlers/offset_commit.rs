@@ -1,7 +1,10 @@
 //! OffsetCommit (key 8), v2–v10.
 //! - Durable when answered. By a member of the current generation, or (generation -1, no member id) by anybody while the group has no members.
-//! - v9: members of consumer groups, by their epoch; one of an older epoch may commit for partitions that it has had since. v10: topics by id (100).
-//! - Per partition: topics that are not there are refused (3), metadata longer than `offset.metadata.max.bytes` too (12).
+//! - v9: members of consumer and streams groups, by their epoch; one of an older epoch may commit for partitions that it has had since, and for
+//!   nothing at all if there is another among them. Before v9 they are refused (35), and a group that is not there is another generation (22), not
+//!   missing (69). v10: topics by id (100).
+//! - Per partition: topics that are not there are refused (3), metadata longer than `offset.metadata.max.bytes` too (12). What is left is committed whole
+//!   or refused whole.
 
 use std::sync::Arc;
 
@@ -12,8 +15,8 @@ use kafka_wire::{OffsetCommitRequest, OffsetCommitResponse};
 
 use super::errors;
 use crate::broker::{Answer, Core};
-use crate::coordinator::group::MemberRef;
 use crate::coordinator::group::records::CommittedOffset;
+use crate::coordinator::group::{Commit, CommitKind, MemberRef};
 use crate::metadata::Topic;
 use crate::protocol::{ErrorCode, RequestContext, id_of, message};
 
@@ -79,27 +82,28 @@ pub(super) fn handle(
         generation: request.generation_id_or_member_epoch,
     };
     let mut response = message!(OffsetCommitResponse { topics: topics });
+    let commit = Commit {
+        member: &member,
+        kind: if context.knows_member_epochs {
+            CommitKind::Direct
+        } else {
+            CommitKind::WithoutEpochs
+        },
+    };
     core.groups.commit(
         core,
         &request.group_id,
-        &member,
+        commit,
         offsets,
         Box::new(move |committed| {
-            let asked = response
-                .topics
-                .iter_mut()
-                .flat_map(|topic| &mut topic.partitions)
-                .filter(|partition| partition.error_code == 0);
-            match committed {
-                Ok(each) => {
-                    for (partition, result) in asked.zip(each) {
-                        partition.error_code = errors::of_group_result(&result).code();
-                    }
-                }
-                Err(error) => {
-                    let code = errors::of_group(error).code();
-                    asked.for_each(|partition| partition.error_code = code);
-                }
+            if let Err(error) = committed {
+                let code = errors::of_group(error).code();
+                let asked = response
+                    .topics
+                    .iter_mut()
+                    .flat_map(|topic| &mut topic.partitions)
+                    .filter(|partition| partition.error_code == 0);
+                asked.for_each(|partition| partition.error_code = code);
             }
             answer(response.into());
         }),

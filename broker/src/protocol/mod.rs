@@ -58,6 +58,8 @@ pub struct RequestContext {
     pub member_id_by_client: bool,
     /// Fetch and Produce v13+, OffsetCommit and OffsetFetch v10+: topics are named by id only.
     pub topics_by_id: bool,
+    /// OffsetCommit v9+: the client knows member epochs, and that a group may not be there.
+    pub knows_member_epochs: bool,
     /// 2 if the client bumps its epoch with each transaction and leaves it to the broker to add partitions (KIP-890): Produce v12+,
     /// AddPartitionsToTxn v4+, EndTxn v5+, TxnOffsetCommit v5+. Else 0.
     pub transaction_version: i16,
@@ -77,6 +79,7 @@ impl RequestContext {
             may_skip_assignment: true,
             member_id_by_client: true,
             topics_by_id: false,
+            knows_member_epochs: true,
             transaction_version: 2,
             knows_abortable: true,
             counts_may_default: true,
@@ -242,6 +245,7 @@ pub fn decode(frame: Bytes, client_host: &str) -> Result<Decoded, FrameError> {
             api::OFFSET_COMMIT | api::OFFSET_FETCH => version >= 10,
             _ => false,
         },
+        knows_member_epochs: version >= 9,
         counts_may_default: version >= 4,
     };
     let reply = ReplyFrame {

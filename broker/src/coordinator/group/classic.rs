@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::GroupError;
 use super::kind::OffsetExpiry;
 use super::records::{GroupMetadata, MemberMetadata};
+use super::{Commit, CommitKind, GroupError};
 
 /// Names a reply that is owed.
 pub(crate) type ReplyId = u64;
@@ -839,41 +839,27 @@ impl ClassicGroup {
     /// Whether a commit may be made: by a member of the current generation, or by nobody's member when the group has none.
     pub(crate) fn check_commit(
         &mut self,
-        caller: Caller<'_>,
+        commit: Commit<'_>,
         now_ms: i64,
     ) -> Result<(), GroupError> {
-        let simple =
-            caller.generation < 0 && caller.member_id.is_empty() && caller.instance_id.is_none();
-        if simple {
-            return if self.members.is_empty() && self.pending.is_empty() {
+        let is_transactional = commit.kind == CommitKind::Transactional;
+        let caller = commit.member.caller();
+        if caller.generation < 0 && self.state == State::Empty {
+            return Ok(());
+        }
+        if commit.member.names_nobody() {
+            // A transaction's producer may be no member at all.
+            return if is_transactional {
                 Ok(())
             } else {
                 Err(GroupError::UnknownMember)
             };
         }
         self.check(caller)?;
-        if self.state == State::CompletingRebalance {
+        // A rebalance does not refuse a transaction that was begun before.
+        if self.state == State::CompletingRebalance && !is_transactional {
             return Err(GroupError::RebalanceInProgress);
         }
-        if let Some(member) = self.members.get_mut(caller.member_id) {
-            member.heard_of(now_ms);
-        }
-        Ok(())
-    }
-
-    /// As `check_commit`, for a commit in a transaction: its producer may be no member at all, and a rebalance does not refuse it, for
-    /// the transaction was begun before.
-    pub(crate) fn check_transactional_commit(
-        &mut self,
-        caller: Caller<'_>,
-        now_ms: i64,
-    ) -> Result<(), GroupError> {
-        let names_nobody =
-            caller.generation < 0 && caller.member_id.is_empty() && caller.instance_id.is_none();
-        if names_nobody || (caller.generation < 0 && self.state == State::Empty) {
-            return Ok(());
-        }
-        self.check(caller)?;
         if let Some(member) = self.members.get_mut(caller.member_id) {
             member.heard_of(now_ms);
         }

@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 use super::classic::{ClassicGroup, State};
-use super::consumer::{CommitCheck, ConsumerGroup};
+use super::consumer::ConsumerGroup;
 use super::records::{CommittedOffset, GroupRecord};
 use super::streams::StreamsGroup;
-use super::{GroupError, MemberRef};
+use super::{Commit, CommitKind, GroupError};
 
 /// A group of any kind.
 #[derive(Debug)]
@@ -79,35 +79,37 @@ impl Group {
         }
     }
 
-    /// Whether a commit may be made by who says so. The answer may depend on the partition: then `check_partition` has it.
+    /// Whether a commit of these offsets may be made by who says so: all of it, or nothing. A member that has been replaced may not
+    /// commit in a transaction either (KIP-447). `topic_id` tells a topic's id.
     pub(crate) fn check_commit(
         &mut self,
-        member: &MemberRef,
+        commit: Commit<'_>,
         offsets: &[(String, i32, CommittedOffset)],
+        topic_id: impl Fn(&str) -> Uuid,
         now_ms: i64,
-    ) -> Result<CommitCheck, GroupError> {
-        match self {
-            Self::Classic(group) => {
-                group.check_commit(member.caller(), now_ms)?;
-                Ok(CommitCheck::All)
-            }
-            Self::Consumer(group) => group.check_commit(member),
-            Self::Streams(group) => check_streams_commit(group, member, offsets, false),
-        }
-    }
-
-    /// Whether this partition may be committed by who says so.
-    pub(crate) fn check_partition(
-        &self,
-        member: &MemberRef,
-        topic: Uuid,
-        partition: i32,
     ) -> Result<(), GroupError> {
-        match self {
-            Self::Classic(_) => Ok(()),
-            Self::Consumer(group) => group.check_partition(member, topic, partition),
-            Self::Streams(_) => Ok(()),
-        }
+        let checked = match self {
+            Self::Classic(group) => group.check_commit(commit, now_ms),
+            Self::Consumer(group) => {
+                let ids = offsets
+                    .iter()
+                    .map(|(topic, partition, _)| (topic_id(topic), *partition));
+                group.check_commit(commit, ids)
+            }
+            Self::Streams(group) => {
+                let names = offsets
+                    .iter()
+                    .map(|(topic, partition, _)| (topic.as_str(), *partition));
+                group.check_commit(commit, names)
+            }
+        };
+        checked.map_err(|error| match (commit.kind, error) {
+            // An answer to a commit in a transaction has no code for an epoch that is old.
+            (CommitKind::Transactional, GroupError::StaleMemberEpoch) => {
+                GroupError::IllegalGeneration
+            }
+            (_, error) => error,
+        })
     }
 
     /// Whether offsets may be read by who says so.
@@ -120,30 +122,6 @@ impl Group {
             Self::Classic(_) => Ok(()),
             Self::Consumer(group) => group.check_fetch(member_id, member_epoch),
             Self::Streams(group) => group.check_fetch(member_id, member_epoch),
-        }
-    }
-
-    /// Whether a commit in a transaction may be made by who says so: a member that has been replaced may not (KIP-447).
-    pub(crate) fn check_transactional_commit(
-        &mut self,
-        member: &MemberRef,
-        offsets: &[(String, i32, CommittedOffset)],
-        now_ms: i64,
-    ) -> Result<CommitCheck, GroupError> {
-        match self {
-            Self::Classic(group) => {
-                group.check_transactional_commit(member.caller(), now_ms)?;
-                Ok(CommitCheck::All)
-            }
-            Self::Consumer(group) => group.check_transactional_commit(member),
-            Self::Streams(group) => {
-                let checked = check_streams_commit(group, member, offsets, true);
-                // An answer to a commit in a transaction has no code for an epoch that is old.
-                checked.map_err(|error| match error {
-                    GroupError::StaleMemberEpoch => GroupError::IllegalGeneration,
-                    error => error,
-                })
-            }
         }
     }
 
@@ -201,23 +179,4 @@ impl Group {
             Self::Streams(group) => group.next_deadline_ms(),
         }
     }
-}
-
-/// Whether a member of a streams group may commit: all of it, or nothing.
-fn check_streams_commit(
-    group: &StreamsGroup,
-    member: &MemberRef,
-    offsets: &[(String, i32, CommittedOffset)],
-    is_transactional: bool,
-) -> Result<CommitCheck, GroupError> {
-    let partitions = offsets
-        .iter()
-        .map(|(topic, partition, _)| (topic.as_str(), *partition));
-    group.check_commit(
-        &member.member_id,
-        member.generation,
-        is_transactional,
-        partitions,
-    )?;
-    Ok(CommitCheck::All)
 }

@@ -39,7 +39,8 @@ use classic::{Caller, ClassicGroup, Effect, Join, Joined, ReplyId, Rules, State,
 use consumer::assign::Assignor;
 use consumer::records::ConsumerRecord;
 use consumer::{
-    CommitCheck, ConsumerGroup, ConsumerRules, Decided, Heartbeat, HeartbeatAnswer, Refusal, View,
+    ConsumerGroup, ConsumerRules, Decided, Expressions, Heartbeat, HeartbeatAnswer, Matches,
+    NO_MATCHES, Refusal, View,
 };
 use kind::Group;
 use offsets::{GroupOffsets, Offsets};
@@ -93,6 +94,8 @@ pub enum GroupError {
     InvalidProducerEpoch,
     #[error("the producer has no open transaction here")]
     InvalidTransactionState,
+    #[error("a member that has an epoch commits with a version of the request that knows epochs")]
+    UnsupportedVersion,
 }
 
 /// Longest instance id, as Kafka has it.
@@ -101,8 +104,8 @@ const INSTANCE_ID_BYTES_MAX: usize = 249;
 pub(crate) type Reply<T> = Box<dyn FnOnce(T) + Send>;
 type JoinReply = Reply<Result<Joined, (GroupError, String)>>;
 type SyncReply = Reply<Result<Synced, GroupError>>;
-/// An answer for each partition of a commit.
-type CommitReply = Reply<Result<Vec<Result<(), GroupError>>, GroupError>>;
+/// An answer for each member that leaves.
+type LeaveReply = Reply<Result<Vec<Result<(), GroupError>>, GroupError>>;
 type WriteReply = Reply<Result<(), GroupError>>;
 
 /// Who a request says it comes from.
@@ -121,6 +124,29 @@ impl MemberRef {
             generation: self.generation,
         }
     }
+
+    /// Whether it says nothing of a member: as a consumer that assigns its own partitions.
+    fn names_nobody(&self) -> bool {
+        self.generation < 0 && self.member_id.is_empty() && self.instance_id.is_none()
+    }
+}
+
+/// How offsets are committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CommitKind {
+    /// At once.
+    Direct,
+    /// At once, by a request that has only generations: no word of a member that has an epoch.
+    WithoutEpochs,
+    /// When the transaction of a producer commits.
+    Transactional,
+}
+
+/// A commit, and who says it makes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Commit<'a> {
+    pub(crate) member: &'a MemberRef,
+    pub(crate) kind: CommitKind,
 }
 
 /// A request to sync.
@@ -161,6 +187,8 @@ pub(crate) struct TransactionalWriter {
 pub(crate) struct GroupCoordinator {
     rules: Rules,
     state: Mutex<Groups>,
+    /// What subscriptions by regular expression match.
+    expressions: Expressions,
     /// When offsets are looked at for their age; not before it is known.
     next_retention_ms: AtomicI64,
 }
@@ -253,6 +281,7 @@ impl GroupCoordinator {
         Self {
             rules,
             state: Mutex::default(),
+            expressions: Expressions::default(),
             next_retention_ms: AtomicI64::new(i64::MAX),
         }
     }
@@ -454,7 +483,7 @@ impl GroupCoordinator {
         if let Some(Group::Consumer(live)) = state.groups.get_mut(group) {
             let rules = core.consumer_rules(group);
             let synced = core.read_catalog(|catalog| {
-                let view = view(catalog, &rules, now_ms);
+                let view = view(catalog, &rules, &NO_MATCHES, now_ms);
                 let (protocol_type, protocol) = (&sync.protocol_type, &sync.protocol);
                 live.classic_sync(
                     sync.member.caller(),
@@ -509,7 +538,8 @@ impl GroupCoordinator {
             Some(Group::Consumer(live)) => {
                 let rules = core.consumer_rules(group);
                 let answer = core.read_catalog(|catalog| {
-                    live.classic_heartbeat(member.caller(), view(catalog, &rules, core.now_ms()))
+                    let view = view(catalog, &rules, &NO_MATCHES, core.now_ms());
+                    live.classic_heartbeat(member.caller(), view)
                 });
                 drop(state);
                 if answer.is_err() {
@@ -527,7 +557,7 @@ impl GroupCoordinator {
         core: &Arc<Core>,
         group: &str,
         members: &[(String, Option<String>)],
-        reply: CommitReply,
+        reply: LeaveReply,
     ) {
         if !is_valid_group_id(group) {
             return reply(Err(GroupError::InvalidGroupId));
@@ -537,7 +567,7 @@ impl GroupCoordinator {
                 |live: &mut ConsumerGroup, view: View<'_>| Ok(live.classic_leave(members, view));
             let reply: Reply<Result<_, Refusal>> =
                 Box::new(move |left| reply(left.map_err(|refusal| refusal.error)));
-            return self.decide_consumer(core, group, false, decide, reply);
+            return self.decide_consumer(core, group, false, &NO_MATCHES, decide, reply);
         }
         let now_ms = core.now_ms();
         let mut after = After::default();
@@ -559,14 +589,14 @@ impl GroupCoordinator {
         reply(Ok(answers));
     }
 
-    /// Commits offsets; answered when they are durable.
+    /// Commits offsets, all or none of them; answered when they are durable.
     pub(crate) fn commit(
         &self,
         core: &Arc<Core>,
         group: &str,
-        member: &MemberRef,
+        commit: Commit<'_>,
         offsets: Vec<(String, i32, CommittedOffset)>,
-        reply: CommitReply,
+        reply: WriteReply,
     ) {
         if group.len() > i16::MAX as usize {
             return reply(Err(GroupError::InvalidGroupId));
@@ -574,40 +604,12 @@ impl GroupCoordinator {
         if core.ensure_offsets_topic().is_err() {
             return reply(Err(GroupError::CoordinatorNotAvailable));
         }
-        let now_ms = core.now_ms();
         let decide = |state: &mut Groups| {
-            let (live, check) = match state.groups.get_mut(group) {
-                Some(live) => {
-                    let check = live.check_commit(member, &offsets, now_ms)?;
-                    (Some(live), check)
-                }
-                // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
-                None if member.generation < 0 && member.member_id.is_empty() => {
-                    (None, CommitCheck::All)
-                }
-                None => return Err(GroupError::IllegalGeneration),
-            };
-            let mut records = Vec::new();
-            let mut answer = Vec::with_capacity(offsets.len());
-            for (topic, partition, value) in offsets {
-                let checked = match (&live, check) {
-                    (Some(live), CommitCheck::ByPartition) => {
-                        let id = core.topic(&topic).map_or(Uuid::nil(), |topic| topic.id);
-                        live.check_partition(member, id, partition)
-                    }
-                    _ => Ok(()),
-                };
-                if checked.is_ok() {
-                    records.push(GroupRecord::OffsetCommit {
-                        group: group.to_owned(),
-                        topic,
-                        partition,
-                        value: Some(value),
-                    });
-                }
-                answer.push(checked);
-            }
-            Ok(Decision { records, answer })
+            state.check_commit(core, group, commit, &offsets)?;
+            Ok(Decision {
+                records: committed(group, offsets),
+                answer: (),
+            })
         };
         self.decide(core, group, decide, reply);
     }
@@ -739,31 +741,16 @@ impl GroupCoordinator {
         let now_ms = core.now_ms();
         let mut after = After::default();
         let mut state = self.lock();
-        let checked = match state.groups.get_mut(group) {
-            Some(live) => match live.check_transactional_commit(member, &offsets, now_ms) {
-                Ok(CommitCheck::ByPartition) => offsets.iter().try_for_each(|(topic, index, _)| {
-                    let id = core.topic(topic).map_or(Uuid::nil(), |topic| topic.id);
-                    // Some of a transaction's offsets would be no use.
-                    live.check_partition(member, id, *index)
-                        .map_err(|_| GroupError::IllegalGeneration)
-                }),
-                checked => checked.map(drop),
-            },
-            // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
-            None if member.generation < 0 => Ok(()),
-            None => Err(GroupError::IllegalGeneration),
+        let commit = Commit {
+            member,
+            kind: CommitKind::Transactional,
         };
+        let checked = state.check_commit(core, group, commit, &offsets);
         let partition = core
             .offsets_partition(group)
             .ok_or(GroupError::CoordinatorNotAvailable);
         let written = checked.and(partition).and_then(|partition| {
-            let record = |(topic, partition, value)| GroupRecord::OffsetCommit {
-                group: group.to_owned(),
-                topic,
-                partition,
-                value: Some(value),
-            };
-            let records: Vec<_> = offsets.into_iter().map(record).collect();
+            let records = committed(group, offsets);
             let mut builder = Builder::new()
                 .producer(writer.producer_id, writer.producer_epoch, -1)
                 .transactional();
@@ -901,8 +888,9 @@ impl GroupCoordinator {
                 }
                 Some(Group::Consumer(live)) => {
                     let rules = core.consumer_rules(&group);
-                    let decided =
-                        core.read_catalog(|catalog| live.expire(view(catalog, &rules, now_ms)));
+                    let decided = core.read_catalog(|catalog| {
+                        live.expire(view(catalog, &rules, &NO_MATCHES, now_ms))
+                    });
                     if let Some(decided) = decided {
                         let (records, becomes) = in_log(&group, decided.records, decided.becomes);
                         if state.write(core, &group, records, Then::Nothing, &mut after) {
@@ -1001,7 +989,39 @@ impl GroupCoordinator {
 /// Bound on what one batch of the topic may expand to.
 const RECORDS_BYTES_MAX: usize = 128 << 20;
 
+/// Records of offsets that are committed.
+fn committed(group: &str, offsets: Vec<(String, i32, CommittedOffset)>) -> Vec<GroupRecord> {
+    let record = |(topic, partition, value)| GroupRecord::OffsetCommit {
+        group: group.to_owned(),
+        topic,
+        partition,
+        value: Some(value),
+    };
+    offsets.into_iter().map(record).collect()
+}
+
 impl Groups {
+    /// Whether a commit may be made.
+    fn check_commit(
+        &mut self,
+        core: &Core,
+        group: &str,
+        commit: Commit<'_>,
+        offsets: &[(String, i32, CommittedOffset)],
+    ) -> Result<(), GroupError> {
+        match self.groups.get_mut(group) {
+            Some(live) => {
+                let topic_id =
+                    |topic: &str| core.topic(topic).map_or(Uuid::nil(), |topic| topic.id);
+                live.check_commit(commit, offsets, topic_id, core.now_ms())
+            }
+            // A consumer that assigns its own partitions needs no group; a member needs the one it is in.
+            None if commit.member.generation < 0 => Ok(()),
+            None if commit.kind == CommitKind::Direct => Err(GroupError::GroupNotFound),
+            None => Err(GroupError::IllegalGeneration),
+        }
+    }
+
     fn next_reply(&mut self) -> ReplyId {
         self.next_reply += 1;
         self.next_reply
@@ -1372,8 +1392,9 @@ impl GroupCoordinator {
         if joins && core.ensure_offsets_topic().is_err() {
             return reply(Err(GroupError::CoordinatorNotAvailable.into()));
         }
+        let matches = self.matches(core, group, request.regex.as_deref());
         let decide = |live: &mut ConsumerGroup, view: View<'_>| live.heartbeat(request, view);
-        self.decide_consumer(core, group, joins, decide, reply);
+        self.decide_consumer(core, group, joins, &matches, decide, reply);
     }
 
     fn is_consumer_group_with_members(&self, group: &str) -> bool {
@@ -1402,7 +1423,26 @@ impl GroupCoordinator {
         let reply: Reply<Result<_, Refusal>> = Box::new(move |joined| {
             reply(joined.unwrap_or_else(|refusal| Err((refusal.error, member_id))));
         });
-        self.decide_consumer(core, group, false, decide, reply);
+        let matches = self.matches(core, group, None);
+        self.decide_consumer(core, group, false, &matches, decide, reply);
+    }
+
+    /// What the expressions match that the next decision about a group needs, with one that a heartbeat brings. Without the groups' lock.
+    fn matches(&self, core: &Core, group: &str, brought: Option<&str>) -> Matches {
+        let rules = core.consumer_rules(group);
+        let unresolved = match self.lock().groups.get(group) {
+            Some(Group::Consumer(live)) => {
+                let topics_version = core.read_catalog(Catalog::topics_version);
+                live.unresolved(brought, topics_version, &rules, core.now_ms())
+            }
+            _ => brought
+                .filter(|expression| !expression.is_empty())
+                .map(str::to_owned)
+                .into_iter()
+                .collect(),
+        };
+        self.expressions
+            .resolve(&unresolved, |lend| core.read_catalog(lend))
     }
 
     /// Decides about a consumer group. One who `joins` makes it, of nothing or of a classic group.
@@ -1411,6 +1451,7 @@ impl GroupCoordinator {
         core: &Arc<Core>,
         group: &str,
         joins: bool,
+        matches: &Matches,
         decide: impl FnOnce(&mut ConsumerGroup, View<'_>) -> Result<Decided<T>, Refusal>,
         reply: Reply<Result<T, Refusal>>,
     ) {
@@ -1418,7 +1459,7 @@ impl GroupCoordinator {
         let now_ms = core.now_ms();
         let decide = |state: &mut Groups| {
             core.read_catalog(|catalog| {
-                let view = view(catalog, &rules, now_ms);
+                let view = view(catalog, &rules, matches, now_ms);
                 let mut fresh;
                 let mut records = Vec::new();
                 let live = match state.groups.get_mut(group) {
@@ -1522,12 +1563,18 @@ fn in_log(
     )
 }
 
-fn view<'a>(catalog: &'a Catalog, rules: &'a ConsumerRules, now_ms: i64) -> View<'a> {
+fn view<'a>(
+    catalog: &'a Catalog,
+    rules: &'a ConsumerRules,
+    matches: &'a Matches,
+    now_ms: i64,
+) -> View<'a> {
     View {
         now_ms,
         catalog,
         topics_version: catalog.topics_version(),
         rules,
+        matches,
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use super::*;
+use crate::coordinator::group::MemberRef;
 
 const SESSION_MS: i32 = 10_000;
 const REBALANCE_MS: i32 = 60_000;
@@ -449,32 +450,29 @@ fn a_full_group_and_a_bad_session_timeout_are_refused() {
 #[test]
 fn commits_come_from_members_of_the_generation_or_from_nobody() {
     let mut fixture = Fixture::stable_pair();
-    let mut check = |member_id: &str, generation: i32| {
-        fixture.group.check_commit(
-            Caller {
-                member_id,
-                instance_id: None,
-                generation,
-            },
-            0,
-        )
+    let check = |group: &mut ClassicGroup, member_id: &str, generation: i32, kind| {
+        let member = MemberRef {
+            member_id: member_id.to_owned(),
+            instance_id: None,
+            generation,
+        };
+        let member = &member;
+        group.check_commit(Commit { member, kind }, 0)
     };
-    assert_eq!(check("a", 2), Ok(()));
-    assert_eq!(check("a", 1), Err(GroupError::IllegalGeneration));
-    assert_eq!(check("x", 2), Err(GroupError::UnknownMember));
-    assert_eq!(check("", -1), Err(GroupError::UnknownMember));
+    let group = &mut fixture.group;
+    assert_eq!(check(group, "a", 2, CommitKind::Direct), Ok(()));
+    assert_eq!(check(group, "a", 2, CommitKind::WithoutEpochs), Ok(()));
+    let illegal = Err(GroupError::IllegalGeneration);
+    assert_eq!(check(group, "a", 1, CommitKind::Direct), illegal);
+    assert_eq!(check(group, "a", 1, CommitKind::Transactional), illegal);
+    let unknown = Err(GroupError::UnknownMember);
+    assert_eq!(check(group, "x", 2, CommitKind::Direct), unknown);
+    assert_eq!(check(group, "", -1, CommitKind::Direct), unknown);
+    assert_eq!(check(group, "", -1, CommitKind::Transactional), Ok(()));
     let mut empty = ClassicGroup::new(0);
-    assert_eq!(
-        empty.check_commit(
-            Caller {
-                member_id: "",
-                instance_id: None,
-                generation: -1
-            },
-            0
-        ),
-        Ok(())
-    );
+    assert_eq!(check(&mut empty, "", -1, CommitKind::Direct), Ok(()));
+    assert_eq!(check(&mut empty, "x", -1, CommitKind::Direct), Ok(()));
+    assert_eq!(check(&mut empty, "x", 1, CommitKind::Direct), unknown);
 }
 
 #[test]

@@ -19,8 +19,8 @@ use super::records::{
     TargetEpoch,
 };
 use super::{
-    ConsumerGroup, Decided, LEAVE_EPOCH, Member, Refusal, STATIC_LEAVE_EPOCH, View,
-    preferred_assignor, refused, regex, removal, subscribed_names,
+    ConsumerGroup, ConsumerRules, Decided, LEAVE_EPOCH, Member, Refusal, STATIC_LEAVE_EPOCH, View,
+    preferred_assignor, refused, removal, subscribed_names,
 };
 use crate::coordinator::group::GroupError;
 
@@ -281,6 +281,46 @@ impl ConsumerGroup {
         })
     }
 
+    /// The expressions that the next decision has to know the matches of: all of them if one is new, which a heartbeat may bring, or if
+    /// they are due.
+    pub(crate) fn unresolved(
+        &self,
+        brought: Option<&str>,
+        topics_version: u64,
+        rules: &ConsumerRules,
+        now_ms: i64,
+    ) -> BTreeSet<String> {
+        let members = self.members.values();
+        let mut wanted: BTreeSet<String> = members
+            .filter_map(|member| expression_of(&member.subscription))
+            .chain(brought.filter(|regex| !regex.is_empty()))
+            .map(str::to_owned)
+            .collect();
+        if !self.must_resolve(&wanted, topics_version, rules, now_ms) {
+            wanted.clear();
+        }
+        wanted
+    }
+
+    fn must_resolve(
+        &self,
+        wanted: &BTreeSet<String>,
+        topics_version: u64,
+        rules: &ConsumerRules,
+        now_ms: i64,
+    ) -> bool {
+        let is_due = match self.regexes_checked {
+            None => true,
+            Some((version, at_ms)) => {
+                let age_ms = now_ms - at_ms;
+                age_ms >= rules.regex_refresh_interval_ms
+                    || (version != topics_version && age_ms >= REGEX_REFRESH_INTERVAL_MS_MIN)
+            }
+        };
+        let is_new = |regex: &String| !self.regexes.contains_key(regex);
+        !wanted.is_empty() && (is_due || wanted.iter().any(is_new))
+    }
+
     /// The expressions of the group and what they match, after the subject has come. Says whether one matches other topics than before.
     fn resolve_regexes(
         &mut self,
@@ -289,22 +329,22 @@ impl ConsumerGroup {
         view: View<'_>,
         records: &mut Vec<ConsumerRecord>,
     ) -> Result<(BTreeMap<String, ResolvedRegex>, bool), Refusal> {
-        let of = |subscription: &Subscription| {
-            subscription.regex.clone().filter(|regex| !regex.is_empty())
-        };
-        let mut wanted: BTreeSet<String> = BTreeSet::new();
-        if of(subscription).is_none() && self.regexes.is_empty() && !self.has_regexes() {
+        let own = expression_of(subscription);
+        if own.is_none() && self.regexes.is_empty() && !self.has_regexes() {
             return Ok((BTreeMap::new(), false));
         }
-        wanted.extend(
-            self.others(subject)
-                .filter_map(|(_, member)| of(&member.subscription)),
-        );
-        if let Some(regex) = of(subscription) {
-            if !wanted.contains(&regex) {
-                regex::compile(&regex)?;
+        let mut wanted: BTreeSet<String> = self
+            .others(subject)
+            .filter_map(|(_, member)| expression_of(&member.subscription))
+            .map(str::to_owned)
+            .collect();
+        if let Some(own) = own {
+            if !wanted.contains(own)
+                && let Some(Err(refusal)) = view.matches.get(own)
+            {
+                return Err(refusal.clone());
             }
-            wanted.insert(regex);
+            wanted.insert(own.to_owned());
         }
         let mut regexes = self.regexes.clone();
         regexes.retain(|regex, _| {
@@ -317,35 +357,32 @@ impl ConsumerGroup {
             }
             keep
         });
-        let unresolved = wanted.iter().any(|regex| !regexes.contains_key(regex));
-        let due = match self.regexes_checked {
-            None => true,
-            Some((version, at_ms)) => {
-                let age_ms = view.now_ms - at_ms;
-                age_ms >= view.rules.regex_refresh_interval_ms
-                    || (version != view.topics_version && age_ms >= REGEX_REFRESH_INTERVAL_MS_MIN)
-            }
-        };
-        if !unresolved && !due {
+        if !self.must_resolve(&wanted, view.topics_version, view.rules, view.now_ms) {
             return Ok((regexes, false));
         }
         let mut changed = false;
+        let mut is_complete = true;
         for regex in wanted {
-            let topics = match regex::resolve(&regex, view.catalog) {
-                Ok(topics) => topics,
+            let topics = match view.matches.get(&regex) {
+                Some(Ok(topics)) => topics,
                 // It was compiled when its member came; an older version's is left as it is.
-                Err(refusal) => {
+                Some(Err(refusal)) => {
                     tracing::warn!(message = refusal.message, "regular expression not resolved");
+                    continue;
+                }
+                // It came after the matches were looked up: the next heartbeat has it.
+                None => {
+                    is_complete = false;
                     continue;
                 }
             };
             let known = regexes.get(&regex);
-            if known.is_some_and(|known| known.topics == topics) {
+            if known.is_some_and(|known| known.topics == **topics) {
                 continue;
             }
             changed = true;
             let resolved = ResolvedRegex {
-                topics,
+                topics: topics.as_ref().clone(),
                 version: i64::try_from(view.topics_version).unwrap_or(i64::MAX),
                 timestamp_ms: view.now_ms,
             };
@@ -355,16 +392,15 @@ impl ConsumerGroup {
             });
             regexes.insert(regex, resolved);
         }
-        self.regexes_checked = Some((view.topics_version, view.now_ms));
+        if is_complete {
+            self.regexes_checked = Some((view.topics_version, view.now_ms));
+        }
         Ok((regexes, changed))
     }
 
     fn has_regexes(&self) -> bool {
-        let has = |member: &Member| {
-            let regex = member.subscription.regex.as_ref();
-            regex.is_some_and(|regex| !regex.is_empty())
-        };
-        self.members.values().any(has)
+        let mut members = self.members.values();
+        members.any(|member| expression_of(&member.subscription).is_some())
     }
 
     /// Computes a new target if there is to be one, and takes the member's next step towards its own.
@@ -613,4 +649,10 @@ fn updated(before: &Subscription, request: Heartbeat) -> Subscription {
         assignor: request.assignor.or_else(|| before.assignor.clone()),
         classic: None,
     }
+}
+
+/// The expression that it subscribes by.
+fn expression_of(subscription: &Subscription) -> Option<&str> {
+    let regex = subscription.regex.as_deref();
+    regex.filter(|regex| !regex.is_empty())
 }

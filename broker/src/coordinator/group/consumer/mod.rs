@@ -22,9 +22,10 @@ pub mod records;
 mod regex;
 
 pub(crate) use heartbeat::{Heartbeat, HeartbeatAnswer};
+pub(crate) use regex::{Expressions, Matches, NO_MATCHES};
 
 use super::classic::ClassicGroup;
-use super::{GroupError, MemberRef};
+use super::{Commit, CommitKind, GroupError};
 use assign::Assignor;
 use records::{
     ConsumerRecord, Current, GroupEpoch, MemberState, PartitionEpochs, Partitions, ResolvedRegex,
@@ -68,6 +69,8 @@ pub(crate) struct View<'a> {
     /// Changes whenever a topic comes, goes or grows.
     pub(crate) topics_version: u64,
     pub(crate) rules: &'a ConsumerRules,
+    /// What `ConsumerGroup::unresolved` asked for, shortly before.
+    pub(crate) matches: &'a Matches,
 }
 
 /// Why a request is refused, for code and for people.
@@ -250,54 +253,40 @@ impl ConsumerGroup {
         self.members.values().flat_map(of).collect()
     }
 
-    /// Whether a commit may be made by who says so. Where the answer is that it depends on the partition, `check_partition` says.
-    pub(crate) fn check_commit(&self, member: &MemberRef) -> Result<CommitCheck, GroupError> {
-        if member.generation < 0 && self.members.is_empty() {
-            return Ok(CommitCheck::All);
-        }
-        let known = self
-            .members
-            .get(&member.member_id)
-            .ok_or(GroupError::UnknownMember)?;
-        if member.generation == known.current.epoch {
-            Ok(CommitCheck::All)
-        } else if member.generation > known.current.epoch {
-            Err(stale(known))
-        } else {
-            Ok(CommitCheck::ByPartition)
-        }
-    }
-
-    /// As `check_commit`, for a commit in a transaction: its producer may be no member at all.
-    pub(crate) fn check_transactional_commit(
+    /// Whether a commit for these partitions may be made by who says so: all of it, or nothing. A member of an older epoch may commit for
+    /// what it has had since.
+    pub(crate) fn check_commit(
         &self,
-        member: &MemberRef,
-    ) -> Result<CommitCheck, GroupError> {
-        if member.generation < 0 && member.member_id.is_empty() && member.instance_id.is_none() {
-            return Ok(CommitCheck::All);
-        }
-        self.check_commit(member).map_err(|error| match error {
-            GroupError::StaleMemberEpoch => GroupError::IllegalGeneration,
-            other => other,
-        })
-    }
-
-    /// Whether a member of an older epoch may still commit for this partition: it may if it has had it since.
-    pub(crate) fn check_partition(
-        &self,
-        member: &MemberRef,
-        topic: Uuid,
-        partition: i32,
+        commit: Commit<'_>,
+        partitions: impl IntoIterator<Item = (Uuid, i32)>,
     ) -> Result<(), GroupError> {
+        let member = commit.member;
+        if member.generation < 0 && self.members.is_empty() {
+            return Ok(());
+        }
+        if commit.kind == CommitKind::Transactional && member.names_nobody() {
+            return Ok(());
+        }
         let known = self
             .members
             .get(&member.member_id)
             .ok_or(GroupError::UnknownMember)?;
-        let of = |of: &PartitionEpochs| of.get(&topic)?.get(&partition).copied();
+        if commit.kind == CommitKind::WithoutEpochs && !known.is_classic() {
+            return Err(GroupError::UnsupportedVersion);
+        }
         let current = &known.current;
-        match of(&current.assigned).or_else(|| of(&current.revoking)) {
-            Some(assigned_epoch) if member.generation >= assigned_epoch => Ok(()),
-            _ => Err(stale(known)),
+        if member.generation == current.epoch {
+            return Ok(());
+        }
+        let has_had = |(topic, partition): (Uuid, i32)| {
+            let of = |of: &PartitionEpochs| of.get(&topic)?.get(&partition).copied();
+            let assigned_epoch = of(&current.assigned).or_else(|| of(&current.revoking));
+            assigned_epoch.is_some_and(|assigned_epoch| member.generation >= assigned_epoch)
+        };
+        if member.generation < current.epoch && partitions.into_iter().all(has_had) {
+            Ok(())
+        } else {
+            Err(stale(known))
         }
     }
 
@@ -595,13 +584,6 @@ impl ConsumerGroup {
             self.static_members.clone(),
         )
     }
-}
-
-/// Which offsets a commit may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CommitCheck {
-    All,
-    ByPartition,
 }
 
 /// A member that speaks the classic protocol has generations, not epochs.

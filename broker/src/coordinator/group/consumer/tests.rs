@@ -8,6 +8,7 @@ use kafka_wire as wire;
 use kafka_wire_core::ApiVersion;
 
 use super::*;
+use crate::coordinator::group::MemberRef;
 use crate::coordinator::group::classic::{Caller, Join};
 use crate::metadata::{Command, Topic};
 use crate::protocol::message;
@@ -82,11 +83,26 @@ impl World {
         &mut self,
         decide: impl FnOnce(&mut ConsumerGroup, View<'_>) -> Result<Decided<T>, E>,
     ) -> Result<T, E> {
+        self.decide_with(None, decide)
+    }
+
+    /// The same for a heartbeat that may bring an expression.
+    fn decide_with<T, E>(
+        &mut self,
+        brought: Option<&str>,
+        decide: impl FnOnce(&mut ConsumerGroup, View<'_>) -> Result<Decided<T>, E>,
+    ) -> Result<T, E> {
+        let topics_version = self.catalog.topics_version();
+        let unresolved = self
+            .group
+            .unresolved(brought, topics_version, &self.rules, self.now_ms);
+        let matches = Expressions::default().resolve(&unresolved, |lend| lend(&self.catalog));
         let view = View {
             now_ms: self.now_ms,
             catalog: &self.catalog,
             topics_version: self.catalog.topics_version(),
             rules: &self.rules,
+            matches: &matches,
         };
         // Looked at now and then: it takes its time.
         let before = self
@@ -109,7 +125,10 @@ impl World {
     }
 
     fn heartbeat(&mut self, request: Heartbeat) -> Result<HeartbeatAnswer, Refusal> {
-        self.decide(|group, view| group.heartbeat(request, view))
+        let brought = request.regex.clone();
+        self.decide_with(brought.as_deref(), |group, view| {
+            group.heartbeat(request, view)
+        })
     }
 
     fn expire(&mut self) {
@@ -369,20 +388,24 @@ fn commits_of_an_older_epoch_are_for_what_the_member_has_had_since() {
         instance_id: None,
         generation,
     };
-    let check = |generation| world.group.check_commit(&member(generation));
-    assert_eq!(check(now.member_epoch), Ok(CommitCheck::All));
-    assert_eq!(
-        check(now.member_epoch + 1),
-        Err(GroupError::StaleMemberEpoch)
-    );
-    assert_eq!(check(a.member_epoch), Ok(CommitCheck::ByPartition));
-    let check = |partition| {
+    let check = |generation, kind, partitions: &[i32]| {
+        let member = &member(generation);
+        let partitions = partitions.iter().map(|partition| (topic, *partition));
         world
             .group
-            .check_partition(&member(a.member_epoch), topic, partition)
+            .check_commit(Commit { member, kind }, partitions)
     };
-    assert_eq!(check(0), Ok(()));
-    assert_eq!(check(2), Err(GroupError::StaleMemberEpoch));
+    let (direct, transactional) = (CommitKind::Direct, CommitKind::Transactional);
+    let stale = Err(GroupError::StaleMemberEpoch);
+    assert_eq!(check(now.member_epoch, direct, &[0, 2]), Ok(()));
+    assert_eq!(check(now.member_epoch + 1, direct, &[0]), stale);
+    assert_eq!(check(a.member_epoch, direct, &[0]), Ok(()));
+    assert_eq!(check(a.member_epoch, transactional, &[0]), Ok(()));
+    assert_eq!(check(a.member_epoch, direct, &[0, 2]), stale, "all or none");
+    assert_eq!(
+        check(now.member_epoch, CommitKind::WithoutEpochs, &[0]),
+        Err(GroupError::UnsupportedVersion)
+    );
     assert_eq!(
         world.group.check_fetch(Some("a"), a.member_epoch),
         Err(GroupError::StaleMemberEpoch)
@@ -772,6 +795,7 @@ impl Simulation {
                 catalog: &self.world.catalog,
                 topics_version: self.world.catalog.topics_version(),
                 rules: &self.world.rules,
+                matches: &NO_MATCHES,
             };
             match self
                 .world
@@ -802,6 +826,7 @@ impl Simulation {
                 catalog: &self.world.catalog,
                 topics_version: self.world.catalog.topics_version(),
                 rules: &self.world.rules,
+                matches: &NO_MATCHES,
             };
             match self.world.group.classic_heartbeat(caller, view) {
                 Ok(()) => {}

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::GroupError;
+use super::{Commit, CommitKind, GroupError};
 use crate::metadata::GroupConfig;
 
 pub(crate) mod assignor;
@@ -305,21 +305,23 @@ impl StreamsGroup {
     /// has been elsewhere in between has a newer epoch, so a commit from before then is refused.
     pub(crate) fn check_commit<'a>(
         &self,
-        member_id: &str,
-        member_epoch: i32,
-        is_transactional: bool,
+        commit: Commit<'_>,
         partitions: impl IntoIterator<Item = (&'a str, i32)>,
     ) -> Result<(), GroupError> {
+        let member_epoch = commit.member.generation;
         if member_epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
-        if is_transactional && member_epoch == -1 && member_id.is_empty() {
+        if commit.kind == CommitKind::Transactional && commit.member.names_nobody() {
             return Ok(());
         }
         let member = self
             .members
-            .get(member_id)
+            .get(&commit.member.member_id)
             .ok_or(GroupError::UnknownMember)?;
+        if commit.kind == CommitKind::WithoutEpochs {
+            return Err(GroupError::UnsupportedVersion);
+        }
         let current = &member.current;
         if member_epoch == current.member_epoch {
             return Ok(());

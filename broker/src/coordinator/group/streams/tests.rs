@@ -12,7 +12,7 @@ use super::tasks::testing::{show, tasks};
 use super::tasks::{self, Assignment};
 use super::topology::{InternalTopic, Problem, Subtopology, Topology};
 use super::{State, StreamsError, StreamsGroup};
-use crate::coordinator::group::GroupError;
+use crate::coordinator::group::{Commit, CommitKind, GroupError, MemberRef};
 use crate::metadata::{Catalog, Command, GroupConfig, Topic};
 
 /// A group, the topics around it, and what it has written.
@@ -566,49 +566,55 @@ fn members_hear_who_has_what() {
 fn a_zombie_commits_nothing() {
     let mut world = World::new(&[("a", 2)]);
     let refused = Err(GroupError::StaleMemberEpoch);
+    let check = |world: &World, member_id: &str, generation, kind, partitions: &[(&str, i32)]| {
+        let member = &MemberRef {
+            member_id: member_id.to_owned(),
+            instance_id: None,
+            generation,
+        };
+        let commit = Commit { member, kind };
+        world.group.check_commit(commit, partitions.iter().copied())
+    };
+    let (direct, transactional) = (CommitKind::Direct, CommitKind::Transactional);
     assert_eq!(
-        world.group.check_commit("", -1, false, [("a", 0)]),
+        check(&world, "", -1, direct, &[("a", 0)]),
         Ok(()),
         "an empty group takes anybody's"
     );
     world.heartbeat(joining("m1", "p1")).unwrap();
     assert_eq!(
-        world.group.check_commit("", -1, false, [("a", 0)]),
+        check(&world, "", -1, direct, &[("a", 0)]),
         Err(GroupError::UnknownMember)
     );
-    assert_eq!(world.group.check_commit("", -1, true, [("a", 0)]), Ok(()));
+    assert_eq!(check(&world, "", -1, transactional, &[("a", 0)]), Ok(()));
     assert_eq!(
-        world
-            .group
-            .check_commit("m1", 2, false, [("a", 0), ("a", 1)]),
+        check(&world, "m1", 2, direct, &[("a", 0), ("a", 1)]),
         Ok(())
     );
     assert_eq!(
-        world.group.check_commit("m1", 3, false, [("a", 0)]),
-        refused
+        check(&world, "m1", 2, CommitKind::WithoutEpochs, &[("a", 0)]),
+        Err(GroupError::UnsupportedVersion)
     );
+    assert_eq!(check(&world, "m1", 3, direct, &[("a", 0)]), refused);
     world.heartbeat(joining("m2", "p2")).unwrap();
     world.heartbeat(alive("m1", 2)).unwrap();
     assert_eq!(
-        world.group.check_commit("m1", 2, false, [("a", 1)]),
+        check(&world, "m1", 2, direct, &[("a", 1)]),
         Ok(()),
         "while it gives it back"
     );
     world.heartbeat(owning("m1", 2, &["0_0", "1_0"])).unwrap();
     assert_eq!(
-        world.group.check_commit("m1", 2, false, [("a", 0)]),
+        check(&world, "m1", 2, direct, &[("a", 0)]),
         Ok(()),
         "it has had it since"
     );
     assert_eq!(
-        world.group.check_commit("m1", 2, false, [("a", 1)]),
+        check(&world, "m1", 2, direct, &[("a", 0), ("a", 1)]),
         refused,
-        "it has given it back"
+        "it has given one back"
     );
-    assert_eq!(
-        world.group.check_commit("m1", 2, false, [("b", 0)]),
-        refused
-    );
+    assert_eq!(check(&world, "m1", 2, direct, &[("b", 0)]), refused);
     assert_eq!(world.group.check_fetch(None, -1), Ok(()));
     assert_eq!(world.group.check_fetch(Some("m1"), 3), Ok(()));
     assert_eq!(world.group.check_fetch(Some("m1"), 2), refused);
