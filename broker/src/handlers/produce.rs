@@ -55,17 +55,15 @@ pub(super) fn handle(
     };
     let id = id.as_str().to_owned();
     let (version, knows_abortable) = (context.transaction_version, context.knows_abortable);
-    let (by, mut verified, unverified) = unverified(core, context, &request);
+    let topics_by_id = context.topics_by_id;
+    let (by, mut verified, unverified) = find_unverified(core, topics_by_id, version, &request);
     let code_of = move |error| errors::of_verification(error, version, knows_abortable);
     let (Some(by), false) = (by, unverified.is_empty()) else {
-        return write(core, context.topics_by_id, request, &verified, answer);
+        return write(core, topics_by_id, request, &verified, answer);
     };
     if version < 2 {
-        for (at, partition, guard) in unverified {
-            let found = core.transactions.verify(core, &id, by, &partition);
-            verified.insert(at, found.map(|()| guard).map_err(code_of));
-        }
-        return write(core, context.topics_by_id, request, &verified, answer);
+        verify(core, &id, by, unverified, &mut verified, code_of);
+        return write(core, topics_by_id, request, &verified, answer);
     }
     let partitions = unverified.iter().map(|(_, partition, _)| partition.clone());
     let add = transaction::Request::AddPartitions {
@@ -74,33 +72,60 @@ pub(super) fn handle(
         partitions: partitions.collect(),
         client_version: version,
     };
-    let (then, topics_by_id) = (core.clone(), context.topics_by_id);
+    let then = core.clone();
     core.transactions.handle(
         core,
-        &id,
+        &id.clone(),
         add,
         Box::new(move |added| {
-            for (at, _, guard) in unverified {
-                verified.insert(at, added.map(|_| guard).map_err(code_of));
+            match added {
+                // The coordinator may have waited until the transaction before had ended, and its marker took back the leave to begin
+                // another: it is asked for again, and is good only if the transaction is open after that.
+                Ok(_) => {
+                    let (_, refused, unverified) =
+                        find_unverified(&then, topics_by_id, version, &request);
+                    verified.extend(refused);
+                    verify(&then, &id, by, unverified, &mut verified, code_of);
+                }
+                Err(error) => {
+                    let code = code_of(error);
+                    verified.extend(unverified.into_iter().map(|(at, ..)| (at, Err(code))));
+                }
             }
             write(&then, topics_by_id, request, &verified, answer);
         }),
     );
 }
 
+/// Asks whether the transaction is open with these partitions in it.
+fn verify(
+    core: &Core,
+    id: &str,
+    by: Producer,
+    unverified: Vec<Unverified>,
+    verified: &mut Verified,
+    code_of: impl Fn(transaction::TransactionError) -> ErrorCode,
+) {
+    for (at, partition, guard) in unverified {
+        let found = core.transactions.verify(core, id, by, &partition);
+        verified.insert(at, found.map(|()| guard).map_err(&code_of));
+    }
+}
+
 /// A partition that the coordinator has to agree to: where it is in the request, and the leave to begin a transaction there.
 type Unverified = ((usize, usize), TopicPartition, VerificationGuard);
 
 /// The producer of a transactional request, what is refused already, and which partitions its transaction is not yet open on.
-fn unverified(
+fn find_unverified(
     core: &Core,
-    context: &RequestContext,
+    topics_by_id: bool,
+    transaction_version: i16,
     request: &ProduceRequest,
 ) -> (Option<Producer>, Verified, Vec<Unverified>) {
     let now_ms = core.now_ms();
     let (mut by, mut verified, mut unverified) = (None, Verified::default(), Vec::new());
     for (at_topic, data) in request.topic_data.iter().enumerate() {
-        let Some(topic) = find_topic(core, context.topics_by_id, data) else {
+        let Some(topic) = find_topic(core, topics_by_id, data) else {
             continue;
         };
         for (at_partition, data) in data.partition_data.iter().enumerate() {
@@ -128,7 +153,7 @@ fn unverified(
                 of_batch.id,
                 of_batch.epoch,
                 batch.base_sequence(),
-                context.transaction_version,
+                transaction_version,
                 now_ms,
             );
             match guard {

@@ -94,52 +94,72 @@ pub(super) fn handle(
         epoch: request.producer_epoch,
     };
     let (version, knows_abortable) = (context.transaction_version, context.knows_abortable);
-    let guard = match partition.begin_verification(by.id, by.epoch, 0, version, now_ms) {
+    let begin = {
+        let partition = partition.clone();
+        move || {
+            partition
+                .begin_verification(by.id, by.epoch, 0, version, now_ms)
+                .map_err(|error| errors::of_partition(&error))
+        }
+    };
+    let guard = match begin() {
         Ok(guard) => guard,
-        Err(error) => return respond(errors::of_partition(&error)),
+        Err(code) => return respond(code),
     };
     let member = MemberRef {
         member_id: request.member_id.into_string(),
         instance_id: request.group_instance_id.map(|id| id.into_string()),
         generation: request.generation_id_or_member_epoch,
     };
-    let writer = TransactionalWriter {
-        producer_id: by.id,
-        producer_epoch: by.epoch,
-        guard,
-    };
     let group = request.group_id.into_string();
     let commit = {
         let core = core.clone();
         move |verified| match verified {
-            Err(error) => respond(errors::of_verification(error, version, knows_abortable)),
-            Ok(()) => core.groups.commit_in_transaction(
+            Err(code) => respond(code),
+            Ok(guard) => core.groups.commit_in_transaction(
                 &core,
                 &group,
                 &member,
-                writer,
+                TransactionalWriter {
+                    producer_id: by.id,
+                    producer_epoch: by.epoch,
+                    guard,
+                },
                 offsets,
                 Box::new(move |committed| respond(errors::of_group_result(&committed))),
             ),
         }
     };
-    let of_group = (Arc::from(OFFSETS_TOPIC), partition.index());
     if guard.is_none() {
-        commit(Ok(()));
-    } else if version >= 2 {
-        core.transactions.handle(
-            core,
-            &request.transactional_id,
-            Request::AddPartitions {
-                producer_id: by.id,
-                producer_epoch: by.epoch,
-                partitions: [of_group].into(),
-                client_version: version,
-            },
-            Box::new(move |added| commit(added.map(drop))),
-        );
-    } else {
-        let id = &request.transactional_id;
-        commit(core.transactions.verify(core, id, by, &of_group));
+        return commit(Ok(None));
     }
+    let code_of = move |error| errors::of_verification(error, version, knows_abortable);
+    let of_group = (Arc::from(OFFSETS_TOPIC), partition.index());
+    let id = request.transactional_id;
+    let verify = {
+        let (core, id, of_group) = (core.clone(), id.clone(), of_group.clone());
+        move |guard| {
+            let found = core.transactions.verify(&core, &id, by, &of_group);
+            found.map(|()| guard).map_err(code_of)
+        }
+    };
+    if version < 2 {
+        return commit(verify(guard));
+    }
+    let add = Request::AddPartitions {
+        producer_id: by.id,
+        producer_epoch: by.epoch,
+        partitions: [of_group].into(),
+        client_version: version,
+    };
+    // As with Produce: the marker of the transaction before may have taken back the leave to begin another.
+    core.transactions.handle(
+        core,
+        &id,
+        add,
+        Box::new(move |added| match added {
+            Ok(_) => commit(begin().and_then(verify)),
+            Err(error) => commit(Err(code_of(error))),
+        }),
+    );
 }

@@ -86,6 +86,33 @@ fn the_next_transaction_waits_for_the_markers_of_the_last_and_is_not_refused() {
 }
 
 #[test]
+fn what_comes_before_the_markers_of_the_last_transaction_is_not_refused_either() {
+    let machine = Machine::with_topics(&[("a", 1)]);
+    let mut client = Client::start(&machine, "x", 2);
+    assert_eq!(client.send(&machine, "a", 0, "one"), NONE);
+    assert_eq!(client.send_offset(&machine, "g", "a", 1), NONE);
+    let ended = submit(&machine.broker, 2, client.end_request(true));
+    // With threads the answer may be out before the markers are appended; here PREPARE is not even on disk.
+    assert_eq!(machine.markers("a", 0), []);
+    client.producer.epoch += 1;
+    client.sequences.clear();
+    let written = submit(&machine.broker, 2, client.produce("a", 0, "two"));
+    let committed = submit(&machine.broker, 2, client.commit_offset("g", "a", 2));
+    machine.settle();
+    assert_eq!(ended.try_recv().unwrap().error_code, NONE);
+    let written = written.try_recv().unwrap();
+    assert_eq!(written.responses[0].partition_responses[0].error_code, NONE);
+    assert_eq!(
+        committed.try_recv().unwrap().topics[0].partitions[0].error_code,
+        NONE
+    );
+    assert_eq!(client.end(&machine, true), NONE);
+    machine.settle();
+    assert_eq!(machine.committed("a", 0), ["one", "two"]);
+    assert_eq!(machine.offset("g", "a", true), (2, NONE));
+}
+
+#[test]
 fn requests_that_wait_for_too_long_are_refused() {
     let machine = Machine::with_topics(&[("a", 1)]);
     let mut client = Client::start(&machine, "x", 2);
