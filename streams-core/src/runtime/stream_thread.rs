@@ -230,48 +230,22 @@ impl StreamThread {
             application,
         };
         let mut requests = thread.application.requests()?;
-        let prepared = thread.prepare_stores(&assigned);
-        // Global tasks come first: the others look their stores up.
-        for (task, prepared) in assigned.into_iter().zip(prepared) {
-            thread.open_task(task, prepared, &mut requests, now_ms)?;
-        }
+        let opening = Opening::new(&thread.application, name, assigned, &mut requests)?;
+        thread.open_tasks(opening, now_ms)?;
         Ok(thread)
     }
 
-    fn store_directory(&self, task: &Assigned) -> PathBuf {
-        let state = &self.application.state;
-        if task.global {
-            state.global(&self.name, task.id)
-        } else {
-            state.task(task.id)
+    fn open_tasks(&mut self, opening: Opening, now_ms: i64) -> Result<(), StreamsError> {
+        let Opening {
+            tasks,
+            starts,
+            ends,
+        } = opening;
+        // Global tasks come first: the others look their stores up.
+        for (task, prepared) in tasks {
+            self.open_task(task, prepared, &starts, &ends, now_ms)?;
         }
-    }
-
-    /// Opens the databases of all tasks at once: each waits for the disk some ten times.
-    fn prepare_stores(&self, assigned: &[Assigned]) -> Vec<Result<PreparedStores, StoreError>> {
-        let application = &self.application;
-        thread::scope(|scope| {
-            let opening: Vec<_> = assigned
-                .iter()
-                .map(|task| {
-                    let (directory, specs) = (
-                        self.store_directory(task),
-                        application.topology.store_specs(task.id.subtopology),
-                    );
-                    scope.spawn(move || {
-                        Stores::prepare(Some(&directory), &specs, &application.memory)
-                    })
-                })
-                .collect();
-            opening
-                .into_iter()
-                .map(|opening| {
-                    opening
-                        .join()
-                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                })
-                .collect()
-        })
+        Ok(())
     }
 
     /// One round. Never waits.
@@ -365,28 +339,15 @@ impl StreamThread {
         &mut self,
         assigned: Assigned,
         prepared: Result<PreparedStores, StoreError>,
-        requests: &mut Requests,
+        starts: &HashMap<TopicPartition, i64>,
+        ends: &HashMap<TopicPartition, i64>,
         now_ms: i64,
     ) -> Result<(), StreamsError> {
-        let directory = self.store_directory(&assigned);
+        let directory = store_directory(&self.application, &self.name, &assigned);
         let Assigned { id, inputs, global } = assigned;
         let application = Arc::clone(&self.application);
         let specs = application.topology.store_specs(id.subtopology);
-        let changelogs: Vec<(String, TopicPartition)> = if global {
-            Vec::new()
-        } else {
-            application
-                .topology
-                .changelogs(&application.config.application_id, id.subtopology)
-                .into_iter()
-                .map(|changelog| {
-                    (
-                        changelog.store,
-                        TopicPartition::new(changelog.topic, id.partition),
-                    )
-                })
-                .collect()
-        };
+        let changelogs = changelogs(&application, id, global);
         let mut stores = match prepared.and_then(PreparedStores::open) {
             // Only where nothing is lost by it.
             Err(error @ StoreError::Corrupt { .. }) if self.is_restorable(id, global) => {
@@ -396,20 +357,11 @@ impl StreamThread {
             }
             opened => opened?,
         };
-        let partitions: Vec<TopicPartition> = changelogs
-            .iter()
-            .map(|(_, partition)| partition.clone())
-            .collect();
-        let starts = list_offsets(requests, &partitions, OffsetSpec::Earliest)?;
-        let ends = match self.exactly_once {
-            Some(_) => self.stable_ends(requests, &partitions)?,
-            None => list_offsets(requests, &partitions, UNCOMMITTED_END)?,
-        };
         let mut decisions = Vec::new();
         for (store, partition) in changelogs {
             let offset =
                 |of: &HashMap<TopicPartition, i64>| of.get(&partition).copied().unwrap_or(0);
-            let (start, end) = (offset(&starts), offset(&ends));
+            let (start, end) = (offset(starts), offset(ends));
             let decision = restore::decide(stores.positions().offset(&store), start, end);
             decisions.push((store, partition, decision, end));
         }
@@ -482,22 +434,15 @@ impl StreamThread {
                 end,
             });
         }
-        let mut load_to = HashMap::new();
         if global {
-            let partitions: Vec<TopicPartition> =
-                inputs.iter().map(|input| input.partition.clone()).collect();
-            let latest = OffsetSpec::Latest {
-                read_committed: false,
-            };
-            let starts = list_offsets(requests, &partitions, OffsetSpec::Earliest)?;
-            load_to = list_offsets(requests, &partitions, latest)?;
             let does_not_fit = |partition: &TopicPartition| {
                 let offset = |of: &HashMap<_, i64>| of.get(partition).copied().unwrap_or(0);
                 let held = global_position(&stores, partition);
-                let decision = restore::decide(held, offset(&starts), offset(&load_to));
+                let decision = restore::decide(held, offset(starts), offset(ends));
                 matches!(decision, Restoration::Rebuild { .. })
             };
-            if let Some(partition) = partitions.iter().find(|partition| does_not_fit(partition)) {
+            let mut partitions = inputs.iter().map(|input| &input.partition);
+            if let Some(partition) = partitions.find(|partition| does_not_fit(partition)) {
                 tracing::warn!(task = %id, %partition, "global store is loaded anew: what it holds does not fit its topic");
                 drop(stores);
                 Stores::delete(&directory)?;
@@ -507,7 +452,10 @@ impl StreamThread {
         let inputs = inputs
             .into_iter()
             .map(|input| Input {
-                load_to: load_to.get(&input.partition).copied().unwrap_or(0),
+                load_to: match global {
+                    true => ends.get(&input.partition).copied().unwrap_or(0),
+                    false => 0,
+                },
                 partition: input.partition,
                 start: input.start,
                 repartition: input.repartition,
@@ -525,39 +473,6 @@ impl StreamThread {
             changelogs: restoring,
         });
         self.run_when_restored(task, now_ms)
-    }
-
-    /// The ends of changelogs that no transaction is open in. What an earlier life left open is being ended by those who know it; until
-    /// then its records are neither to be restored nor to be passed over.
-    fn stable_ends(
-        &self,
-        requests: &mut Requests,
-        partitions: &[TopicPartition],
-    ) -> Result<HashMap<TopicPartition, i64>, StreamsError> {
-        let written = list_offsets(requests, partitions, UNCOMMITTED_END)?;
-        let timeout_ms = i64::from(self.application.config.transaction_timeout_ms);
-        // The cluster looks for transactions that have timed out every ten seconds.
-        let deadline_ms = self.application.clock.now_ms() + 2 * timeout_ms + 20_000;
-        loop {
-            let stable = list_offsets(
-                requests,
-                partitions,
-                OffsetSpec::Latest {
-                    read_committed: true,
-                },
-            )?;
-            let open = written.iter().find(|(partition, end)| {
-                stable.get(*partition).is_some_and(|stable| stable < *end)
-            });
-            let Some((partition, _)) = open else {
-                return Ok(stable);
-            };
-            if self.application.clock.now_ms() >= deadline_ms {
-                tracing::warn!(%partition, "a transaction is open in this changelog for too long: what it wrote is not restored");
-                return Ok(stable);
-            }
-            thread::park_timeout(Duration::from_millis(10));
-        }
     }
 
     /// Turns a task whose stores are complete into a running one, and begins to fetch its inputs.
@@ -1139,6 +1054,138 @@ impl StreamThread {
             }
         }
         wake_at_ms.max(now_ms + 1)
+    }
+}
+
+/// Tasks that are about to be opened, with all that the cluster and the disk have to be waited for: not to be done within a step.
+struct Opening {
+    tasks: Vec<(Assigned, Result<PreparedStores, StoreError>)>,
+    /// Where the changelogs, and the topics of global stores, begin and end.
+    starts: HashMap<TopicPartition, i64>,
+    ends: HashMap<TopicPartition, i64>,
+}
+
+impl Opening {
+    fn new(
+        application: &Application,
+        thread_name: &str,
+        assigned: Vec<Assigned>,
+        requests: &mut Requests,
+    ) -> Result<Self, StreamsError> {
+        let (mut of_changelogs, mut of_globals) = (Vec::new(), Vec::new());
+        for task in &assigned {
+            if task.global {
+                of_globals.extend(task.inputs.iter().map(|input| input.partition.clone()));
+            }
+            let changelogs = changelogs(application, task.id, task.global);
+            of_changelogs.extend(changelogs.into_iter().map(|(_, partition)| partition));
+        }
+        let prepared = prepare_stores(application, thread_name, &assigned);
+        let mut starts = list_offsets(requests, &of_changelogs, OffsetSpec::Earliest)?;
+        starts.extend(list_offsets(requests, &of_globals, OffsetSpec::Earliest)?);
+        let mut ends = if application.config.is_exactly_once() {
+            stable_ends(application, requests, &of_changelogs)?
+        } else {
+            list_offsets(requests, &of_changelogs, UNCOMMITTED_END)?
+        };
+        ends.extend(list_offsets(requests, &of_globals, UNCOMMITTED_END)?);
+        Ok(Self {
+            tasks: assigned.into_iter().zip(prepared).collect(),
+            starts,
+            ends,
+        })
+    }
+}
+
+fn store_directory(application: &Application, thread_name: &str, task: &Assigned) -> PathBuf {
+    let state = &application.state;
+    if task.global {
+        state.global(thread_name, task.id)
+    } else {
+        state.task(task.id)
+    }
+}
+
+/// The stores of a task that have a changelog, and where it is.
+fn changelogs(
+    application: &Application,
+    id: TaskId,
+    global: bool,
+) -> Vec<(String, TopicPartition)> {
+    if global {
+        return Vec::new();
+    }
+    application
+        .topology
+        .changelogs(&application.config.application_id, id.subtopology)
+        .into_iter()
+        .map(|changelog| {
+            (
+                changelog.store,
+                TopicPartition::new(changelog.topic, id.partition),
+            )
+        })
+        .collect()
+}
+
+/// Opens the databases of all tasks at once: each waits for the disk some ten times.
+fn prepare_stores(
+    application: &Application,
+    thread_name: &str,
+    assigned: &[Assigned],
+) -> Vec<Result<PreparedStores, StoreError>> {
+    thread::scope(|scope| {
+        let opening: Vec<_> = assigned
+            .iter()
+            .map(|task| {
+                let (directory, specs) = (
+                    store_directory(application, thread_name, task),
+                    application.topology.store_specs(task.id.subtopology),
+                );
+                scope.spawn(move || Stores::prepare(Some(&directory), &specs, &application.memory))
+            })
+            .collect();
+        opening
+            .into_iter()
+            .map(|opening| {
+                opening
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
+    })
+}
+
+/// The ends of changelogs that no transaction is open in. What an earlier life left open is being ended by those who know it; until
+/// then its records are neither to be restored nor to be passed over.
+fn stable_ends(
+    application: &Application,
+    requests: &mut Requests,
+    partitions: &[TopicPartition],
+) -> Result<HashMap<TopicPartition, i64>, StreamsError> {
+    let written = list_offsets(requests, partitions, UNCOMMITTED_END)?;
+    let timeout_ms = i64::from(application.config.transaction_timeout_ms);
+    // The cluster looks for transactions that have timed out every ten seconds.
+    let deadline_ms = application.clock.now_ms() + 2 * timeout_ms + 20_000;
+    loop {
+        let stable = list_offsets(
+            requests,
+            partitions,
+            OffsetSpec::Latest {
+                read_committed: true,
+            },
+        )?;
+        let open = written
+            .iter()
+            .find(|(partition, end)| stable.get(*partition).is_some_and(|stable| stable < *end));
+        let Some((partition, _)) = open else {
+            return Ok(stable);
+        };
+        if application.clock.now_ms() >= deadline_ms {
+            tracing::warn!(%partition, "a transaction is open in this changelog for too long: what it wrote is not restored");
+            return Ok(stable);
+        }
+        thread::park_timeout(Duration::from_millis(10));
     }
 }
 

@@ -6,14 +6,17 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
 
 use brooklet_state_stores::{StoreError, Stores};
 
-use super::{Assigned, Commit, State, StreamThread};
+use super::{Assigned, Commit, Opening, State, StreamThread};
 use crate::cache::ThreadCache;
 use crate::client::{ClientError, TransactionRequest};
 use crate::error::StreamsError;
 use crate::fault;
+use crate::runtime::application::Application;
 use crate::runtime::streams::starting_offsets;
 use crate::runtime::transaction::{Action, Event, Failure, Offsets, Output, Phase, Transaction};
 use crate::task::{ErrorResponse, RecordCollector};
@@ -32,6 +35,7 @@ pub(super) struct ExactlyOnce {
     cause: Option<String>,
     /// Stores in which damage was found while they were open.
     damaged: Vec<PathBuf>,
+    reopening: Option<Reopening>,
 }
 
 impl ExactlyOnce {
@@ -42,6 +46,7 @@ impl ExactlyOnce {
             retry: None,
             cause: None,
             damaged: Vec::new(),
+            reopening: None,
         }
     }
 }
@@ -121,6 +126,9 @@ impl StreamThread {
                 return Ok(Some(Event::MemberKnown));
             }
         }
+        if transaction.phase() == Phase::Reopening {
+            return self.poll_reopening(now_ms);
+        }
         if !transaction.awaits_answer() {
             return Ok(None);
         }
@@ -196,13 +204,7 @@ impl StreamThread {
                 self.ask(TransactionRequest::Initialize);
             }
             Action::Initialize => self.ask(TransactionRequest::Initialize),
-            Action::Reopen => {
-                self.reopen_tasks(now_ms)?;
-                fault::point("tasks-reopened");
-                self.commit = Commit::Idle;
-                self.last_commit_ms = now_ms;
-                self.happened(Event::Reopened, now_ms)?;
-            }
+            Action::Reopen => self.begin_reopening(now_ms)?,
             // The caller has the error that led here.
             Action::Stop => {
                 let cause = self
@@ -317,41 +319,119 @@ impl StreamThread {
         self.acknowledged.clear();
     }
 
-    /// Opens the thread's tasks as a start does.
-    fn reopen_tasks(&mut self, now_ms: i64) -> Result<(), StreamsError> {
+    /// Begins to open the thread's tasks as a start does: what the cluster and the disk are to be waited for is waited for elsewhere.
+    fn begin_reopening(&mut self, now_ms: i64) -> Result<(), StreamsError> {
         // A reopening that failed half-way begins anew.
         self.drop_tasks(now_ms);
         let Some(exactly_once) = &mut self.exactly_once else {
             return Ok(());
         };
-        for directory in exactly_once.damaged.drain(..) {
-            tracing::warn!(directory = %directory.display(), "stores are damaged: they are deleted, and rebuilt from their changelogs");
-            Stores::delete(&directory)?;
-        }
-        let mut assigned = exactly_once.assigned.clone();
-        let partitions: Vec<_> = assigned
-            .iter()
-            .flat_map(|task| task.inputs.iter().map(|input| input.partition.clone()))
-            .collect();
-        let mut requests = self.application.requests()?;
-        let starts = starting_offsets(&self.application, &mut requests, &partitions)?;
-        for input in assigned.iter_mut().flat_map(|task| &mut task.inputs) {
-            if let Some(start) = starts.get(&input.partition) {
-                input.start = start.clone();
+        let damaged = std::mem::take(&mut exactly_once.damaged);
+        let assigned = exactly_once.assigned.clone();
+        let given_up = exactly_once.reopening.take();
+        let application = Arc::clone(&self.application);
+        let (name, waker) = (self.name.clone(), self.waker.clone());
+        let (send, opened) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name(format!("{}-opening", self.name))
+            .spawn(move || {
+                // What that has open is locked.
+                drop(given_up);
+                let opening = open_anew(&application, &name, damaged, assigned);
+                // Nobody waits for it any more when the thread has ended.
+                let _ = send.send(opening);
+                waker.wake();
+            })
+            .map_err(|error| {
+                StreamsError::Other(format!(
+                    "{}: a thread that opens its tasks cannot be started: {error}",
+                    self.name
+                ))
+            })?;
+        exactly_once.reopening = Some(Reopening {
+            opened,
+            thread: Some(thread),
+        });
+        Ok(())
+    }
+
+    /// Takes over the opened tasks, if they are there.
+    fn poll_reopening(&mut self, now_ms: i64) -> Result<Option<Event>, StreamsError> {
+        let Some(exactly_once) = &mut self.exactly_once else {
+            return Ok(None);
+        };
+        let Some(reopening) = &exactly_once.reopening else {
+            return Ok(None);
+        };
+        let opening = match reopening.opened.try_recv() {
+            Ok(opening) => opening,
+            Err(mpsc::TryRecvError::Empty) => return Ok(None),
+            Err(mpsc::TryRecvError::Disconnected) => {
+                return Err(StreamsError::Other(format!(
+                    "{}: the thread that opens its tasks has panicked",
+                    self.name
+                )));
             }
-        }
+        };
+        exactly_once.reopening = None;
+        self.finish_reopening(opening?, now_ms)?;
+        Ok(Some(Event::Reopened))
+    }
+
+    /// Goes on with what was waited for.
+    fn finish_reopening(&mut self, opening: Opening, now_ms: i64) -> Result<(), StreamsError> {
         let config = &self.application.config;
         self.cache = ThreadCache::new(
             config.cache_bytes_max / config.stream_threads,
             config.processing_handler == ErrorResponse::Continue,
         );
-        let prepared = self.prepare_stores(&assigned);
-        for (task, prepared) in assigned.into_iter().zip(prepared) {
-            self.open_task(task, prepared, &mut requests, now_ms)?;
-        }
+        self.open_tasks(opening, now_ms)?;
+        self.commit = Commit::Idle;
+        self.last_commit_ms = now_ms;
         tracing::info!(thread = self.name, "tasks are open again");
+        fault::point("tasks-reopened");
         Ok(())
     }
+}
+
+/// Tasks that are being opened on a thread of their own.
+struct Reopening {
+    opened: mpsc::Receiver<Result<Opening, StreamsError>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Reopening {
+    /// Waits until what it has open can be closed.
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Deletes what is damaged, opens what is there, and asks the cluster where everything is.
+fn open_anew(
+    application: &Application,
+    thread_name: &str,
+    damaged: Vec<PathBuf>,
+    mut assigned: Vec<Assigned>,
+) -> Result<Opening, StreamsError> {
+    for directory in damaged {
+        tracing::warn!(directory = %directory.display(), "stores are damaged: they are deleted, and rebuilt from their changelogs");
+        Stores::delete(&directory)?;
+    }
+    let partitions: Vec<_> = assigned
+        .iter()
+        .flat_map(|task| task.inputs.iter().map(|input| input.partition.clone()))
+        .collect();
+    let mut requests = application.requests()?;
+    let starts = starting_offsets(application, &mut requests, &partitions)?;
+    for input in assigned.iter_mut().flat_map(|task| &mut task.inputs) {
+        if let Some(start) = starts.get(&input.partition) {
+            input.start = start.clone();
+        }
+    }
+    Opening::new(application, thread_name, assigned, &mut requests)
 }
 
 /// The directory of stores that `error` says are damaged.
