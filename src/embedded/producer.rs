@@ -107,6 +107,8 @@ struct Transactions {
     offsets: Membership,
     /// The coordinator knows of the transaction.
     begun: bool,
+    /// Offsets are on their way: nothing is asked before their answer, which is that of nothing else.
+    sending_offsets: bool,
     /// What was submitted and cannot be asked of the broker yet.
     request: Option<TransactionRequest>,
     answer: Option<Result<(), ClientError>>,
@@ -145,6 +147,7 @@ impl EmbeddedProducer {
                 adding: None,
                 offsets: Membership::No,
                 begun: false,
+                sending_offsets: false,
                 request: None,
                 answer: None,
                 failure: None,
@@ -633,10 +636,14 @@ impl EmbeddedProducer {
                     open.sequence = 0;
                 }
             }
-            Mail::Producer(Err(error)) | Mail::OffsetsTaken(Err(error)) => {
-                transactions.answer = Some(Err(error));
+            Mail::Producer(Err(error)) => transactions.answer = Some(Err(error)),
+            Mail::OffsetsTaken(taken) => {
+                transactions.sending_offsets = false;
+                // Else something else was submitted since: nobody waits for this.
+                if transactions.request.is_none() {
+                    transactions.answer = Some(taken);
+                }
             }
-            Mail::OffsetsTaken(Ok(())) => transactions.answer = Some(Ok(())),
             Mail::Added(result) => {
                 let partitions = transactions.adding.take().unwrap_or_default();
                 match result {
@@ -724,8 +731,11 @@ impl EmbeddedProducer {
         let Some(transactions) = &mut self.transactions else {
             return;
         };
-        // Partitions that are being added belong to the transaction that is to be ended.
-        if transactions.adding.is_some() || !transactions.wanted.is_empty() {
+        // Partitions that are being added, and offsets on their way, belong to the transaction that is to be ended.
+        if transactions.adding.is_some()
+            || !transactions.wanted.is_empty()
+            || transactions.sending_offsets
+        {
             return;
         }
         let Some(request) = transactions.request.take() else {
@@ -747,6 +757,7 @@ impl EmbeddedProducer {
                     return;
                 };
                 transactions.begun = true;
+                transactions.sending_offsets = true;
                 let group = transactions.options.group.clone();
                 let request = offsets_request(&transactions.options, producer, &member, &offsets);
                 self.submit(request, move |response| {

@@ -9,7 +9,7 @@ use brooklet::clock::{Clock, SystemClock};
 use brooklet::prelude::*;
 use brooklet::topics::{self, NewTopic, TopicWriter};
 use brooklet_streams_core::client::{
-    Cluster as _, Producer, ProducerOptions, TransactionOptions, TransactionRequest,
+    ClaimState, Cluster as _, Producer, ProducerOptions, TransactionOptions, TransactionRequest,
 };
 
 use crate::programs::{free_port, start_broker};
@@ -30,9 +30,13 @@ fn word_count() -> Topology {
     builder.build().unwrap()
 }
 
+fn process_id(state: &Path) -> String {
+    let id = std::fs::read_to_string(state.join(APPLICATION).join("process-id")).unwrap();
+    id.trim().to_owned()
+}
+
 /// A producer with the transactional id of the application's first thread, which fences that.
 fn rival(cluster: &Cluster, state: &Path) -> Box<dyn Producer> {
-    let process_id = std::fs::read_to_string(state.join(APPLICATION).join("process-id")).unwrap();
     let mut producer = cluster
         .producer(&ProducerOptions {
             client_id: "rival".to_owned(),
@@ -40,7 +44,7 @@ fn rival(cluster: &Cluster, state: &Path) -> Box<dyn Producer> {
             linger_ms: 0,
             properties: Vec::new(),
             transaction: Some(TransactionOptions {
-                transactional_id: format!("{APPLICATION}-{}-1", process_id.trim()),
+                transactional_id: format!("{APPLICATION}-{}-1", process_id(state)),
                 timeout_ms: 10_000,
                 group: APPLICATION.to_owned(),
             }),
@@ -67,38 +71,36 @@ fn rival(cluster: &Cluster, state: &Path) -> Box<dyn Producer> {
     }
 }
 
-fn fenced_again_and_again(cluster: &Cluster, directory: &Path) {
+fn create(cluster: &Cluster) {
     let new: Vec<NewTopic> = ["lines", "counts-by-word"]
         .iter()
         .map(|name| NewTopic::new(*name, 2))
         .collect();
     topics::create(cluster, &new).unwrap();
-    let state = directory.join("state");
-    let streams = Streams::new(APPLICATION, word_count())
+}
+
+fn application(cluster: &Cluster, state: &Path) -> Streams {
+    Streams::new(APPLICATION, word_count())
         .cluster(cluster.clone())
-        .state_dir(&state)
+        .state_dir(state)
         .processing_guarantee(ProcessingGuarantee::ExactlyOnce)
         .commit_interval(Duration::from_millis(10))
         .cache_bytes(0)
-        .start()
-        .unwrap();
+}
+
+/// Two hundred lines.
+fn write(cluster: &Cluster, round: i64) {
     let mut lines =
         TopicWriter::<String, String>::new(cluster, "lines", Produced::default()).unwrap();
-    let mut rivals = Vec::new();
-    for round in 0..ROUNDS {
-        for number in 0..200 {
-            let record = Record::new(format!("{number}"), "to be or not to be".to_owned(), round);
-            lines.send(&record).unwrap();
-        }
-        lines.flush().unwrap();
-        // Some of it is committed, some is in a transaction, some is not read yet.
-        rivals.push(rival(cluster, &state));
+    for number in 0..200 {
+        let record = Record::new(format!("{number}"), "to be or not to be".to_owned(), round);
+        lines.send(&record).unwrap();
     }
-    streams.wait_until_caught_up(LIMIT).unwrap();
-    let undone = streams.metric_total("aborted-transactions-total");
-    streams.stop().unwrap();
-    assert!(undone >= 1.0, "no transaction was ever fenced");
+    lines.flush().unwrap();
+}
 
+/// Every update of every word is there, once and in order.
+fn check(cluster: &Cluster, rounds: i64) {
     let mut updates: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     topics::read(
         cluster,
@@ -110,9 +112,26 @@ fn fenced_again_and_again(cluster: &Cluster, directory: &Path) {
     )
     .unwrap();
     for (word, each) in [("to", 2), ("be", 2), ("or", 1), ("not", 1)] {
-        let every: Vec<i64> = (1..=each * 200 * ROUNDS).collect();
+        let every: Vec<i64> = (1..=each * 200 * rounds).collect();
         assert_eq!(updates[word], every, "{word}: every update, once");
     }
+}
+
+fn fenced_again_and_again(cluster: &Cluster, directory: &Path) {
+    create(cluster);
+    let state = directory.join("state");
+    let streams = application(cluster, &state).start().unwrap();
+    let mut rivals = Vec::new();
+    for round in 0..ROUNDS {
+        write(cluster, round);
+        // Some of it is committed, some is in a transaction, some is not read yet.
+        rivals.push(rival(cluster, &state));
+    }
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    let undone = streams.metric_total("aborted-transactions-total");
+    streams.stop().unwrap();
+    assert!(undone >= 1.0, "no transaction was ever fenced");
+    check(cluster, ROUNDS);
 }
 
 #[test]
@@ -129,4 +148,50 @@ fn over_the_wire_too_a_fenced_application_goes_on_and_counts_once() {
     let _broker = start_broker(&directory.path().join("broker"), port);
     let cluster = Cluster::kafka(format!("127.0.0.1:{port}"));
     fenced_again_and_again(&cluster, directory.path());
+}
+
+/// What a process does that was stopped for so long that another took its place: it is not told until it asks.
+#[test]
+fn an_application_whose_group_another_has_taken_stops_with_that_reason_and_commits_nothing_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let _broker = start_broker(&directory.path().join("broker"), port);
+    let address = format!("127.0.0.1:{port}");
+    let cluster = Cluster::kafka(&address);
+    create(&cluster);
+    let state = directory.path().join("state");
+    let streams = application(&cluster, &state).start().unwrap();
+    write(&cluster, 0);
+    streams.wait_until_caught_up(LIMIT).unwrap();
+
+    // Another process under the same id, as of a copied state directory.
+    let elsewhere = Cluster::kafka(&address);
+    let mut claim = elsewhere
+        .claim(APPLICATION, &process_id(&state), &["lines".to_owned()])
+        .unwrap();
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match claim.poll(SystemClock.now_ms(), Waker::noop()) {
+            ClaimState::Held(_) => break,
+            ClaimState::Pending => std::thread::yield_now(),
+            refused => panic!("the group is not given to the other: {refused:?}"),
+        }
+        assert!(Instant::now() < deadline, "the other has not joined");
+    }
+    write(&cluster, 1);
+    let error = streams.wait_until_caught_up(LIMIT).unwrap_err().to_string();
+    assert!(
+        error.contains("another process"),
+        "it says to whom its group went: {error}"
+    );
+    let stopped = streams.stop().unwrap_err().to_string();
+    assert_eq!(stopped, error, "the reason stays");
+    check(&cluster, 1);
+
+    // Its next life, once the other has left, does what it could not.
+    drop(claim);
+    let streams = application(&cluster, &state).start().unwrap();
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    streams.stop().unwrap();
+    check(&cluster, 2);
 }

@@ -667,6 +667,14 @@ impl Delivery {
     pub(super) fn is_ok(&self) -> bool {
         self.code == Code::RD_KAFKA_RESP_ERR_NO_ERROR
     }
+
+    /// Whether librdkafka has dropped the record, with all others of its transaction.
+    pub(super) fn is_purged(&self) -> bool {
+        matches!(
+            self.code,
+            Code::RD_KAFKA_RESP_ERR__PURGE_QUEUE | Code::RD_KAFKA_RESP_ERR__PURGE_INFLIGHT
+        )
+    }
 }
 
 /// Messages taken off a queue, destroyed with it.

@@ -38,11 +38,14 @@ const RECORD_OVERHEAD_BYTES: usize = 64;
 /// How long a call of a transaction waits before it is to be made again.
 const CALL_MS_MAX: i32 = 1_000;
 
-type Answer = Arc<Mutex<Option<Result<(), ClientError>>>>;
+/// The answer to the request of this number.
+type Answer = Arc<Mutex<Option<(u64, Result<(), ClientError>)>>>;
 
 /// The thread that makes librdkafka's waiting calls. It ends when this is dropped, after the call under way.
 struct Transactions {
-    requests: mpsc::Sender<TransactionRequest>,
+    requests: mpsc::Sender<(u64, TransactionRequest)>,
+    /// How many were submitted. An abort may be while offsets are on their way, whose answer is then nobody's.
+    submitted: u64,
     answer: Answer,
 }
 
@@ -52,7 +55,7 @@ impl Transactions {
         wake: &Arc<WakeCell>,
         group: String,
     ) -> Result<Self, ClientError> {
-        let (requests, received) = mpsc::channel::<TransactionRequest>();
+        let (requests, received) = mpsc::channel::<(u64, TransactionRequest)>();
         let answer: Answer = Arc::default();
         let (client, wake, answers) = (Arc::clone(client), Arc::clone(wake), Arc::clone(&answer));
         thread::Builder::new()
@@ -60,9 +63,10 @@ impl Transactions {
             .spawn(move || {
                 // An `Initialize`, `Commit` or `Abort` that is done and whose successor could not be begun is not done twice.
                 let mut ended = false;
-                for request in received {
+                for (number, request) in received {
                     let result = perform(&client, &group, &request, &mut ended);
-                    *answers.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                    *answers.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some((number, result));
                     wake.wake();
                 }
             })
@@ -72,7 +76,11 @@ impl Transactions {
                     format_args!("thread for transactions: {error}"),
                 )
             })?;
-        Ok(Self { requests, answer })
+        Ok(Self {
+            requests,
+            submitted: 0,
+            answer,
+        })
     }
 }
 
@@ -365,7 +373,10 @@ impl Producer for KafkaProducer {
             deliveries.deliveries(|delivery| {
                 *pending_records -= 1;
                 *pending_bytes -= delivery.bytes;
-                complete(completed, &delivery);
+                // Its transaction has failed or is being aborted. Why, the next step of it tells: librdkafka commits nothing any more.
+                if !delivery.is_purged() {
+                    complete(completed, &delivery);
+                }
             });
         }
         self.drain_overflow();
@@ -393,9 +404,12 @@ impl Producer for KafkaProducer {
                 self.pending_bytes -= record.bytes;
             }
         }
-        if let Some(transactions) = &self.transactions
-            && transactions.requests.send(request).is_err()
-        {
+        let Some(transactions) = &mut self.transactions else {
+            return;
+        };
+        transactions.submitted += 1;
+        let number = transactions.submitted;
+        if transactions.requests.send((number, request)).is_err() {
             let ended = ClientError::new(
                 ClientErrorKind::ProducerLost,
                 "the thread for transactions has ended",
@@ -403,7 +417,7 @@ impl Producer for KafkaProducer {
             *transactions
                 .answer
                 .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(Err(ended));
+                .unwrap_or_else(PoisonError::into_inner) = Some((number, Err(ended)));
         }
     }
 
@@ -415,11 +429,12 @@ impl Producer for KafkaProducer {
                 "this producer has no transactional.id",
             )));
         };
-        transactions
+        let (number, answer) = transactions
             .answer
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .take()
+            .take()?;
+        (number == transactions.submitted).then_some(answer)
     }
 }
 
