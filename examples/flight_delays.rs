@@ -415,6 +415,13 @@ fn load(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             flight,
             scheduled_ms,
         ));
+        // Whatever else there is comes after these.
+        if months
+            .get(&1)
+            .is_some_and(|first| first.len() >= arguments.flights)
+        {
+            break;
+        }
     }
     let total: usize = months.values().map(Vec::len).sum();
     let total = total.min(arguments.flights);

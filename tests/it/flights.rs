@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// One row of the year, in the order in which the demo loads it: months in calendar order.
+#[derive(Clone)]
 pub(crate) struct Flight {
     pub(crate) carrier: String,
     pub(crate) tail_number: String,
@@ -36,23 +38,18 @@ fn data(file: &str) -> PathBuf {
         .join(file)
 }
 
-fn table(read: impl std::io::Read) -> Vec<HashMap<String, String>> {
+/// The wanted columns of a CSV file, row by row.
+fn table<const N: usize>(
+    read: impl std::io::Read,
+    columns: [&str; N],
+) -> impl Iterator<Item = [String; N]> {
     let mut lines = BufReader::new(read).lines().map(|line| line.unwrap());
-    let header: Vec<String> = lines
-        .next()
-        .unwrap()
-        .split(',')
-        .map(str::to_owned)
-        .collect();
-    lines
-        .map(|line| {
-            header
-                .iter()
-                .cloned()
-                .zip(line.split(',').map(str::to_owned))
-                .collect()
-        })
-        .collect()
+    let header = lines.next().unwrap();
+    let places = columns.map(|column| header.split(',').position(|name| name == column).unwrap());
+    lines.map(move |line| {
+        let fields: Vec<&str> = line.split(',').collect();
+        places.map(|place| fields[place].to_owned())
+    })
 }
 
 /// Days since 1970-01-01, by counting.
@@ -83,34 +80,51 @@ fn day_number(year: i64, month: i64, day: i64) -> i64 {
         - 1
 }
 
+/// All of them; read once for all tests.
 pub(crate) fn year() -> Vec<Flight> {
+    static YEAR: OnceLock<Vec<Flight>> = OnceLock::new();
+    YEAR.get_or_init(read_year).clone()
+}
+
+fn read_year() -> Vec<Flight> {
     let file = std::fs::File::open(data("flights.csv.gz")).unwrap();
-    let mut rows = table(flate2::read::GzDecoder::new(file));
-    // Stable: the order within a month is the file's.
-    rows.sort_by_key(|row| row["month"].parse::<u32>().unwrap());
-    rows.into_iter()
-        .map(|row| {
-            let hour = &row["time_hour"];
+    let columns = [
+        "month",
+        "carrier",
+        "tailnum",
+        "dep_delay",
+        "time_hour",
+        "minute",
+    ];
+    let mut days = HashMap::new();
+    let mut rows: Vec<(u32, Flight)> = table(flate2::read::GzDecoder::new(file), columns)
+        .map(|[month, carrier, tail_number, delay, hour, minute]| {
             let part = |from: usize, to: usize| hour[from..to].parse::<i64>().unwrap();
-            let day = day_number(part(0, 4), part(5, 7), part(8, 10));
-            Flight {
-                carrier: row["carrier"].clone(),
-                tail_number: row["tailnum"].clone(),
-                departure_delay_min: row["dep_delay"].parse().ok(),
-                scheduled_min: day * 1440
-                    + part(11, 13) * 60
-                    + row["minute"].parse::<i64>().unwrap(),
-            }
+            let day = *days
+                .entry(hour[..10].to_owned())
+                .or_insert_with(|| day_number(part(0, 4), part(5, 7), part(8, 10)));
+            let flight = Flight {
+                carrier,
+                tail_number,
+                departure_delay_min: delay.parse().ok(),
+                scheduled_min: day * 1440 + part(11, 13) * 60 + minute.parse::<i64>().unwrap(),
+            };
+            (month.parse().unwrap(), flight)
         })
-        .collect()
+        .collect();
+    // Stable: the order within a month is the file's.
+    rows.sort_by_key(|(month, _)| *month);
+    rows.into_iter().map(|(_, flight)| flight).collect()
 }
 
 /// The stats of every manufacturer.
 pub(crate) fn by_manufacturer(flights: &[Flight]) -> BTreeMap<String, Stats> {
-    let planes: HashMap<String, String> = table(std::fs::File::open(data("planes.csv")).unwrap())
-        .into_iter()
-        .map(|row| (row["tailnum"].clone(), row["manufacturer"].clone()))
-        .collect();
+    let planes: HashMap<String, String> = table(
+        std::fs::File::open(data("planes.csv")).unwrap(),
+        ["tailnum", "manufacturer"],
+    )
+    .map(|[tail_number, manufacturer]| (tail_number, manufacturer))
+    .collect();
     let mut stats: BTreeMap<String, Stats> = BTreeMap::new();
     for flight in flights {
         if let (Some(delay), Some(manufacturer)) =
@@ -159,11 +173,12 @@ pub(crate) fn manufacturer_rows(stats: &BTreeMap<String, Stats>) -> Vec<String> 
 
 /// The second table, without its header.
 pub(crate) fn carrier_day_rows(stats: &BTreeMap<(i64, String), Stats>) -> Vec<String> {
-    let airlines: HashMap<String, String> =
-        table(std::fs::File::open(data("airlines.csv")).unwrap())
-            .into_iter()
-            .map(|row| (row["carrier"].clone(), row["name"].clone()))
-            .collect();
+    let airlines: HashMap<String, String> = table(
+        std::fs::File::open(data("airlines.csv")).unwrap(),
+        ["carrier", "name"],
+    )
+    .map(|[carrier, name]| (carrier, name))
+    .collect();
     let date = |wanted: i64| {
         (1..=12)
             .flat_map(|month| (1..=31).map(move |day| (2013, month, day)))

@@ -156,12 +156,19 @@ pub(crate) fn free_port() -> u16 {
 
 /// A broker as a server on this port of the loopback, listening when this returns.
 pub(crate) fn start_broker(data: &Path, port: u16) -> Program {
+    start_broker_with(data, port, &[])
+}
+
+/// The same, with further arguments. Groups do not wait for more members: there are none.
+pub(crate) fn start_broker_with(data: &Path, port: u16, arguments: &[&str]) -> Program {
     let address = format!("127.0.0.1:{port}");
     let mut broker = Program::start(
         brooklet()
             .args(["broker", "--data"])
             .arg(data)
-            .args(["--listen", &address]),
+            .args(["--listen", &address])
+            .args(["--config", "group.initial.rebalance.delay.ms=0"])
+            .args(arguments),
     );
     let deadline = Instant::now() + Duration::from_secs(30);
     while std::net::TcpStream::connect(&address).is_err() {
