@@ -695,7 +695,8 @@ impl Core {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(name);
-        for partition in removed.into_iter().flatten() {
+        let removed = removed.unwrap_or_default();
+        for partition in &removed {
             self.metrics.deleted_traffic.add(partition.traffic());
             drop(partition.take_log());
         }
@@ -708,6 +709,10 @@ impl Core {
             tracing::error!(topic = name, %error, "cleaner checkpoint still names a deleted topic");
         }
         drop(journal);
+        // Not before: who waits for a partition may go on to what needs the journal.
+        for partition in &removed {
+            partition.wake();
+        }
         self.groups.topic_deleted(self, name);
         tracing::info!(topic = name, "topic deleted");
         Ok(())
@@ -1076,6 +1081,7 @@ impl Core {
             let Some(log) = partition.take_log() else {
                 continue;
             };
+            partition.wake();
             let key = (partition.topic().to_string(), partition.index());
             let end = log.log_end_offset();
             log.close()?;

@@ -5,5 +5,6 @@
 //! and a simulation, replay the same path, and nobody is told of state that a crash takes back.
 
 pub mod group;
+mod pending;
 pub mod producer_ids;
 pub mod transaction;

@@ -141,7 +141,7 @@ fn write(
             &partition,
             marker.producer_id,
             marker.commit,
-            appended.last_offset,
+            &appended,
         );
     }
     wake.wake();

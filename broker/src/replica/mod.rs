@@ -538,13 +538,17 @@ impl Partition {
         }
     }
 
-    /// Takes the log out: what comes after finds the partition gone.
+    /// Takes the log out: what comes after finds the partition gone. Who waits is told by `wake`.
     pub(crate) fn take_log(&self) -> Option<Log> {
         let _segments = self.lock_segments();
         let log = self.lock().take();
         self.failed.store(true, Ordering::Release);
-        self.watchers.wake();
         log
+    }
+
+    /// Has everyone look who waits for the partition.
+    pub(crate) fn wake(&self) {
+        self.watchers.wake();
     }
 
     /// What the log obeys; `None` when gone.

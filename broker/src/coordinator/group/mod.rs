@@ -12,7 +12,7 @@
 //! The rounds of a classic group are soft: known to the process, restored from the group's last record after a restart, and gone
 //! with the members' session timeouts.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,10 +21,11 @@ use uuid::Uuid;
 
 use crate::broker::Core;
 use crate::config::MigrationPolicy;
-use crate::log::{AppendError, AppendOrigin, VerificationGuard};
+use crate::coordinator::pending::{self, Pending};
+use crate::log::{self, AppendError, AppendOrigin, VerificationGuard};
 use crate::metadata::Catalog;
-use crate::protocol::record_batch::{self, Builder};
-use crate::replica::{Isolation, Partition, PartitionError, Wake};
+use crate::protocol::record_batch::Builder;
+use crate::replica::{Partition, PartitionError, Wake};
 
 pub(crate) mod classic;
 pub mod consumer;
@@ -208,17 +209,17 @@ pub(crate) struct Groups {
     syncs: HashMap<ReplyId, SyncReply>,
     next_reply: ReplyId,
     /// Records that are appended but not yet acknowledged, by partition of the offsets topic, in log order.
-    pending: BTreeMap<i32, VecDeque<Pending>>,
+    pending: Pending<Appended>,
 }
 
-struct Pending {
-    end_offset: i64,
-    /// Those that are replayed only now.
+/// A batch that is in the log.
+struct Appended {
+    /// Records that are replayed only when they are durable.
     records: Vec<GroupRecord>,
     then: Then,
 }
 
-impl Pending {
+impl Appended {
     /// Offsets that are on their way, also those in transactions.
     fn offset_records(&self) -> impl Iterator<Item = &GroupRecord> {
         let transactional = match &self.then {
@@ -297,68 +298,37 @@ impl GroupCoordinator {
         partition: &Partition,
         now_ms: i64,
     ) -> Result<(), PartitionError> {
-        let mut offset = partition.log_start_offset().max(0);
-        let mut scratch = Vec::new();
         let mut state = self.lock();
-        loop {
-            let fetched = partition.fetch(offset, 1 << 20, Isolation::ReadUncommitted)?;
-            if fetched.batches.is_empty() {
-                break;
-            }
-            offset = fetched.next_offset;
-            for bytes in &fetched.batches {
-                for batch in record_batch::batches(bytes) {
-                    if batch.is_control() {
-                        if let Some(end) = batch.end_transaction() {
-                            state.end_transaction(
-                                partition.index(),
-                                batch.producer_id(),
-                                end.commit,
-                            );
-                        }
-                        continue;
-                    }
-                    let producer_id = batch.producer_id();
-                    let is_transactional = batch.is_transactional();
-                    let records = batch
-                        .records(&mut scratch, RECORDS_BYTES_MAX)
-                        .map_err(AppendError::Corrupt)?;
-                    for record in records {
-                        let record = record.map_err(AppendError::Corrupt)?;
-                        let Some(key) = record.key else { continue };
-                        match GroupRecord::decode(key, record.value) {
-                            Ok(of_group) if is_transactional => state.offsets.replay_uncommitted(
-                                partition.index(),
-                                producer_id,
-                                record.offset,
-                                &of_group,
-                            ),
-                            Ok(record) => {
-                                state.replay(core, &record, now_ms);
-                            }
-                            // Groups of a kind that this version does not coordinate.
-                            Err(error) => {
-                                tracing::warn!(partition = partition.index(), offset = record.offset, %error, "group record skipped")
-                            }
-                        }
-                    }
+        pending::load(partition, |batch, record| {
+            let Some(record) = record else {
+                if let Some(end) = batch.end_transaction() {
+                    state.end_transaction(partition.index(), batch.producer_id(), end.commit);
+                }
+                return;
+            };
+            let Some(key) = record.key else { return };
+            match GroupRecord::decode(key, record.value) {
+                Ok(of_group) if batch.is_transactional() => state.offsets.replay_uncommitted(
+                    partition.index(),
+                    batch.producer_id(),
+                    record.offset,
+                    &of_group,
+                ),
+                Ok(record) => state.replay(core, &record, now_ms),
+                // Groups of a kind that this version does not coordinate.
+                Err(error) => {
+                    tracing::warn!(partition = partition.index(), offset = record.offset, %error, "group record skipped");
                 }
             }
-        }
-        Ok(())
+        })
     }
 
     /// The high watermark of a partition of the offsets topic has advanced, or the partition failed.
     pub(crate) fn advance(&self, core: &Arc<Core>, partition: &Partition) {
         let mut after = After::default();
         let mut state = self.lock();
-        let high_watermark = partition.high_watermark();
-        let failed = partition.has_failed();
-        while let Some(done) = state.take_pending(
-            partition.index(),
-            if failed { i64::MAX } else { high_watermark },
-        ) {
-            let durable = done.end_offset <= high_watermark;
+        while let Some(settled) = state.pending.take_settled(partition) {
+            let (done, durable) = (settled.then, settled.is_durable);
             if durable {
                 for record in &done.records {
                     state.replay_offset(record);
@@ -703,27 +673,22 @@ impl GroupCoordinator {
         self.decide(core, group, decide, reply);
     }
 
-    /// A producer's transaction has ended on a partition of `__consumer_offsets`, with its marker at this offset.
+    /// A producer's transaction has ended on a partition of `__consumer_offsets`, with this marker.
     pub(crate) fn transaction_ended(
         &self,
         core: &Arc<Core>,
         partition: &Partition,
         producer_id: i64,
         commit: bool,
-        offset: i64,
+        marker: &log::Appended,
     ) {
         let mut state = self.lock();
-        let queue = state.pending.entry(partition.index()).or_default();
         // The marker is in the log since before this lock was taken: records after it may be queued already.
-        let at = queue.partition_point(|pending| pending.end_offset <= offset);
-        queue.insert(
-            at,
-            Pending {
-                end_offset: offset + 1,
-                records: Vec::new(),
-                then: Then::TransactionEnded(producer_id, commit),
-            },
-        );
+        let ended = Appended {
+            records: Vec::new(),
+            then: Then::TransactionEnded(producer_id, commit),
+        };
+        state.pending.push(partition, marker, ended);
         drop(state);
         self.advance(core, partition);
     }
@@ -791,13 +756,9 @@ impl GroupCoordinator {
             Ok((partition, records, appended, wake)) => {
                 let then =
                     Then::Transactional(writer.producer_id, appended.base_offset, records, reply);
-                let pending = Pending {
-                    end_offset: appended.last_offset + 1,
-                    records: Vec::new(),
-                    then,
-                };
-                let queue = state.pending.entry(partition.index()).or_default();
-                queue.push_back(pending);
+                let records = Vec::new();
+                let of_transaction = Appended { records, then };
+                state.pending.push(&partition, &appended, of_transaction);
                 drop(state);
                 after.wakes.push(wake);
                 after.run();
@@ -824,8 +785,7 @@ impl GroupCoordinator {
             .collect();
         groups.extend(state.offsets.groups_with_uncommitted(topic));
         // Commits that are on their way become offsets before the tombstones that follow them remove them.
-        let pending = state.pending.values().flatten();
-        for record in pending.flat_map(Pending::offset_records) {
+        for record in state.pending.all().flat_map(Appended::offset_records) {
             if let GroupRecord::OffsetCommit {
                 group, topic: of, ..
             } = record
@@ -915,10 +875,9 @@ impl GroupCoordinator {
         let mut state = self.lock();
         let groups: Vec<String> = state.groups.keys().cloned().collect();
         for group in groups {
-            let is_busy = state
-                .pending
-                .get(&core.offsets_partition_index(&group))
-                .is_some_and(|queue| queue.iter().any(|pending| pending.is_about(&group)));
+            let mut pending = state.pending.of(core.offsets_partition_index(&group));
+            let is_busy = pending.any(|appended| appended.is_about(&group));
+            drop(pending);
             // A commit that is on its way must not be removed by a tombstone behind it.
             let Some(live) = state.groups.get(&group).filter(|_| !is_busy) else {
                 continue;
@@ -976,8 +935,8 @@ impl GroupCoordinator {
             };
             state.perform(core, &group, effects, &mut after);
         }
-        for pending in std::mem::take(&mut state.pending).into_values().flatten() {
-            if let Then::Answer(reply) | Then::Transactional(.., reply) = pending.then {
+        for appended in state.pending.take_all() {
+            if let Then::Answer(reply) | Then::Transactional(.., reply) = appended.then {
                 after.call(move || reply(Err(GroupError::CoordinatorNotAvailable)));
             }
         }
@@ -985,9 +944,6 @@ impl GroupCoordinator {
         after.run();
     }
 }
-
-/// Bound on what one batch of the topic may expand to.
-const RECORDS_BYTES_MAX: usize = 128 << 20;
 
 /// Records of offsets that are committed.
 fn committed(group: &str, offsets: Vec<(String, i32, CommittedOffset)>) -> Vec<GroupRecord> {
@@ -1033,15 +989,6 @@ impl Groups {
         if unused && self.offsets.group(group).is_none() && !self.offsets.has_uncommitted(group) {
             self.groups.remove(group);
         }
-    }
-
-    /// The first records that wait on this partition, if they end at or below the offset.
-    fn take_pending(&mut self, partition: i32, up_to: i64) -> Option<Pending> {
-        let queue = self.pending.get_mut(&partition)?;
-        if queue.front()?.end_offset > up_to {
-            return None;
-        }
-        queue.pop_front()
     }
 
     /// The group of this id, if it is a classic one.
@@ -1237,15 +1184,9 @@ impl Groups {
                         self.perform(&core, group, effects, after);
                     }
                 }
-                let pending = Pending {
-                    end_offset: appended.last_offset + 1,
-                    records: offsets,
-                    then,
-                };
-                self.pending
-                    .entry(partition.index())
-                    .or_default()
-                    .push_back(pending);
+                let records = offsets;
+                let of_group = Appended { records, then };
+                self.pending.push(&partition, &appended, of_group);
                 after.wakes.push(wake);
                 // The high watermark may have passed before this was queued.
                 after.call(move || core.groups.advance(&core, &partition));
@@ -1268,14 +1209,18 @@ impl Groups {
 
     /// Does it once what is appended to the group's partition so far is durable.
     fn when_durable(&mut self, core: &Core, group: &str, then: WriteReply, after: &mut After) {
-        let queue = self.pending.get_mut(&core.offsets_partition_index(group));
-        match queue.and_then(|queue| Some((queue.back()?.end_offset, queue))) {
-            Some((end_offset, queue)) => queue.push_back(Pending {
-                end_offset,
-                records: Vec::new(),
-                then: Then::Answer(then),
-            }),
-            None => after.call(move || then(Ok(()))),
+        let answer = Appended {
+            records: Vec::new(),
+            then: Then::Answer(then),
+        };
+        let index = core.offsets_partition_index(group);
+        let nothing_pending = self.pending.push_behind(index, answer);
+        if let Err(Appended {
+            then: Then::Answer(then),
+            ..
+        }) = nothing_pending
+        {
+            after.call(move || then(Ok(())));
         }
     }
 
@@ -1294,10 +1239,9 @@ impl Groups {
                     .map(|partition| (topic.clone(), *partition)),
             );
         }
-        let pending = self.pending.get(&core.offsets_partition_index(group));
         keys.extend(self.offsets.uncommitted_keys(group));
-        let on_their_way = pending.into_iter().flatten();
-        for record in on_their_way.flat_map(Pending::offset_records) {
+        let on_their_way = self.pending.of(core.offsets_partition_index(group));
+        for record in on_their_way.flat_map(Appended::offset_records) {
             if let GroupRecord::OffsetCommit {
                 group: of,
                 topic,

@@ -27,10 +27,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::broker::Core;
 use crate::coordinator::group::java_hash;
+use crate::coordinator::pending::{self, Pending};
 use crate::log::{AppendError, AppendOrigin, Marker};
 use crate::metadata::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
-use crate::protocol::record_batch::{self, Builder};
-use crate::replica::{Isolation, Partition, PartitionError, Wake, Watch};
+use crate::protocol::record_batch::Builder;
+use crate::replica::{Partition, PartitionError, Wake, Watch};
 
 pub mod machine;
 pub mod records;
@@ -48,11 +49,11 @@ const HOLD_MS_MAX: i64 = 2000;
 /// Requests that wait for one transactional id. A producer has five in flight at most.
 const HELD_MAX: usize = 64;
 
+/// When markers that could not be written are tried again.
+const MARKERS_RETRY_MS: i64 = 500;
+
 /// Locks over which the partitions of the topic are spread.
 const SHARDS: usize = 16;
-
-/// Bound on what one batch of the topic may expand to.
-const RECORDS_BYTES_MAX: usize = 128 << 20;
 
 /// Called with what a request came to.
 pub(crate) type Reply = Box<dyn FnOnce(Result<Producer, TransactionError>) + Send>;
@@ -77,6 +78,8 @@ pub(crate) struct TransactionCoordinator {
     shards: Vec<Mutex<Shard>>,
     next_time_out_ms: AtomicI64,
     next_expiration_ms: AtomicI64,
+    /// When markers that could not be written are tried again; `i64::MAX` if all could.
+    next_markers_ms: AtomicI64,
     closed: AtomicBool,
 }
 
@@ -85,7 +88,7 @@ pub(crate) struct TransactionCoordinator {
 struct Shard {
     ids: HashMap<String, Entry>,
     /// Records that are appended but not yet durable, by partition of the topic, in log order.
-    pending: BTreeMap<i32, VecDeque<Pending>>,
+    pending: Pending<Appended>,
     /// When requests that are held are given up, and of which id they are.
     deadlines: BTreeMap<(i64, u64), String>,
     next_held: u64,
@@ -124,13 +127,16 @@ enum Markers {
     #[default]
     None,
     /// These are written; a write to some other partition failed and is tried again.
-    Failed(Vec<(Arc<Partition>, i64)>),
-    /// Somebody is about to write those that are not written yet. A second one must not: the transaction may be over when it gets to it, and
-    /// a marker of a producer whose epoch is not bumped would end the next.
-    Sending(Vec<(Arc<Partition>, i64)>),
+    Failed(Written),
+    /// Somebody is about to write those that are not written yet; not the first time if so. A second one must not: the transaction may be over
+    /// when it gets to it, and a marker of a producer whose epoch is not bumped would end the next.
+    Sending { written: Written, again: bool },
     /// On their way to the disk.
     Sent(Arc<Marking>),
 }
+
+/// Where markers are, and from which high watermark on they are durable.
+type Written = Vec<(Arc<Partition>, i64)>;
 
 struct Held {
     number: u64,
@@ -141,8 +147,8 @@ struct Held {
     reply: Reply,
 }
 
-struct Pending {
-    end_offset: i64,
+/// A record that is in the log.
+struct Appended {
     id: String,
     /// `None` is a tombstone.
     record: Option<Arc<Transaction>>,
@@ -153,8 +159,7 @@ struct Pending {
 struct Marking {
     id: String,
     transaction: Arc<Transaction>,
-    /// Where they are, and from which high watermark on they are durable.
-    markers: Vec<(Arc<Partition>, i64)>,
+    markers: Written,
     watches: Mutex<Vec<Watch>>,
     is_done: AtomicBool,
 }
@@ -211,6 +216,7 @@ impl TransactionCoordinator {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             next_time_out_ms: AtomicI64::new(now_ms.saturating_add(rules.time_out_interval_ms)),
             next_expiration_ms: AtomicI64::new(now_ms.saturating_add(rules.expiration_interval_ms)),
+            next_markers_ms: AtomicI64::new(i64::MAX),
             closed: AtomicBool::new(false),
         }
     }
@@ -229,39 +235,22 @@ impl TransactionCoordinator {
 
     /// Replays a partition of the topic, at start.
     pub(crate) fn load(&self, partition: &Partition) -> Result<(), PartitionError> {
-        let mut offset = partition.log_start_offset().max(0);
-        let mut scratch = Vec::new();
         let mut shard = lock(self.shard_of_partition(partition.index()));
-        loop {
-            let fetched = partition.fetch(offset, 1 << 20, Isolation::ReadUncommitted)?;
-            if fetched.batches.is_empty() {
-                shard.start();
-                return Ok(());
-            }
-            offset = fetched.next_offset;
-            let batches = fetched.batches.iter();
-            for batch in batches.flat_map(|bytes| record_batch::batches(bytes)) {
-                if batch.is_control() {
-                    continue;
-                }
-                let records = batch
-                    .records(&mut scratch, RECORDS_BYTES_MAX)
-                    .map_err(AppendError::Corrupt)?;
-                for record in records {
-                    let record = record.map_err(AppendError::Corrupt)?;
-                    let Some(key) = record.key else { continue };
-                    let decoded = records::decode_key(key).and_then(|id| {
-                        Ok((id, record.value.map(Transaction::decode).transpose()?))
-                    });
-                    match decoded {
-                        Ok((id, value)) => shard.replay(&id, value.map(Arc::new)),
-                        Err(error) => {
-                            tracing::warn!(partition = partition.index(), offset = record.offset, %error, "transaction record skipped");
-                        }
-                    }
+        pending::load(partition, |_, record| {
+            let Some((record, key)) = record.and_then(|record| Some((record, record.key?))) else {
+                return;
+            };
+            let decoded = records::decode_key(key)
+                .and_then(|id| Ok((id, record.value.map(Transaction::decode).transpose()?)));
+            match decoded {
+                Ok((id, value)) => shard.replay(&id, value.map(Arc::new)),
+                Err(error) => {
+                    tracing::warn!(partition = partition.index(), offset = record.offset, %error, "transaction record skipped");
                 }
             }
-        }
+        })?;
+        shard.start();
+        Ok(())
     }
 
     /// Finishes what a crash interrupted: transactions whose outcome is decided get their markers. Those that are open stay so until their
@@ -375,13 +364,8 @@ impl TransactionCoordinator {
     fn take_durable(&self, core: &Arc<Core>, partition: &Partition, after: &mut After) {
         let now_ms = core.now_ms();
         let mut shard = lock(self.shard_of_partition(partition.index()));
-        let failed = partition.has_failed();
-        // Read under the lock: what is queued below it is durable.
-        let high_watermark = partition.high_watermark();
-        let up_to = if failed { i64::MAX } else { high_watermark };
-        while let Some(pending) = shard.take_pending(partition.index(), up_to) {
-            let is_durable = pending.end_offset <= high_watermark;
-            shard.written(core, pending, is_durable, now_ms, after);
+        while let Some(settled) = shard.pending.take_settled(partition) {
+            shard.written(core, settled.then, settled.is_durable, now_ms, after);
         }
     }
 
@@ -447,11 +431,11 @@ impl TransactionCoordinator {
             coordinator_epoch: core.leader_epoch,
             transaction_version: transaction.client_version,
         };
-        let mut markers = {
+        let (mut markers, again) = {
             let mut shard = self.lock(core, &id);
             match shard.ids.get_mut(&id).map(|entry| &mut entry.markers) {
-                Some(Markers::Sending(written)) => std::mem::take(written),
-                _ => Vec::new(),
+                Some(Markers::Sending { written, again }) => (std::mem::take(written), *again),
+                _ => (Written::new(), false),
             }
         };
         let mut wakes = Vec::new();
@@ -475,7 +459,7 @@ impl TransactionCoordinator {
                             &partition,
                             marker.producer_id,
                             marker.commit,
-                            appended.last_offset,
+                            &appended,
                         );
                     }
                     wakes.push(wake);
@@ -488,6 +472,10 @@ impl TransactionCoordinator {
                     | AppendError::CoordinatorFenced { .. }),
                 )) => {
                     tracing::warn!(transactional_id = %id, %topic, partition = index, %error, "marker not needed");
+                }
+                Err(error) if again => {
+                    tracing::debug!(transactional_id = %id, %topic, partition = index, %error, "marker still not written");
+                    failed = true;
                 }
                 Err(error) => {
                     tracing::error!(transactional_id = %id, %topic, partition = index, %error, "marker not written");
@@ -504,6 +492,9 @@ impl TransactionCoordinator {
             for wake in wakes {
                 wake.wake();
             }
+            let retry_ms = now_ms.saturating_add(MARKERS_RETRY_MS);
+            self.next_markers_ms.fetch_min(retry_ms, Ordering::AcqRel);
+            core.deadline_at(retry_ms);
             return;
         }
         let marking = Arc::new(Marking {
@@ -590,16 +581,24 @@ impl TransactionCoordinator {
             self.rules.expiration_interval_ms,
             now_ms,
         );
+        let markers_are_due = self.next_markers_ms.load(Ordering::Acquire) <= now_ms;
+        if markers_are_due {
+            self.next_markers_ms.store(i64::MAX, Ordering::Release);
+        }
         let mut after = After::default();
         for shard in &self.shards {
             let mut shard = lock(shard);
             shard.refuse_late(core, now_ms, &mut after);
             if time_out_is_due {
                 shard.abort_timed_out(core, now_ms, &mut after);
+            }
+            if time_out_is_due || markers_are_due {
                 shard.collect_prepared(core, &mut after);
+            }
+            if time_out_is_due {
                 // A COMPLETE after which nothing came.
-                for index in shard.pending.iter().filter(|(_, queue)| !queue.is_empty()) {
-                    if let Some(partition) = core.partition(TRANSACTIONS_TOPIC, *index.0) {
+                for index in shard.pending.partitions() {
+                    if let Some(partition) = core.partition(TRANSACTIONS_TOPIC, index) {
                         partition.mark_dirty();
                     }
                 }
@@ -615,7 +614,8 @@ impl TransactionCoordinator {
         let periodic = self
             .next_time_out_ms
             .load(Ordering::Acquire)
-            .min(self.next_expiration_ms.load(Ordering::Acquire));
+            .min(self.next_expiration_ms.load(Ordering::Acquire))
+            .min(self.next_markers_ms.load(Ordering::Acquire));
         let held = self.shards.iter().filter_map(|shard| {
             let shard = lock(shard);
             let ((deadline_ms, _), _) = shard.deadlines.first_key_value()?;
@@ -631,9 +631,8 @@ impl TransactionCoordinator {
         for shard in &self.shards {
             let mut shard = lock(shard);
             shard.deadlines.clear();
-            let pending = std::mem::take(&mut shard.pending);
-            let answers = pending.into_values().flatten();
-            replies.extend(answers.filter_map(|pending| Some(pending.answer?.1)));
+            let pending = shard.pending.take_all();
+            replies.extend(pending.filter_map(|appended| Some(appended.answer?.1)));
             for entry in shard.ids.values_mut() {
                 entry.markers = Markers::None;
                 replies.extend(entry.held.drain(..).map(|held| held.reply));
@@ -691,36 +690,27 @@ impl Shard {
         }
     }
 
-    /// The first record that waits on this partition, if it ends at or below the offset.
-    fn take_pending(&mut self, partition: i32, up_to: i64) -> Option<Pending> {
-        let queue = self.pending.get_mut(&partition)?;
-        if queue.front()?.end_offset > up_to {
-            return None;
-        }
-        queue.pop_front()
-    }
-
     /// A record is durable, or never will be.
     fn written(
         &mut self,
         core: &Arc<Core>,
-        pending: Pending,
+        appended: Appended,
         is_durable: bool,
         now_ms: i64,
         after: &mut After,
     ) {
-        let id = pending.id;
+        let id = appended.id;
         let Some(entry) = self.ids.get_mut(&id) else {
             return;
         };
-        let is_complete = pending
+        let is_complete = appended
             .record
             .as_ref()
             .is_some_and(|record| is_complete(record.state));
         if !is_complete {
             entry.is_writing = false;
         }
-        if let Some((producer, reply)) = pending.answer {
+        if let Some((producer, reply)) = appended.answer {
             let result = if is_durable {
                 Ok(producer)
             } else {
@@ -729,15 +719,18 @@ impl Shard {
             after.answer(&id, entry, reply, result);
         }
         if is_durable {
-            if let Some(record) = pending
+            if let Some(record) = appended
                 .record
                 .as_ref()
                 .filter(|record| record.state.is_prepared())
             {
-                entry.markers = Markers::Sending(Vec::new());
+                entry.markers = Markers::Sending {
+                    written: Written::new(),
+                    again: false,
+                };
                 after.prepared.push((id.clone(), record.clone()));
             }
-            self.replay(&id, pending.record);
+            self.replay(&id, appended.record);
         } else {
             // The partition has failed: back to what is known to be on disk. Nothing more can be written until a restart reads what is there.
             entry.latest = entry.durable.clone();
@@ -855,15 +848,12 @@ impl Shard {
             .as_ref()
             .is_some_and(|record| is_complete(record.state));
         entry.latest = record.clone();
-        self.pending
-            .entry(partition.index())
-            .or_default()
-            .push_back(Pending {
-                end_offset: appended.last_offset + 1,
-                id: id.to_owned(),
-                record,
-                answer,
-            });
+        let written = Appended {
+            id: id.to_owned(),
+            record,
+            answer,
+        };
+        self.pending.push(&partition, &appended, written);
         after.wakes.push(wake);
         after.appended.push(partition);
         true
@@ -920,12 +910,14 @@ impl Shard {
                 core.transactions_partition(id)
                     .is_some_and(|partition| !partition.has_failed())
             };
-            let written = match &mut entry.markers {
-                Markers::None if is_latest && can_complete() => Vec::new(),
-                Markers::Failed(written) if is_latest && can_complete() => std::mem::take(written),
+            let (written, again) = match &mut entry.markers {
+                Markers::None if is_latest && can_complete() => (Written::new(), false),
+                Markers::Failed(written) if is_latest && can_complete() => {
+                    (std::mem::take(written), true)
+                }
                 _ => continue,
             };
-            entry.markers = Markers::Sending(written);
+            entry.markers = Markers::Sending { written, again };
             after.prepared.push((id.clone(), durable.clone()));
         }
     }

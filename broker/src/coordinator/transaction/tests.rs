@@ -12,7 +12,8 @@ use crate::broker::Broker;
 use crate::clock::ManualClock;
 use crate::config::{BrokerConfig, Drive, Flush};
 use crate::disk::{Crash, Fault, SimDisk};
-use crate::protocol::{ApiRequest, ErrorCode, RequestContext, message};
+use crate::protocol::{ApiRequest, ErrorCode, RequestContext, message, record_batch};
+use crate::replica::Isolation;
 
 mod crashes;
 mod protocol;
@@ -265,13 +266,17 @@ impl Client {
         self.init_as(machine, Producer { id: -1, epoch: -1 })
     }
 
-    fn init_as(&mut self, machine: &Machine, expected: Producer) -> i16 {
-        let request = message!(wire::InitProducerIdRequest {
+    fn init_request(&self, expected: Producer) -> wire::InitProducerIdRequest {
+        message!(wire::InitProducerIdRequest {
             transactional_id: Some(self.id.as_str().into()),
             transaction_timeout_ms: self.timeout_ms,
             producer_id: expected.id,
             producer_epoch: expected.epoch,
-        });
+        })
+    }
+
+    fn init_as(&mut self, machine: &Machine, expected: Producer) -> i16 {
+        let request = self.init_request(expected);
         let Some(response) = call(&machine.broker, self.version, request) else {
             return UNANSWERED;
         };

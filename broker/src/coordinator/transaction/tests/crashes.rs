@@ -292,3 +292,83 @@ fn a_marker_that_cannot_be_written_is_written_after_a_restart() {
     assert_eq!(machine.committed("a", good), ["v", "w"]);
     assert_eq!(machine.committed("a", 1 - good), ["v"]);
 }
+
+#[test]
+fn a_marker_that_cannot_be_written_is_tried_again_until_it_can() {
+    for version in [0, 2] {
+        let machine = Machine::with_topics(&[("a", 2)]);
+        let mut client = Client::start(&machine, "x", version);
+        assert_eq!(client.send(&machine, "a", 0, "v"), NONE);
+        assert_eq!(client.send(&machine, "a", 1, "v"), NONE);
+        let answer = submit(&machine.broker, version, client.end_request(true));
+        // PREPARE is synced, then two markers are written: the second one fails, and what is written of it is undone.
+        machine
+            .disk
+            .set_fault(Fault::OnceAt(machine.disk.operations() + 2));
+        machine.broker.flush_once();
+        assert_eq!(answer.try_recv().unwrap().error_code, NONE);
+        machine.settle();
+        assert_eq!(machine.state_name("x"), "PrepareCommit");
+        assert_eq!(machine.committed("a", 0), ["v"], "what can be reached is");
+        assert!(machine.committed("a", 1).is_empty());
+        assert!(machine.broker.step() <= NOW_MS + MARKERS_RETRY_MS);
+        machine.clock.advance(MARKERS_RETRY_MS);
+        machine.broker.step();
+        machine.settle();
+        assert_eq!(machine.state_name("x"), "CompleteCommit");
+        assert_eq!(machine.committed("a", 1), ["v"]);
+        assert_eq!(machine.markers("a", 0).len(), 1, "not a second one");
+    }
+}
+
+#[test]
+fn a_transaction_whose_failed_partition_is_deleted_completes() {
+    let machine = Machine::with_topics(&[("a", 1), ("b", 1)]);
+    let mut client = Client::start(&machine, "x", 2);
+    assert_eq!(client.send(&machine, "a", 0, "v"), NONE);
+    assert_eq!(client.send(&machine, "b", 0, "v"), NONE);
+    let answer = submit(&machine.broker, 2, client.end_request(true));
+    machine.broker.flush_once();
+    assert_eq!(answer.try_recv().unwrap().error_code, NONE);
+    // One marker's sync fails, and that log takes no more.
+    machine.disk.set_fault(Fault::NextSync);
+    machine.settle();
+    assert_eq!(machine.state_name("x"), "PrepareCommit");
+    let has_failed = |topic: &str| machine.broker.partition(topic, 0).unwrap().has_failed();
+    let (failed, good) = match (has_failed("a"), has_failed("b")) {
+        (true, false) => ("a", "b"),
+        (false, true) => ("b", "a"),
+        both => unreachable!("one of them: {both:?}"),
+    };
+    assert_eq!(machine.committed(good, 0), ["v"]);
+    // A new instance waits for the end, and is answered when the topic goes.
+    let next = submit(
+        &machine.broker,
+        2,
+        client.init_request(Producer { id: -1, epoch: -1 }),
+    );
+    assert!(next.try_recv().is_err());
+    machine.core().delete_topic(failed).unwrap();
+    machine.settle();
+    assert_eq!(next.try_recv().unwrap().error_code, NONE);
+    assert_eq!(machine.state_name("x"), "Empty");
+}
+
+#[test]
+fn a_topic_that_is_deleted_while_its_marker_cannot_be_written_holds_nothing_back() {
+    let machine = Machine::with_topics(&[("a", 1)]);
+    let mut client = Client::start(&machine, "x", 2);
+    assert_eq!(client.send(&machine, "a", 0, "v"), NONE);
+    let answer = submit(&machine.broker, 2, client.end_request(true));
+    machine
+        .disk
+        .set_fault(Fault::OnceAt(machine.disk.operations() + 1));
+    machine.broker.flush_once();
+    assert_eq!(answer.try_recv().unwrap().error_code, NONE);
+    assert_eq!(machine.state_name("x"), "PrepareCommit");
+    machine.core().delete_topic("a").unwrap();
+    machine.clock.advance(MARKERS_RETRY_MS);
+    machine.broker.step();
+    machine.settle();
+    assert_eq!(machine.state_name("x"), "CompleteCommit");
+}
