@@ -662,8 +662,14 @@ impl Log {
                     return Err(disk_error("sync", &path)(error));
                 }
             }
-            // Compaction has taken it: then a later one tells, below a recovery point noted since.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Compaction has taken it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(snapshot) = self.producers.encode_snapshot_before(base_offset) {
+                    self.disk
+                        .write_file_atomically(&path, &snapshot)
+                        .map_err(disk_error("write", &path))?;
+                }
+            }
             Err(error) => return Err(disk_error("open", &path)(error)),
         }
         self.disk

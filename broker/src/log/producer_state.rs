@@ -449,25 +449,25 @@ impl ProducerStates {
     }
 
     pub(super) fn encode_snapshot(&self) -> Vec<u8> {
-        let mut producers: Vec<_> = self.producers.iter().collect();
-        producers.sort_unstable_by_key(|(id, _)| **id);
-        let mut entries = Vec::with_capacity(4 + producers.len() * SNAPSHOT_ENTRY_BYTES);
-        entries.extend_from_slice(&(producers.len() as i32).to_be_bytes());
-        for (id, state) in producers {
-            let last = state.batches.back();
-            entries.extend_from_slice(&id.to_be_bytes());
-            entries.extend_from_slice(&state.epoch.to_be_bytes());
-            entries.extend_from_slice(&last.map_or(-1, |mark| mark.last_sequence).to_be_bytes());
-            entries.extend_from_slice(&last.map_or(-1, |mark| mark.last_offset).to_be_bytes());
-            entries.extend_from_slice(&last.map_or(0, |mark| mark.offset_delta).to_be_bytes());
-            entries.extend_from_slice(&state.last_append_ms.to_be_bytes());
-            entries.extend_from_slice(&state.coordinator_epoch.to_be_bytes());
-            entries.extend_from_slice(&state.transaction_first_offset.unwrap_or(-1).to_be_bytes());
-        }
-        let mut snapshot = SNAPSHOT_VERSION.to_be_bytes().to_vec();
-        snapshot.extend_from_slice(&crc_fast::crc32_iscsi(&entries).to_be_bytes());
-        snapshot.extend_from_slice(&entries);
-        snapshot
+        encode(
+            self.producers
+                .iter()
+                .map(|(id, state)| (*id, state))
+                .collect(),
+            i64::MAX,
+        )
+    }
+
+    /// What batches below `offset` say that those from there on do not, when they are all that is left; `None` if that is nothing. Of the older
+    /// transactions only those are told that are open now: what is gone of the others hides nothing.
+    pub(super) fn encode_snapshot_before(&self, offset: i64) -> Option<Vec<u8>> {
+        let is_before = |state: &ProducerState| {
+            let first = state.batches.front();
+            first.is_none_or(|first| first.last_offset < offset)
+        };
+        let producers = self.producers.iter().map(|(id, state)| (*id, state));
+        let before: Vec<_> = producers.filter(|(_, state)| is_before(state)).collect();
+        (!before.is_empty()).then(|| encode(before, offset))
     }
 
     /// `None` if the bytes are not a whole snapshot.
@@ -529,6 +529,31 @@ impl ProducerStates {
             ..ProducerStates::default()
         })
     }
+}
+
+/// The bytes of a snapshot at an offset.
+fn encode(mut producers: Vec<(i64, &ProducerState)>, offset: i64) -> Vec<u8> {
+    producers.sort_unstable_by_key(|(id, _)| *id);
+    let mut entries = Vec::with_capacity(4 + producers.len() * SNAPSHOT_ENTRY_BYTES);
+    entries.extend_from_slice(&(producers.len() as i32).to_be_bytes());
+    for (id, state) in producers {
+        let mut batches = state.batches.iter().rev();
+        let last = batches.find(|mark| mark.last_offset < offset);
+        let first_offset = state.transaction_first_offset;
+        let first_offset = first_offset.filter(|first_offset| *first_offset < offset);
+        entries.extend_from_slice(&id.to_be_bytes());
+        entries.extend_from_slice(&state.epoch.to_be_bytes());
+        entries.extend_from_slice(&last.map_or(-1, |mark| mark.last_sequence).to_be_bytes());
+        entries.extend_from_slice(&last.map_or(-1, |mark| mark.last_offset).to_be_bytes());
+        entries.extend_from_slice(&last.map_or(0, |mark| mark.offset_delta).to_be_bytes());
+        entries.extend_from_slice(&state.last_append_ms.to_be_bytes());
+        entries.extend_from_slice(&state.coordinator_epoch.to_be_bytes());
+        entries.extend_from_slice(&first_offset.unwrap_or(-1).to_be_bytes());
+    }
+    let mut snapshot = SNAPSHOT_VERSION.to_be_bytes().to_vec();
+    snapshot.extend_from_slice(&crc_fast::crc32_iscsi(&entries).to_be_bytes());
+    snapshot.extend_from_slice(&entries);
+    snapshot
 }
 
 struct Reader<'a> {

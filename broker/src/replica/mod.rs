@@ -589,7 +589,9 @@ impl Partition {
     /// Puts cleaned segments in the place of those they were made from. The log's lock is held for the renames only.
     pub(crate) fn swap_cleaned(&self, mut group: CleanedGroup) -> Result<(), CleanError> {
         let _segments = self.lock_segments();
-        let can_swap = self.lock().as_ref().is_some_and(|log| log.can_swap(&group));
+        let log = self.lock();
+        let can_swap = log.as_ref().is_some_and(|log| log.prepare_swap(&mut group));
+        drop(log);
         if !can_swap {
             group.discard();
             return Err(CleanError::Changed);

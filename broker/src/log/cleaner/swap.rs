@@ -2,7 +2,8 @@
 //!
 //! 1. The new files are there and synced, as `%020d.log.cleaned` and so on. A crash: they are removed.
 //! 2. Producer snapshots within the replaced range go, before anything else: one may tell of a transaction that was open there and whose
-//!    marker is gone now. Recovery does with an older one, or with none.
+//!    marker is gone now. Recovery does with an older one, or with none. Where the range begins with the log, what is known of producers
+//!    from batches that were deleted before is written in the place of its first snapshot: no other tells it.
 //! 3. The directory is synced; then `%020d.swap` is written atomically, which says what replaces what. This is the commit: a crash after it
 //!    finishes the swap when the log is opened, and only then the log is looked at.
 //! 4. Under the log's lock the new files are renamed over the old ones, and the log has the new segments. Readers that have planned their read hold
@@ -48,6 +49,8 @@ pub struct CleanedGroup {
     replaced: Vec<(i64, u64)>,
     new: Vec<SealedSegment>,
     plan: Plan,
+    /// The producers' snapshot at the first offset, where the log begins with it.
+    snapshot: Option<Vec<u8>>,
 }
 
 /// What replaces what, as the file says.
@@ -169,6 +172,7 @@ impl CleanedGroup {
             replaced,
             new,
             plan,
+            snapshot: None,
         }
     }
 
@@ -183,13 +187,20 @@ impl CleanedGroup {
         remove_cleaned(self.disk.as_ref(), &self.dir, &bases);
     }
 
-    /// Steps 2 and 3. Only after [`Log::can_swap`], and with nobody removing segments until [`CleanedGroup::finish`].
+    /// Steps 2 and 3. Only after [`Log::prepare_swap`], and with nobody removing segments until [`CleanedGroup::finish`].
     pub fn commit(&self) -> Result<(), CommitError> {
         let disk = self.disk.as_ref();
         let path = self.plan_path();
         let prepare = || {
+            let mut snapshot = self.snapshot.as_ref();
             for base_offset in &self.plan.replaced {
-                remove(disk, &segment::path(&self.dir, *base_offset, SNAPSHOT))?;
+                let path = segment::path(&self.dir, *base_offset, SNAPSHOT);
+                match snapshot.take() {
+                    Some(first) => disk
+                        .write_file_atomically(&path, first)
+                        .map_err(disk_error("write", &path))?,
+                    None => remove(disk, &path)?,
+                }
             }
             disk.sync_dir(&self.dir)
                 .map_err(disk_error("sync", &self.dir))
@@ -247,9 +258,15 @@ pub(super) fn remove_cleaned(disk: &dyn Disk, dir: &Path, bases: &[i64]) {
 }
 
 impl Log {
-    /// Whether the segments that a group was made from are those of the log.
-    pub fn can_swap(&self, group: &CleanedGroup) -> bool {
-        self.poison.is_none() && self.place_of(group).is_some()
+    /// Whether the segments that a group was made from are those of the log; the group is told of the producers before them.
+    pub fn prepare_swap(&self, group: &mut CleanedGroup) -> bool {
+        let place = self.place_of(group).filter(|_| self.poison.is_none());
+        if let (Some(place), Some((first, _))) = (&place, group.replaced.first())
+            && place.start == 0
+        {
+            group.snapshot = self.producers.encode_snapshot_before(*first);
+        }
+        place.is_some()
     }
 
     /// Where in `sealed` the group's segments are.
@@ -271,7 +288,7 @@ impl Log {
     /// have, and takes no more writes.
     pub fn swap(&mut self, group: &mut CleanedGroup) {
         let Some(place) = self.place_of(group) else {
-            // `can_swap` was asked, and nobody has removed any since.
+            // `prepare_swap` was asked, and nobody has removed any since.
             self.poison_for_swap(&"segments have changed during a swap");
             return;
         };
@@ -323,7 +340,7 @@ impl Log {
 
     /// Steps 2 to 5 in one, for an owner without other threads.
     pub fn swap_at_once(&mut self, mut group: CleanedGroup) -> Result<(), super::CleanError> {
-        if !self.can_swap(&group) {
+        if !self.prepare_swap(&mut group) {
             group.discard();
             return Err(super::CleanError::Changed);
         }

@@ -421,6 +421,41 @@ fn an_active_producers_last_batch_stays_without_its_records() {
     );
 }
 
+/// Producers that only deleted batches tell of, compaction before and after the deletion, and a crash that nothing was noted before.
+#[test]
+fn a_producer_whose_batches_are_deleted_is_known_after_compaction_and_a_crash() {
+    for compacts_first in [false, true] {
+        let disk = sim_disk();
+        let mut log = open(&disk, options());
+        let last = || batch(Builder::new().producer(9, 2, 0), &[("p", Some("1"))]);
+        let appended = append(&mut log, last(), NOW_MS);
+        for turn in 0..40 {
+            let key = format!("k{turn}");
+            put(&mut log, &[(&key, Some("1"))]);
+            put(&mut log, &[("a", Some(&key))]);
+        }
+        seal(&mut log, NOW_MS);
+        if compacts_first {
+            clean_all(&mut log, NOW_MS);
+        }
+        assert!(log.segment_count() > 3);
+        // The segment with the producer's batch goes.
+        let second = log.sealed[1].base_offset;
+        log.delete_records_before(second).unwrap();
+        assert_eq!(log.sealed[0].base_offset, second);
+        if !compacts_first {
+            clean_all(&mut log, NOW_MS);
+            assert_eq!(log.sealed[0].base_offset, second);
+        }
+        let log_disk = Arc::new(disk.crash(crate::disk::Crash::LoseUnsynced));
+        drop(log);
+        let (mut log, _) = Log::open(log_disk, options(), NOW_MS).unwrap();
+        let again = append(&mut log, last(), NOW_MS);
+        assert!(again.duplicate, "compacts first: {compacts_first}");
+        assert_eq!(again.base_offset, appended.base_offset);
+    }
+}
+
 #[test]
 fn records_without_a_key_go_and_are_counted() {
     let mut log = open(&sim_disk(), options());
