@@ -348,6 +348,7 @@ impl Core {
             session_timeout_ms_max: config.group_session_timeout_ms_max,
             size_max: config.group_size_max,
         };
+        let file_system = data_dir.disk.file_system(&data_dir.path);
         let (cleaning, cleaned) = Cleaning::open(data_dir.disk.as_ref(), &data_dir.path, &config);
         let core = Arc::new(Self {
             data_dir,
@@ -364,7 +365,7 @@ impl Core {
             producer_ids: Mutex::default(),
             endpoint: RwLock::new((host, port)),
             topic_defaults: RwLock::new(topic_defaults(&config, &catalog)),
-            dirty: Arc::default(),
+            dirty: Arc::new(Dirty::on(file_system)),
             coordinator_watches: Mutex::default(),
             checkpoint: Mutex::default(),
             next_retention_ms: AtomicI64::new(

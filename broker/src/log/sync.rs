@@ -25,6 +25,16 @@ impl SyncJob {
         for file in &self.files {
             file.sync_data()?;
         }
+        self.run_names()
+    }
+
+    /// What is to be synced before the names.
+    pub fn files(&self) -> &[Arc<dyn DiskFile>] {
+        &self.files
+    }
+
+    /// The rest of [`SyncJob::run`], once the files are synced.
+    pub fn run_names(&self) -> io::Result<()> {
         if let Some((path, text)) = &self.leader_epochs {
             self.disk.write_file_atomically(path, text.as_bytes())?;
         }

@@ -2,14 +2,19 @@
 //!
 //! 1. Take the list of dirty partitions.
 //! 2. Under each log's lock, take what has to be synced (`begin_sync`). Appends go on from here and make the partition dirty again.
-//! 3. Sync each without a lock, and as soon as it is done complete it, advance its high watermark and wake who waits.
+//! 3. Sync them without a lock: each in turn, or, if they are several and that is quicker, the whole file system at once (`sync_choice.rs`).
+//! 4. As soon as one is synced complete it, advance its high watermark and wake who waits.
 //!
 //! Everyone who appended while a round ran shares the next one. A failed sync poisons that log only.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::Partition;
+use super::sync_choice::SyncChoice;
+use crate::disk::FileSystem;
+use crate::log::SyncJob;
 
 /// Partitions with unsynced appends.
 #[derive(Debug, Default)]
@@ -17,7 +22,8 @@ pub(crate) struct Dirty {
     state: Mutex<State>,
     changed: Condvar,
     /// Held during a round: two at once would find each other's syncs under way.
-    round: Mutex<()>,
+    round: Mutex<SyncChoice>,
+    file_system: Option<Arc<dyn FileSystem>>,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +33,14 @@ struct State {
 }
 
 impl Dirty {
+    /// Of the partitions on this file system, if it can be synced as a whole.
+    pub(crate) fn on(file_system: Option<Arc<dyn FileSystem>>) -> Self {
+        Self {
+            file_system,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn push(&self, partition: Arc<Partition>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.partitions.push(partition);
@@ -57,7 +71,7 @@ impl Dirty {
 
     /// One round of group commit. Returns how many partitions were synced.
     pub(crate) fn flush_round(&self) -> usize {
-        let _round = self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut choice = self.round.lock().unwrap_or_else(PoisonError::into_inner);
         let partitions = std::mem::take(
             &mut self
                 .state
@@ -84,8 +98,15 @@ impl Dirty {
             })
             .collect();
         let count = begun.len();
+        let files: usize = begun.iter().map(|(_, job)| job.files().len()).sum();
+        let started = Instant::now();
+        let synced = choice.at_once(files) && self.sync_at_once(begun.iter().map(|(_, job)| job));
+        if synced {
+            choice.took_at_once(files, started.elapsed());
+        }
+        let started = Instant::now();
         for (partition, job) in begun {
-            let result = job.run();
+            let result = if synced { job.run_names() } else { job.run() };
             let mut guard = partition.lock();
             let Some(log) = guard.as_mut() else { continue };
             let completed = log.complete_sync(job, result);
@@ -107,6 +128,19 @@ impl Dirty {
                 }
             }
         }
+        if !synced {
+            choice.took_one_by_one(files, started.elapsed());
+        }
         count
+    }
+
+    /// Whether all files of these jobs are synced now. If that has failed, each file's own sync will say whether it concerned it.
+    fn sync_at_once<'a>(&self, mut jobs: impl Iterator<Item = &'a SyncJob>) -> bool {
+        let Some(file_system) = &self.file_system else {
+            return false;
+        };
+        let device = Some(file_system.device());
+        let is_on_it = |job: &SyncJob| job.files().iter().all(|file| file.device() == device);
+        jobs.all(is_on_it) && file_system.sync().is_ok()
     }
 }

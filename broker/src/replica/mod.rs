@@ -24,6 +24,7 @@ use crate::log::{
 use crate::metrics::Traffic;
 
 mod flusher;
+mod sync_choice;
 mod waiting;
 mod watch;
 
