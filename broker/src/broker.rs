@@ -18,6 +18,7 @@ use crate::coordinator::group::{self, GroupCoordinator, classic};
 use crate::coordinator::producer_ids::ProducerIds;
 use crate::coordinator::transaction::{self, TransactionCoordinator};
 use crate::data_dir::{DataDir, Offsets};
+use crate::deletions::{Deletions, Doomed};
 use crate::error::BrokerError;
 use crate::handlers::{self, FetchSessions, of_transaction};
 use crate::log::cleaner::CleanError;
@@ -269,6 +270,7 @@ pub(crate) struct Core {
     checkpoint: Mutex<()>,
     next_retention_ms: AtomicI64,
     next_checkpoint_ms: AtomicI64,
+    deletions: Deletions,
     closed: AtomicBool,
     timer: Timer,
 }
@@ -374,6 +376,7 @@ impl Core {
             next_checkpoint_ms: AtomicI64::new(
                 now_ms.saturating_add(config.checkpoint_interval_ms),
             ),
+            deletions: Deletions::default(),
             closed: AtomicBool::new(false),
             timer: Timer::default(),
             catalog: RwLock::default(),
@@ -381,8 +384,10 @@ impl Core {
         });
         for (name, partition_count) in catalog.take_deleted() {
             // The crash came between the command and the removal of the directories.
-            if catalog.topic(&name).is_none() {
-                core.remove_dirs(&name, partition_count);
+            if catalog.topic(&name).is_none()
+                && let Err(error) = core.data_dir.remove_partitions(&name, 0..partition_count)
+            {
+                tracing::warn!(topic = %name, %error, "directories of a deleted topic not removed");
             }
         }
         core.data_dir.remove_deleted()?;
@@ -701,7 +706,7 @@ impl Core {
             self.metrics.deleted_traffic.add(partition.traffic());
             drop(partition.take_log());
         }
-        self.remove_dirs(name, topic.partition_count);
+        self.delete_dirs(name, topic.partition_count);
         // Before anybody can create the name anew: what is noted of the old topic's logs does not hold for the new one's.
         if let Err(error) = self.write_checkpoints() {
             tracing::error!(topic = name, %error, "checkpoints still name a deleted topic");
@@ -719,9 +724,38 @@ impl Core {
         Ok(())
     }
 
-    fn remove_dirs(&self, topic: &str, partition_count: i32) {
-        if let Err(error) = self.data_dir.remove_partitions(topic, 0..partition_count) {
-            tracing::warn!(topic, %error, "directories of a deleted topic not removed");
+    /// Deletes the directories of a topic. As in Kafka the broker's delay holds, not the topic's.
+    fn delete_dirs(&self, topic: &str, partition_count: i32) {
+        match self.data_dir.rename_partitions(topic, 0..partition_count) {
+            Ok(renamed) => {
+                let defaults = self.topic_defaults();
+                let delay_ms = log_config(&BTreeMap::new(), &defaults).file_delete_delay_ms;
+                self.remove_later(delay_ms, renamed.into_iter().map(Doomed::Dir));
+            }
+            Err(error) => {
+                tracing::warn!(topic, %error, "directories of a deleted topic not removed");
+            }
+        }
+    }
+
+    /// Removes files under names that nobody opens, after this time.
+    fn remove_later(&self, delay_ms: i64, doomed: impl IntoIterator<Item = Doomed>) {
+        let now_ms = self.now_ms();
+        let due_ms = now_ms.saturating_add(delay_ms.max(0));
+        self.deletions.put(due_ms, doomed);
+        if delay_ms <= 0 {
+            let disk = self.data_dir.disk.as_ref();
+            self.deletions.remove_due(disk, now_ms);
+        } else {
+            self.deadline_at(due_ms);
+        }
+    }
+
+    /// Sees to the files of a partition's deleted segments.
+    pub(crate) fn remove_deleted_segments(&self, partition: &Partition) {
+        let (delay_ms, files) = partition.take_deleted();
+        if !files.is_empty() {
+            self.remove_later(delay_ms, files.into_iter().map(Doomed::File));
         }
     }
 
@@ -967,6 +1001,8 @@ impl Core {
                 Ordering::Release,
             );
         }
+        self.deletions
+            .remove_due(self.data_dir.disk.as_ref(), now_ms);
         if self.config.drive == Drive::Manual {
             self.clean_if_due(now_ms);
         }
@@ -1000,6 +1036,7 @@ impl Core {
             cleaning,
             self.waiting.next_deadline_ms(),
             self.groups.next_deadline_ms(),
+            self.deletions.next_ms(),
             Some(self.transactions.next_deadline_ms()),
         ]
         .into_iter()
@@ -1009,7 +1046,10 @@ impl Core {
 
     fn apply_retention(&self, now_ms: i64) {
         for partition in self.all_partitions() {
-            match partition.apply_retention(now_ms) {
+            let applied = partition.apply_retention(now_ms);
+            // Also those that DeleteRecords has deleted in the process.
+            self.remove_deleted_segments(&partition);
+            match applied {
                 Ok(0) => {}
                 Ok(segments) => {
                     tracing::info!(topic = %partition.topic(), partition = partition.index(), segments, "retention deleted segments");
@@ -1156,6 +1196,15 @@ fn log_config(
             "uncompressed" => Some(Codec::None),
             name => Codec::ALL.into_iter().find(|codec| codec.name() == name),
         },
+        compression_level: match value("compression.type") {
+            // -1 is the codec's own.
+            "gzip" => Some(number("compression.gzip.level")).filter(|level| *level > 0),
+            "zstd" => Some(number("compression.zstd.level")),
+            _ => None,
+        }
+        .and_then(|level| i32::try_from(level).ok()),
+        preallocate: value("preallocate") == "true",
+        file_delete_delay_ms: number("file.delete.delay.ms"),
         timestamp_type: if value("message.timestamp.type") == "LogAppendTime" {
             TimestampType::LogAppendTime
         } else {

@@ -711,6 +711,7 @@ mod tests {
                 "h:1",
                 "delete",
                 "0.5",
+                "9",
                 "CreateTime",
                 "producer",
                 "2000000",

@@ -116,13 +116,23 @@ impl DataDir {
         self.path.join(format!("{topic}-{partition}"))
     }
 
-    /// Removes the directories of partitions, each as a whole: first all lose their names, then their files. A crash leaves a
-    /// log as it was or under a name that nobody opens (`remove_deleted` finds it).
+    /// Removes the directories of partitions, each as a whole: first all lose their names, then their files.
     pub(crate) fn remove_partitions(
         &self,
         topic: &str,
         partitions: Range<i32>,
     ) -> Result<(), BrokerError> {
+        let renamed = self.rename_partitions(topic, partitions)?;
+        self.remove_renamed(&renamed)
+    }
+
+    /// Takes the names from directories of partitions and says the new ones, by which nobody opens them. A crash leaves a log as it was or
+    /// under such a name (`remove_deleted` finds it).
+    pub(crate) fn rename_partitions(
+        &self,
+        topic: &str,
+        partitions: Range<i32>,
+    ) -> Result<Vec<PathBuf>, BrokerError> {
         let mut renamed = Vec::new();
         for index in partitions {
             let dir = self.partition_dir(topic, index);
@@ -133,7 +143,12 @@ impl DataDir {
                 Err(error) => return Err(BrokerError::disk("renaming", dir)(error)),
             }
         }
-        self.remove_renamed(&renamed)
+        if !renamed.is_empty() {
+            self.disk
+                .sync_dir(&self.path)
+                .map_err(BrokerError::disk("syncing", &self.path))?;
+        }
+        Ok(renamed)
     }
 
     /// Removes what a crash left of `remove_partitions`.
@@ -147,16 +162,15 @@ impl DataDir {
             .filter(|entry| entry.is_dir && entry.name.ends_with(DELETED_SUFFIX))
             .map(|entry| self.path.join(entry.name))
             .collect();
+        if !left.is_empty() {
+            self.disk
+                .sync_dir(&self.path)
+                .map_err(BrokerError::disk("syncing", &self.path))?;
+        }
         self.remove_renamed(&left)
     }
 
     fn remove_renamed(&self, dirs: &[PathBuf]) -> Result<(), BrokerError> {
-        if dirs.is_empty() {
-            return Ok(());
-        }
-        self.disk
-            .sync_dir(&self.path)
-            .map_err(BrokerError::disk("syncing", &self.path))?;
         for dir in dirs {
             self.disk
                 .remove_dir_all(dir)

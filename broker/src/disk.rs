@@ -102,6 +102,10 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Cuts or extends (with zeros) the file to this length.
     fn truncate(&self, len_bytes: u64) -> io::Result<()>;
 
+    /// Has the file system set bytes aside for the file up to this length, which does not become its length: a later `truncate` gives them
+    /// back. For speed only.
+    fn preallocate(&self, len_bytes: u64) -> io::Result<()>;
+
     /// The file's length in bytes.
     fn len_bytes(&self) -> io::Result<u64>;
 }
@@ -212,6 +216,18 @@ impl DiskFile for RealFile {
 
     fn truncate(&self, len_bytes: u64) -> io::Result<()> {
         self.0.set_len(len_bytes)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn preallocate(&self, len_bytes: u64) -> io::Result<()> {
+        let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(&self.0, flags, 0, len_bytes)?)
+    }
+
+    /// Others set bytes aside only by making the file longer, which recovery would have to tell from a torn write.
+    #[cfg(not(target_os = "linux"))]
+    fn preallocate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn len_bytes(&self) -> io::Result<u64> {

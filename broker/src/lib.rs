@@ -48,6 +48,7 @@ pub mod server;
 mod broker;
 mod cleaning;
 mod data_dir;
+mod deletions;
 mod handlers;
 mod metrics;
 

@@ -1298,6 +1298,96 @@ fn retention_runs_when_it_is_due() {
     assert!(partition.log_start_offset() > 0);
 }
 
+/// Names in a directory of the data that end so.
+fn names_ending(fixture: &Fixture, dir: &str, suffix: &str) -> Vec<String> {
+    let listed = std::fs::read_dir(fixture.dir.path().join(dir)).unwrap();
+    let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(suffix)).collect()
+}
+
+#[test]
+fn what_is_deleted_stays_for_its_delay_under_another_name() {
+    let mut fixture = Fixture::with(|config| config.flush = Flush::Os);
+    let configs = [("segment.ms", "1"), ("file.delete.delay.ms", "5000")];
+    create(fixture.broker(), "t", 1, &configs).unwrap();
+    let fill = |fixture: &Fixture| {
+        let partition = fixture.broker().partition("t", 0).unwrap();
+        for later_ms in [0, 10, 20] {
+            let now_ms = fixture.clock.now_ms();
+            let mut builder = Builder::new();
+            builder.append(now_ms + later_ms, None, Some(b"v"), &[]);
+            partition.append(builder.build(), now_ms).unwrap();
+        }
+    };
+    let delete_to = |fixture: &Fixture, offset: i64| {
+        delete_records(fixture.broker(), "t", offset);
+    };
+    fill(&fixture);
+    delete_to(&fixture, 2);
+    assert_eq!(names_ending(&fixture, "t-0", ".log.deleted").len(), 2);
+    assert_eq!(names_ending(&fixture, "t-0", ".log").len(), 1);
+    let due_ms = fixture.clock.now_ms() + 5000;
+    assert!(fixture.broker().step() <= due_ms);
+    fixture.clock.advance(4999);
+    fixture.broker().step();
+    assert_eq!(names_ending(&fixture, "t-0", ".log.deleted").len(), 2);
+    fixture.clock.advance(1);
+    fixture.broker().step();
+    assert!(names_ending(&fixture, "t-0", ".deleted").is_empty());
+    // A start does not wait for the time.
+    fill(&fixture);
+    delete_to(&fixture, 4);
+    assert!(!names_ending(&fixture, "t-0", ".deleted").is_empty());
+    fixture.crash();
+    assert!(names_ending(&fixture, "t-0", ".deleted").is_empty());
+    // A topic obeys the broker's delay, which is Kafka's.
+    delete(fixture.broker(), "t");
+    assert_eq!(names_ending(&fixture, "", "-delete").len(), 1);
+    fixture.create("t", 1);
+    fixture.clock.advance(60_000);
+    fixture.broker().step();
+    assert!(names_ending(&fixture, "", "-delete").is_empty());
+    assert_eq!(
+        fixture.broker().partition("t", 0).unwrap().log_end_offset(),
+        0
+    );
+}
+
+#[test]
+fn a_topic_s_batches_are_compressed_at_its_level() {
+    let fixture = Fixture::with(|config| config.flush = Flush::Os);
+    let stored_bytes = |topic: &str, codec: &str, level: (&str, &str)| {
+        create(
+            fixture.broker(),
+            topic,
+            1,
+            &[("compression.type", codec), level],
+        )
+        .unwrap();
+        let partition = fixture.broker().partition(topic, 0).unwrap();
+        let mut builder = Builder::new();
+        for number in 0..5000_u32 {
+            let value = (number * number % 1000).to_string();
+            builder.append(NOW_MS, None, Some(value.as_bytes()), &[]);
+        }
+        partition.append(builder.build(), NOW_MS).unwrap();
+        partition.size_bytes()
+    };
+    for (codec, low, high) in [("gzip", "1", "9"), ("zstd", "-50", "19")] {
+        let name = format!("compression.{codec}.level");
+        let low = stored_bytes(&format!("{codec}-low"), codec, (&name, low));
+        let high = stored_bytes(&format!("{codec}-high"), codec, (&name, high));
+        assert!(high < low, "{codec}: {high} {low}");
+    }
+    let refused = create(
+        fixture.broker(),
+        "lz4",
+        1,
+        &[("compression.lz4.level", "12")],
+    );
+    assert!(format!("{refused:?}").contains("compression.lz4.level"));
+}
+
 #[test]
 fn after_shutdown_nothing_is_accepted() {
     let fixture = Fixture::new();

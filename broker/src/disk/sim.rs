@@ -550,6 +550,10 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn preallocate(&self, _: u64) -> io::Result<()> {
+        self.disk.lock().operate()
+    }
+
     fn len_bytes(&self) -> io::Result<u64> {
         Ok(self
             .disk

@@ -54,7 +54,9 @@ fn delete(core: &Core, topic: &str, index: i32, offset: i64) -> Result<i64, Erro
             false => None,
         })
     };
-    delete()
+    let deleted = delete();
+    core.remove_deleted_segments(&partition);
+    deleted
         .map_err(|error| errors::of_partition(&error))?
         .ok_or(ErrorCode::PolicyViolation)
 }

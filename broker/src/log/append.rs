@@ -24,6 +24,7 @@ pub struct AppendRules {
     pub message_bytes_max: u32,
     pub segment_bytes: u32,
     pub codec: Option<Codec>,
+    pub compression_level: Option<i32>,
     pub timestamp_type: TimestampType,
     pub timestamp_before_max_ms: Option<i64>,
     pub timestamp_after_max_ms: Option<i64>,
@@ -36,6 +37,7 @@ impl From<&LogConfig> for AppendRules {
             message_bytes_max: config.message_bytes_max,
             segment_bytes: config.segment_bytes,
             codec: config.codec,
+            compression_level: config.compression_level,
             timestamp_type: config.timestamp_type,
             timestamp_before_max_ms: config.timestamp_before_max_ms,
             timestamp_after_max_ms: config.timestamp_after_max_ms,
@@ -132,7 +134,7 @@ impl ValidBatch {
         let has_false_maximum = max_timestamp != batch.max_timestamp();
         if let Some(codec) = codec.filter(is_other) {
             let recompressed = batch
-                .recompressed(codec, RECOMPRESSED_BYTES_MAX)
+                .recompressed(codec, rules.compression_level, RECOMPRESSED_BYTES_MAX)
                 .map_err(of_batch)?;
             check_size(recompressed.len(), rules)?;
             facts.size_bytes = recompressed.len() as u64;

@@ -24,6 +24,8 @@ pub struct LogConfig {
     pub retention_bytes: Option<u64>,
     /// `compression.type`; `None` is `producer`: batches stay as they were sent.
     pub codec: Option<Codec>,
+    /// `compression.gzip.level` or `compression.zstd.level`, that of the codec; `None` is the codec's own default.
+    pub compression_level: Option<i32>,
     /// `message.timestamp.type`
     pub timestamp_type: TimestampType,
     /// `message.timestamp.before.max.ms`
@@ -44,6 +46,10 @@ pub struct LogConfig {
     pub delete_retention_ms: i64,
     /// `producer.id.expiration.ms` (broker's)
     pub producer_id_expiration_ms: i64,
+    /// `preallocate`: a new segment's file gets its bytes from the file system at once.
+    pub preallocate: bool,
+    /// `file.delete.delay.ms`: what is deleted stays for so long, under another name.
+    pub file_delete_delay_ms: i64,
     /// Record bytes kept in memory behind the log end, for readers at the tail. Ours, not Kafka's.
     pub tail_bytes_max: usize,
 }
@@ -60,6 +66,7 @@ impl Default for LogConfig {
             retention_ms: Some(7 * 24 * 3_600_000),
             retention_bytes: None,
             codec: None,
+            compression_level: None,
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: None,
             timestamp_after_max_ms: Some(3_600_000),
@@ -70,6 +77,8 @@ impl Default for LogConfig {
             compaction_lag_max_ms: None,
             delete_retention_ms: 24 * 3_600_000,
             producer_id_expiration_ms: 24 * 3_600_000,
+            preallocate: false,
+            file_delete_delay_ms: 60_000,
             tail_bytes_max: 1 << 20,
         }
     }

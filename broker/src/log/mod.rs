@@ -112,6 +112,8 @@ pub struct Log {
     in_flight: Option<Unsynced>,
     /// Why nothing more is written.
     poison: Option<String>,
+    /// Files of deleted segments under their new names, since the last `take_deleted`.
+    deleted: Vec<PathBuf>,
 }
 
 /// What the next sync has to take along.
@@ -368,6 +370,12 @@ impl Log {
         self.delete_oldest(below)
     }
 
+    /// The files of deleted segments that are still there, each once: they may go after `file.delete.delay.ms`, which is told too.
+    pub fn take_deleted(&mut self) -> (i64, Vec<PathBuf>) {
+        let deleted = std::mem::take(&mut self.deleted);
+        (self.config.file_delete_delay_ms, deleted)
+    }
+
     /// Obeys another configuration from now on.
     pub fn set_config(&mut self, config: LogConfig) {
         self.tail.set_bytes_max(config.tail_bytes_max);
@@ -557,7 +565,11 @@ impl Log {
             .active
             .open(self.disk.as_ref())
             .map_err(disk_error("create", &self.active.path))?;
-        self.unsynced.dir |= opened && self.active.size_bytes == 0;
+        let is_new = opened && self.active.size_bytes == 0;
+        self.unsynced.dir |= is_new;
+        if is_new && self.config.preallocate {
+            self.active.preallocate(self.config.segment_bytes);
+        }
         self.has_changed = true;
         let Err(error) = file.write_all_at(self.active.size_bytes, bytes) else {
             return Ok(());
@@ -686,7 +698,13 @@ impl Log {
             let Some(oldest) = self.sealed.front() else {
                 break;
             };
-            recovery::delete_segment(self.disk.as_ref(), &self.dir, oldest.base_offset)?;
+            let (disk, base_offset) = (self.disk.as_ref(), oldest.base_offset);
+            if self.config.file_delete_delay_ms > 0 {
+                let renamed = recovery::rename_deleted(disk, &self.dir, base_offset)?;
+                self.deleted.extend(renamed);
+            } else {
+                recovery::delete_segment(disk, &self.dir, base_offset)?;
+            }
             info!(dir = %self.dir.display(), base_offset = oldest.base_offset, size_bytes = oldest.size_bytes, "segment deleted");
             self.log_start_offset = self.log_start_offset.max(oldest.end_offset);
             self.sealed.pop_front();

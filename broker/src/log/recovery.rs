@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use tracing::{info, warn};
@@ -41,6 +41,8 @@ use crate::log::time_index::TimeEntry;
 use crate::log::transaction_index::AbortedTransactionEntry;
 use crate::log::{Log, LogError, OpenOptions, Unsynced, disk_error, write_small};
 
+/// Of files of deleted segments that are still there.
+const DELETED_SUFFIX: &str = ".deleted";
 /// Bytes read at once where batches are verified.
 const WALK_BYTES: usize = 256 * 1024;
 /// Bytes read at once where only headers are looked at: the records of all but small batches are skipped.
@@ -91,7 +93,10 @@ pub(super) fn open(
         unsynced: recovered.unsynced,
         in_flight: None,
         poison: None,
+        deleted: Vec::new(),
     };
+    // A crash left it as it was.
+    log.active.is_preallocated = log.config.preallocate && log.active.file.is_some();
     let must_sync = log.unsynced.active || !log.unsynced.files.is_empty();
     if must_sync && let Some(job) = log.begin_sync() {
         let result = job.run();
@@ -176,7 +181,7 @@ impl Listing {
                     listing.transaction_indexes.insert(offset, entry.len_bytes);
                 }
                 Some((offset, cleaner::SWAP)) => listing.swaps.push(offset),
-                _ if [".deleted", ".cleaned", ".tmp"]
+                _ if [DELETED_SUFFIX, ".cleaned", ".tmp"]
                     .iter()
                     .any(|suffix| entry.name.ends_with(suffix)) =>
                 {
@@ -233,6 +238,28 @@ pub(super) fn delete_segment(
         remove(disk, &segment::path(dir, base_offset, extension))?;
     }
     Ok(())
+}
+
+/// Gives a segment's files names that nobody opens, the log first, as above; returns those. Removing them is left to the caller, or to the
+/// next open.
+pub(super) fn rename_deleted(
+    disk: &dyn Disk,
+    dir: &Path,
+    base_offset: i64,
+) -> Result<Vec<PathBuf>, LogError> {
+    let mut renamed = Vec::new();
+    for extension in [LOG, OFFSET_INDEX, TIME_INDEX, TRANSACTION_INDEX, SNAPSHOT] {
+        let path = segment::path(dir, base_offset, extension);
+        let mut to = path.clone().into_os_string();
+        to.push(DELETED_SUFFIX);
+        let to = PathBuf::from(to);
+        match disk.rename(&path, &to) {
+            Ok(()) => renamed.push(to),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(disk_error("rename", &path)(error)),
+        }
+    }
+    Ok(renamed)
 }
 
 fn recover(

@@ -91,6 +91,8 @@ pub(super) struct ActiveSegment {
     /// Of the first batch: `segment.ms` counts from it.
     pub(super) first_timestamp: Option<i64>,
     pub(super) created_ms: i64,
+    /// More bytes may be set aside for the file than it has.
+    pub(super) is_preallocated: bool,
 }
 
 impl ActiveSegment {
@@ -108,6 +110,7 @@ impl ActiveSegment {
             max_timestamp: None,
             first_timestamp: None,
             created_ms: now_ms,
+            is_preallocated: false,
         }
     }
 
@@ -215,10 +218,24 @@ impl ActiveSegment {
         }
     }
 
+    /// Sets bytes aside for all of the segment. One that cannot be is appended to all the same.
+    pub(super) fn preallocate(&mut self, segment_bytes: u32) {
+        if let Some(file) = &self.file {
+            self.is_preallocated = true;
+            if let Err(error) = file.preallocate(segment_bytes.into()) {
+                tracing::debug!(segment = %self.path.display(), %error, "not preallocated");
+            }
+        }
+    }
+
     /// Completes the index files, the time index with the segment's highest timestamp. Returns the handles that a sync needs. May be repeated.
     pub(super) fn finish(&mut self, disk: &dyn Disk) -> io::Result<Vec<Arc<dyn DiskFile>>> {
         self.note_time(disk);
         let (file, _) = self.open(disk)?;
+        if self.is_preallocated {
+            file.truncate(self.size_bytes)?;
+            self.is_preallocated = false;
+        }
         let offset_index = self.offset_index.write_all(disk)?;
         let time_index = self.time_index.write_all(disk)?;
         let mut files = vec![file];

@@ -1200,3 +1200,64 @@ fn a_log_lives_on_the_real_disk() {
     assert!(report.segments_scanned > 3);
     assert_eq!(read_all(&log, 0, 1000), expected);
 }
+
+#[test]
+fn a_tail_of_zeros_is_cut() {
+    let disk = sim_disk();
+    let (mut log, _) = open(&disk, options(config()));
+    append(&mut log, batch(2, 1, NOW_MS));
+    let length = log.size_bytes();
+    drop(log);
+    // As a file that was made longer in advance has it, or a file system after a crash.
+    let path = segment::path(Path::new(DIR), 0, segment::LOG);
+    let file = disk.open(&path).unwrap();
+    file.truncate(length + 100_000).unwrap();
+    let (mut log, report) = open(&disk, options(config()));
+    assert_eq!(report.bytes_truncated, 100_000);
+    assert_eq!(file.len_bytes().unwrap(), length);
+    assert_eq!(append(&mut log, batch(1, 2, NOW_MS)).base_offset, 2);
+}
+
+#[test]
+fn a_preallocated_segment_gives_back_what_it_does_not_need() {
+    use std::os::unix::fs::MetadataExt;
+    const SEGMENT_BYTES: u32 = 4 << 20;
+    let data = tempfile::tempdir().unwrap();
+    let opened = OpenOptions {
+        dir: data.path().join("orders-0"),
+        ..options(LogConfig {
+            segment_bytes: SEGMENT_BYTES,
+            preallocate: true,
+            ..config()
+        })
+    };
+    let allocated = |base_offset: i64| {
+        let path = segment::path(&opened.dir, base_offset, segment::LOG);
+        let metadata = std::fs::metadata(path).unwrap();
+        (metadata.blocks() * 512, metadata.len())
+    };
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let can_preallocate = {
+        let file = disk.open_or_create(&data.path().join("probe")).unwrap();
+        file.preallocate(4096).is_ok()
+    };
+    let (mut log, _) = Log::open(Arc::clone(&disk), opened.clone(), NOW_MS).unwrap();
+    append(&mut log, batch(2, 1, NOW_MS));
+    let size_bytes = log.size_bytes();
+    let (bytes, length) = allocated(0);
+    assert_eq!(length, size_bytes, "its length is that of its batches");
+    assert_eq!(bytes >= SEGMENT_BYTES.into(), can_preallocate, "{bytes}");
+    // A kill: the next start appends to it, and gives back what it did not get itself.
+    sync(&mut log);
+    drop(log);
+    let (mut log, report) = Log::open(Arc::clone(&disk), opened.clone(), NOW_MS).unwrap();
+    assert_eq!(report.bytes_truncated, 0);
+    append(&mut log, batch(2, 2, NOW_MS));
+    log.seal_active(NOW_MS).unwrap();
+    let (bytes, length) = allocated(0);
+    assert!(bytes < 1 << 20, "{bytes} of {length}");
+    append(&mut log, batch(2, 3, NOW_MS));
+    log.close().unwrap();
+    let (bytes, length) = allocated(4);
+    assert!(bytes < 1 << 20, "{bytes} of {length}");
+}

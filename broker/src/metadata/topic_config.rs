@@ -9,6 +9,8 @@ pub enum Kind {
     Boolean,
     /// A 32-bit number, with its least value.
     Int(i64),
+    /// A 32-bit number, within one of these, both ends included.
+    Within(&'static [(i64, i64)]),
     /// A 64-bit number, with its least value.
     Long(i64),
     /// A number between zero and one.
@@ -25,7 +27,7 @@ impl Kind {
         match self {
             Self::Boolean => 1,
             Self::Word(_) => 2,
-            Self::Int(_) => 3,
+            Self::Int(_) | Self::Within(_) => 3,
             Self::Long(_) => 5,
             Self::Ratio => 6,
             Self::List(_) => 7,
@@ -70,12 +72,12 @@ macro_rules! definitions {
 
 definitions! {
     "cleanup.policy" Some("log.cleanup.policy"), Kind::List(&["delete", "compact"]), "delete", "Delete old segments, or keep the last record of each key, or both.";
-    "compression.gzip.level" Some("compression.gzip.level"), Kind::Int(-1), "-1", "Level when the broker itself compresses with gzip.";
-    "compression.lz4.level" Some("compression.lz4.level"), Kind::Int(1), "9", "Level when the broker itself compresses with lz4.";
+    "compression.gzip.level" Some("compression.gzip.level"), Kind::Within(&[(-1, -1), (1, 9)]), "-1", "Level when the broker itself compresses with gzip; -1 is gzip's own default.";
+    "compression.lz4.level" Some("compression.lz4.level"), Kind::Within(&[(9, 9)]), "9", "Level when the broker itself compresses with lz4: there is one.";
     "compression.type" Some("compression.type"), Kind::Word(CODECS), "producer", "The codec batches are stored in; producer keeps what was sent.";
-    "compression.zstd.level" Some("compression.zstd.level"), Kind::Int(-131072), "3", "Level when the broker itself compresses with zstd.";
+    "compression.zstd.level" Some("compression.zstd.level"), Kind::Within(&[(-131_072, 22)]), "3", "Level when the broker itself compresses with zstd.";
     "delete.retention.ms" Some("log.cleaner.delete.retention.ms"), Kind::Long(0), "86400000", "How long a tombstone outlives its first cleaning.";
-    "file.delete.delay.ms" Some("log.segment.delete.delay.ms"), Kind::Long(0), "60000", "How long a deleted segment stays on disk.";
+    "file.delete.delay.ms" Some("log.segment.delete.delay.ms"), Kind::Long(0), "60000", "How long a deleted segment stays on disk, under another name.";
     "flush.messages" Some("log.flush.interval.messages"), Kind::Long(1), MAX, "Sync after so many records, apart from what acknowledgement asks for.";
     "flush.ms" Some("log.flush.interval.ms"), Kind::Long(0), MAX, "Sync after so many milliseconds, apart from what acknowledgement asks for.";
     "follower.replication.throttled.replicas" None, Kind::List(&[]), "", "Replicas whose replication is throttled on the follower's side.";
@@ -135,6 +137,24 @@ impl Definition {
                     Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
                     Ok(_) => Err(wanted(format!("must be from {min} to {max}"))),
                     Err(_) => Err(wanted("must be a number".into())),
+                }
+            }
+            Kind::Within(ranges) => {
+                let holds = |number: i64| {
+                    ranges
+                        .iter()
+                        .any(|(min, max)| (*min..=*max).contains(&number))
+                };
+                match value.parse::<i64>() {
+                    Ok(number) if holds(number) => Ok(number.to_string()),
+                    _ => {
+                        let ranges = ranges.iter().map(|(min, max)| match max - min {
+                            0 => min.to_string(),
+                            _ => format!("from {min} to {max}"),
+                        });
+                        let ranges: Vec<_> = ranges.collect();
+                        Err(wanted(format!("must be {}", ranges.join(" or "))))
+                    }
                 }
             }
             Kind::Ratio => match value.parse::<f64>() {
@@ -216,10 +236,68 @@ pub fn effective<'a>(
     }
 }
 
+/// The page `docs/reference/topic-configs.md`, from the table.
+pub fn reference_page() -> String {
+    let mut page = String::from(
+        "# Topic configs\n\n\
+         Generated from the table in `broker/src/metadata/topic_config.rs`; a test keeps it current (`UPDATE_EXPECT=1` rewrites it). The broker's\n\
+         property gives the default of all topics.\n\n\
+         | config | broker's property | default | what it says |\n|---|---|---|---|\n",
+    );
+    for definition in DEFINITIONS {
+        let code = |text: &str| match text {
+            "" => String::new(),
+            text => format!("`{text}`"),
+        };
+        page.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            definition.name,
+            code(definition.server_name.unwrap_or_default()),
+            code(definition.default),
+            definition.documentation
+        ));
+    }
+    page.push_str(
+        "\n## How they are obeyed\n\n\
+         A name that is not in the table is refused. What is not as in Kafka:\n\n\
+         - `compression.*.level` holds where the broker itself compresses: when `compression.type` is another codec than a batch came with. Batches that\n\
+         \x20 compaction has to write anew are compressed at their codec's default level, as in Kafka.\n\
+         - `compression.lz4.level`: 9 is Kafka's default, which it compresses with its fast encoder; so do we, and have no other. Other levels are refused.\n\
+         - `preallocate`: the file system sets a new segment's bytes aside, without making the file longer (Kafka does, and has zeros at its end after a\n\
+         \x20 crash). What is not needed is given back when the segment is rolled or closed. Linux only; elsewhere, and on file systems that cannot, nothing is set aside.\n\
+         - `file.delete.delay.ms`: segments that retention or DeleteRecords delete stay for so long as `.deleted`, those of a deleted topic, for the broker's\n\
+         \x20 `log.segment.delete.delay.ms`, in a directory whose name ends in `-delete`. A start removes both at once. What compaction replaces goes at once: readers keep\n\
+         \x20 what they have begun to read.\n\
+         - `flush.messages`, `flush.ms`: with `flush=durable` a record is synced before it is acknowledged, which is sooner. With `flush=os` both are taken and\n\
+         \x20 not obeyed: what is written is synced once a minute.\n\
+         - `min.insync.replicas` above 1 refuses every write with `acks=all`: there is one replica.\n\
+         - `leader.replication.throttled.replicas`, `follower.replication.throttled.replicas` and `unclean.leader.election.enable` are kept, and mean nothing on one node.\n",
+    );
+    page
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn the_reference_page_is_current() {
+        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
+        let path = format!("{docs}/reference/topic-configs.md");
+        // The packaged crate has no docs folder beside it; the repository always has.
+        if !std::path::Path::new(docs).exists() {
+            return;
+        }
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(&path, reference_page()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            reference_page(),
+            "run the broker's tests with UPDATE_EXPECT=1"
+        );
+    }
 
     #[test]
     fn every_default_passes_its_own_check() {
@@ -251,6 +329,10 @@ mod tests {
             ("min.cleanable.dirty.ratio", "1.5"),
             ("cleanup.policy", "delete,forget"),
             ("preallocate", "yes"),
+            ("compression.gzip.level", "0"),
+            ("compression.gzip.level", "10"),
+            ("compression.lz4.level", "12"),
+            ("compression.zstd.level", "23"),
             ("message.timestamp.type", "createtime"),
         ] {
             assert!(

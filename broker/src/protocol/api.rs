@@ -359,6 +359,9 @@ pub fn reference_page() -> String {
          - **Client metrics subscriptions** as configs (resource type 16): there is nothing that would push them.\n\
          - **Levels of loggers** (resource type 8): shown, not changed.\n\
          - **Changing features** (57): answered, but the levels of this broker are fixed.\n\
+         - **lz4 batches whose blocks depend on each other**: refused as CORRUPT_MESSAGE (2), where Kafka answers UNKNOWN_SERVER_ERROR (-1). Its Java\n\
+         \x20 clients cannot read them either.\n\
+         - **Regular expressions** of consumer groups: at most 4 KiB, in RE2's syntax but for octal escapes, and for braces that are no repetition.\n\
          - **Versions since Kafka 4.4** of any API: the answer is Kafka 4.3.\n",
     );
     page

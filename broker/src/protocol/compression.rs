@@ -84,18 +84,26 @@ const SNAPPY_RATIO_MAX: usize = 22;
 /// First allocation of a decompression; from there it doubles.
 const OUTPUT_BYTES_FIRST: usize = 4096;
 
-/// Appends the compressed `input` to `output`.
+/// Appends the compressed `input` to `output`, at the codec's default level.
 pub fn compress(codec: Codec, input: &[u8], output: &mut Vec<u8>) {
+    compress_at(codec, None, input, output);
+}
+
+/// The same at a level of gzip (1 to 9) or zstd; the other codecs have none.
+pub fn compress_at(codec: Codec, level: Option<i32>, input: &[u8], output: &mut Vec<u8>) {
     // Writing into memory fails only for lack of it, which aborts elsewhere.
     let written = match codec {
         Codec::None => {
             output.extend_from_slice(input);
             Ok(())
         }
-        Codec::Gzip => compress_gzip(input, output),
+        Codec::Gzip => compress_gzip(level, input, output),
         Codec::Snappy => compress_snappy(input, output),
         Codec::Lz4 => compress_lz4(input, output),
-        Codec::Zstd => zstd::stream::copy_encode(input, output, zstd::DEFAULT_COMPRESSION_LEVEL),
+        Codec::Zstd => {
+            let level = level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
+            zstd::stream::copy_encode(input, output, level)
+        }
     };
     assert!(
         written.is_ok(),
@@ -105,8 +113,12 @@ pub fn compress(codec: Codec, input: &[u8], output: &mut Vec<u8>) {
     );
 }
 
-fn compress_gzip(input: &[u8], output: &mut Vec<u8>) -> io::Result<()> {
-    let mut encoder = flate2::write::GzEncoder::new(output, flate2::Compression::default());
+fn compress_gzip(level: Option<i32>, input: &[u8], output: &mut Vec<u8>) -> io::Result<()> {
+    let level = level.and_then(|level| u32::try_from(level).ok());
+    let level = level.map_or_else(flate2::Compression::default, |level| {
+        flate2::Compression::new(level.min(9))
+    });
+    let mut encoder = flate2::write::GzEncoder::new(output, level);
     encoder.write_all(input)?;
     encoder.finish().map(drop)
 }
@@ -420,5 +432,27 @@ mod tests {
         let mut output = Vec::new();
         decompress(Codec::Gzip, &compressed, 100, &mut output).unwrap();
         assert_eq!(output, b"one two");
+    }
+
+    #[test]
+    fn a_level_trades_time_for_bytes() {
+        let input: Vec<u8> = (0..20_000_u32)
+            .flat_map(|number| (number * number % 1000).to_string().into_bytes())
+            .collect();
+        let compressed_bytes = |codec, level| {
+            let (mut compressed, mut output) = (Vec::new(), Vec::new());
+            compress_at(codec, level, &input, &mut compressed);
+            decompress(codec, &compressed, input.len(), &mut output).unwrap();
+            assert_eq!(output, input);
+            compressed.len()
+        };
+        for (codec, low, high) in [(Codec::Gzip, 1, 9), (Codec::Zstd, -50, 19)] {
+            assert!(compressed_bytes(codec, Some(low)) > compressed_bytes(codec, Some(high)));
+        }
+        let (default, six) = (None, Some(6));
+        assert_eq!(
+            compressed_bytes(Codec::Gzip, default),
+            compressed_bytes(Codec::Gzip, six)
+        );
     }
 }

@@ -355,6 +355,7 @@ impl<'a> RecordBatch<'a> {
     pub fn recompressed(
         &self,
         codec: Codec,
+        level: Option<i32>,
         decompressed_bytes_max: usize,
     ) -> Result<BytesMut, BatchError> {
         let mut plain = Vec::new();
@@ -369,7 +370,7 @@ impl<'a> RecordBatch<'a> {
         let payload = match codec {
             Codec::None => records,
             codec => {
-                compression::compress(codec, records, &mut compressed);
+                compression::compress_at(codec, level, records, &mut compressed);
                 &compressed
             }
         };

@@ -7,6 +7,7 @@
 //!
 //! Readers are bounded by the high watermark, so they never see what a crash takes back.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -520,6 +521,12 @@ impl Partition {
         let deleted = log.apply_retention(now_ms, high_watermark);
         self.note_first_unstable(log);
         Ok(deleted?)
+    }
+
+    /// Files of deleted segments that are still there, each once, and for how long they are to stay.
+    pub(crate) fn take_deleted(&self) -> (i64, Vec<PathBuf>) {
+        let mut guard = self.lock();
+        guard.as_mut().map(Log::take_deleted).unwrap_or_default()
     }
 
     /// Recovery point and log start offset, for the checkpoints; `None` when gone.
