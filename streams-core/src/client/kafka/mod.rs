@@ -222,6 +222,9 @@ impl Settings {
         Self(vec![
             ("bootstrap.servers".to_owned(), bootstrap.to_owned()),
             ("client.id".to_owned(), client_id.to_owned()),
+            // As Kafka's clients; librdkafka's own are up to ten seconds, for which a broker that is back waits.
+            ("reconnect.backoff.ms".to_owned(), "50".to_owned()),
+            ("reconnect.backoff.max.ms".to_owned(), "1000".to_owned()),
         ])
     }
 
