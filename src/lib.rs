@@ -53,7 +53,16 @@ pub use cluster::{Cluster, Flush};
 
 /// Points at which crash tests kill the process; see `docs/design/exactly-once.md`.
 #[doc(hidden)]
-pub use brooklet_streams_core::fault;
+pub mod fault {
+    pub use brooklet_broker::fault::POINTS as BROKER_POINTS;
+    pub use brooklet_streams_core::fault::POINTS;
+
+    /// Ends the process by SIGKILL when it comes to the point `name` for the `passing`th time. Whether there is such a point.
+    pub fn arm(name: &str, passing: u64) -> bool {
+        brooklet_streams_core::fault::arm(name, passing)
+            || brooklet_broker::fault::arm(name, passing)
+    }
+}
 
 /// Topics from outside of a topology: create them, write typed records, read them to their end.
 pub mod topics {

@@ -39,6 +39,7 @@ pub mod config;
 pub mod coordinator;
 pub mod disk;
 pub mod error;
+pub mod fault;
 pub mod log;
 pub mod metadata;
 pub mod protocol;

@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     /// Answer `GET /metrics` here, in Prometheus' text format.
     #[arg(long, value_name = "HOST:PORT")]
     metrics_listen: Option<String>,
+    /// For crash tests: end as by kill -9 at this point, when it is passed for the Nth time.
+    #[arg(long, value_name = "POINT:N", hide = true)]
+    fault: Option<String>,
 }
 
 /// Where it listens when nobody says.
@@ -53,6 +56,12 @@ enum When {
 
 pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let config = config(&arguments)?;
+    if let Some(fault) = &arguments.fault {
+        let (point, passing) = fault.split_once(':').unwrap_or((fault, "1"));
+        if !brooklet_broker::fault::arm(point, passing.parse()?) {
+            return Err(format!("--fault {point}: this command has no such point").into());
+        }
+    }
     let listen = config.listen.clone().unwrap_or_else(|| LISTEN.to_owned());
     let data = config.data_dir.display().to_string();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -1,5 +1,5 @@
-//! Exactly once, under kill -9: of the demo with the broker inside at every point that docs/design/exactly-once.md names, of the demo or of our
-//! broker or of both at random moments, on our broker and (where one is named) on Apache Kafka. The tables and every output topic read
+//! Exactly once, under kill -9: at every point that docs/design/exactly-once.md names, of the application, of the broker inside it and of the
+//! broker as a server; and of the demo or of our broker or of both at random moments, on our broker and (where one is named) on Apache Kafka. The tables and every output topic read
 //! committed are those of the CSV files: nothing is missing, and no update is there twice.
 //!
 //! `make test` runs a few seeds; `make chaos` goes on with new ones for `BROOKLET_CHAOS_SECONDS`. `BROOKLET_KAFKA=host:port` names an Apache
@@ -15,7 +15,7 @@ use brooklet::topics::{self, NewTopic};
 use brooklet_streams_core::client::{AdminRequest, AdminResponse};
 
 use crate::flights::{self, Flight};
-use crate::programs::{Program, Random, example, free_port, start_broker};
+use crate::programs::{Program, Random, broker, example, free_port, start_broker};
 
 const LIMIT: Duration = Duration::from_secs(300);
 /// Of the year: enough for some hundred commits.
@@ -153,6 +153,125 @@ fn a_demo_killed_at_every_point_of_a_commit_repeats_and_loses_nothing() {
         let printed = Program::start(&mut start()).finish(LIMIT);
         check(&Cluster::embedded(&data), &flights, cached, &printed, point);
     }
+}
+
+#[test]
+fn the_page_names_every_point_at_which_these_tests_kill() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/design/exactly-once.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for point in fault::POINTS.iter().chain(fault::BROKER_POINTS) {
+        let name = point.to_uppercase();
+        assert!(page.contains(&name), "{name} is not on the page");
+    }
+}
+
+/// The broker's points, each with the passing at which it kills. After the marker of a partition it kills several times: with other numbers of
+/// markers written.
+fn kills_in_the_broker(random: &mut Random) -> Vec<(&'static str, u64)> {
+    let is_short = chaos_seconds().is_none();
+    let mut kills = Vec::new();
+    for point in fault::BROKER_POINTS.iter().copied() {
+        match (point, is_short) {
+            ("marker-appended", true) => kills.extend([1, 2, 5].map(|passing| (point, passing))),
+            ("marker-appended", false) => {
+                kills.extend((0..6).map(|_| (point, 1 + random.below(20))));
+            }
+            (_, true) => kills.push((point, 2)),
+            (_, false) => kills.push((point, 1 + random.below(3))),
+        }
+    }
+    for left in (1..kills.len()).rev() {
+        let other = random.below(left as u64 + 1) as usize;
+        kills.swap(left, other);
+    }
+    kills
+}
+
+/// Calls it with one seed in the short form, and with new ones for as long as `make chaos` goes on.
+fn for_seeds(mut run: impl FnMut(u64)) {
+    let deadline = Instant::now() + Duration::from_secs(chaos_seconds().unwrap_or(0));
+    let first: u64 = std::env::var("BROOKLET_CHAOS_SEED").map_or(1, |seed| seed.parse().unwrap());
+    for seed in first.. {
+        run(seed);
+        if Instant::now() >= deadline {
+            return;
+        }
+    }
+}
+
+/// Of the year: what each life of a chain has to do at least, beside what the one before has left. It takes several transactions.
+const FLIGHTS_MORE: usize = 1_000;
+
+#[test]
+fn a_demo_killed_at_every_point_of_the_broker_inside_it_repeats_and_loses_nothing() {
+    for_seeds(|seed| {
+        let mut random = Random(seed);
+        let cached = random.below(2) == 0;
+        let what = format!("seed {seed}, cached {cached}");
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("demo");
+        let cluster = format!("embedded:{}", data.display());
+        let state = directory.path().join("state");
+        keep_every_update(&Cluster::embedded(&data));
+        let mut flights = 0;
+        let start = |flights| demo(&cluster, &state, flights, cached);
+        for (point, passing) in kills_in_the_broker(&mut random) {
+            let at = format!("{point}:{passing}");
+            loop {
+                flights += FLIGHTS_MORE;
+                assert!(flights <= FLIGHTS, "{what}: {at} was never come to");
+                let mut life = Program::start(start(flights).args(["--fault", &at]));
+                assert!(
+                    life.ended_within(LIMIT),
+                    "{what}, {at}: neither killed nor done"
+                );
+                if life.was_killed() {
+                    break;
+                }
+            }
+        }
+        let printed = Program::start(&mut start(flights)).finish(LIMIT);
+        let flights = some_flights(flights);
+        check(&Cluster::embedded(&data), &flights, cached, &printed, &what);
+    });
+}
+
+#[test]
+fn a_broker_killed_at_every_point_of_its_coordinator_repeats_and_loses_nothing() {
+    for_seeds(|seed| {
+        let mut random = Random(seed);
+        let cached = random.below(2) == 0;
+        let what = format!("seed {seed}, cached {cached}");
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("broker");
+        let state = directory.path().join("state");
+        let port = free_port();
+        let address = format!("127.0.0.1:{port}");
+        let first = start_broker(&data, port);
+        keep_every_update(&Cluster::kafka(&address));
+        first.kill();
+        let mut flights = 2 * FLIGHTS_MORE;
+        let start = |flights| Program::start(&mut demo(&address, &state, flights, cached));
+        let mut application: Option<Program> = None;
+        for (point, passing) in kills_in_the_broker(&mut random) {
+            let at = format!("{point}:{passing}");
+            // It may be killed before it listens, by what it ends of its earlier life.
+            let mut life = Program::start(broker(&data, port).args(["--fault", &at]));
+            let application = application.get_or_insert_with(|| start(flights));
+            while !life.ended_within(Duration::from_millis(20)) {
+                if application.ended_within(Duration::ZERO) {
+                    flights += FLIGHTS_MORE;
+                    assert!(flights <= FLIGHTS, "{what}: {at} was never come to");
+                    std::mem::replace(application, start(flights)).finish(LIMIT);
+                }
+            }
+            assert!(life.was_killed(), "{what}, {at}: the broker ended");
+        }
+        let _broker = start_broker(&data, port);
+        let printed = application.unwrap().finish(LIMIT);
+        let flights = some_flights(flights);
+        check(&Cluster::kafka(&address), &flights, cached, &printed, &what);
+    });
 }
 
 /// Who is killed.

@@ -159,17 +159,21 @@ pub(crate) fn start_broker(data: &Path, port: u16) -> Program {
     start_broker_with(data, port, &[])
 }
 
-/// The same, with further arguments. Groups do not wait for more members: there are none.
+/// A broker as a server, ready to be started. Groups do not wait for more members: there are none.
+pub(crate) fn broker(data: &Path, port: u16) -> Command {
+    let mut command = brooklet();
+    command
+        .args(["broker", "--data"])
+        .arg(data)
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .args(["--config", "group.initial.rebalance.delay.ms=0"]);
+    command
+}
+
+/// The same as [`start_broker`], with further arguments.
 pub(crate) fn start_broker_with(data: &Path, port: u16, arguments: &[&str]) -> Program {
     let address = format!("127.0.0.1:{port}");
-    let mut broker = Program::start(
-        brooklet()
-            .args(["broker", "--data"])
-            .arg(data)
-            .args(["--listen", &address])
-            .args(["--config", "group.initial.rebalance.delay.ms=0"])
-            .args(arguments),
-    );
+    let mut broker = Program::start(broker(data, port).args(arguments));
     let deadline = Instant::now() + Duration::from_secs(30);
     while std::net::TcpStream::connect(&address).is_err() {
         assert!(Instant::now() < deadline, "the broker does not listen");

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::broker::Core;
 use crate::config::MigrationPolicy;
 use crate::coordinator::pending::{self, Pending};
+use crate::fault;
 use crate::log::{self, AppendError, AppendOrigin, VerificationGuard};
 use crate::metadata::Catalog;
 use crate::protocol::record_batch::Builder;
@@ -730,7 +731,10 @@ impl GroupCoordinator {
                 now_ms,
             );
             match appended {
-                Ok((appended, wake)) => Ok((partition, records, appended, wake)),
+                Ok((appended, wake)) => {
+                    fault::point("txn-offsets-appended");
+                    Ok((partition, records, appended, wake))
+                }
                 Err(reason) => {
                     tracing::warn!(group, producer_id = writer.producer_id, %reason, "offsets of a transaction not written");
                     Err(match reason {

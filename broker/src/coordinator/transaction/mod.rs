@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::broker::Core;
 use crate::coordinator::group::java_hash;
 use crate::coordinator::pending::{self, Pending};
+use crate::fault;
 use crate::log::{AppendError, AppendOrigin, Marker};
 use crate::metadata::{OFFSETS_TOPIC, TRANSACTIONS_TOPIC};
 use crate::protocol::record_batch::Builder;
@@ -440,6 +441,7 @@ impl TransactionCoordinator {
         };
         let mut wakes = Vec::new();
         let mut failed = false;
+        fault::point("prepare-durable");
         for (topic, index) in &transaction.partitions {
             // Of a topic that was deleted nothing is left to end.
             let Some(partition) = core.partition(topic, *index) else {
@@ -464,6 +466,7 @@ impl TransactionCoordinator {
                     }
                     wakes.push(wake);
                     markers.push((partition, appended.last_offset + 1));
+                    fault::point("marker-appended");
                 }
                 Err(PartitionError::Gone(_)) => {}
                 // Somebody has ended it there already, with a later epoch.
@@ -554,6 +557,7 @@ impl TransactionCoordinator {
         {
             entry.markers = Markers::None;
             let completed = complete(&marking.transaction, now_ms);
+            fault::point("markers-durable");
             shard.write(core, &marking.id, Some(completed), None, now_ms, &mut after);
             shard.decide_held(core, &marking.id, now_ms, &mut after);
         }
@@ -843,6 +847,11 @@ impl Shard {
             }
             return false;
         };
+        match record.as_ref().map(|record| record.state) {
+            Some(state) if state.is_prepared() => fault::point("prepare-appended"),
+            Some(state) if is_complete(state) => fault::point("complete-appended"),
+            _ => {}
+        }
         let record = record.map(Arc::new);
         entry.is_writing |= !record
             .as_ref()

@@ -1,0 +1,74 @@
+//! Points of a transaction at which a crash test kills the broker. Without the feature `fault-points` there are none, and this costs nothing.
+//!
+//! A program arms one by name ([`arm`]); the process then ends there as by kill -9: no destructor runs and nothing is flushed.
+
+/// A place that a crash may fall on; see docs/design/exactly-once.md.
+#[cfg(not(feature = "fault-points"))]
+#[inline]
+pub(crate) fn point(_name: &'static str) {}
+
+/// Says that there are no points to arm: the library was built without them.
+#[cfg(not(feature = "fault-points"))]
+pub fn arm(_name: &str, _passing: u64) -> bool {
+    false
+}
+
+#[cfg(feature = "fault-points")]
+mod armed {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Mutex, OnceLock, PoisonError};
+
+    struct Armed {
+        name: String,
+        /// The passing at which the process ends, from one.
+        passing: u64,
+        passed: AtomicU64,
+    }
+
+    static ARMED: OnceLock<Armed> = OnceLock::new();
+    static ENDING: Mutex<()> = Mutex::new(());
+
+    /// Ends the process by SIGKILL when it comes to the point `name` for the `passing`th time. Only the first call of a process counts.
+    /// Whether there is such a point.
+    pub fn arm(name: &str, passing: u64) -> bool {
+        let known = super::POINTS.contains(&name);
+        known
+            && ARMED
+                .set(Armed {
+                    name: name.to_owned(),
+                    passing: passing.max(1),
+                    passed: AtomicU64::new(0),
+                })
+                .is_ok()
+    }
+
+    /// A place that a crash may fall on.
+    pub(crate) fn point(name: &'static str) {
+        let Some(armed) = ARMED.get() else { return };
+        if armed.name == name && armed.passed.fetch_add(1, Ordering::SeqCst) + 1 == armed.passing {
+            let _one = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
+            // SIGKILL does not return; if it could not be sent, nothing more may run here either.
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(feature = "fault-points")]
+pub use armed::arm;
+#[cfg(feature = "fault-points")]
+pub(crate) use armed::point;
+
+/// The points of the broker, in the order in which a transaction comes to them.
+pub const POINTS: &[&str] = &[
+    "txn-offsets-appended",
+    "prepare-appended",
+    "prepare-durable",
+    // After the marker of each partition: the first passings lie between the markers of one transaction.
+    "marker-appended",
+    "markers-durable",
+    "complete-appended",
+];
