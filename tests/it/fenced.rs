@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use brooklet::clock::{Clock, SystemClock};
 use brooklet::prelude::*;
+use brooklet::processor::{InitContext, Processor, ProcessorContext};
 use brooklet::topics::{self, NewTopic, TopicWriter};
+use brooklet::typed_store::{KeyValueStoreBuilder, TimestampedKeyValueStore};
 use brooklet_streams_core::client::{
-    ClaimState, Cluster as _, Producer, ProducerOptions, TransactionOptions, TransactionRequest,
+    AdminRequest, AdminResponse, ClaimState, Cluster as _, OffsetSpec, Producer, ProducerOptions,
+    TopicPartition, TransactionOptions, TransactionRequest,
 };
 
-use crate::programs::{free_port, start_broker};
+use crate::programs::{free_port, start_broker, start_broker_with};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const APPLICATION: &str = "fenced";
@@ -194,4 +197,176 @@ fn an_application_whose_group_another_has_taken_stops_with_that_reason_and_commi
     streams.wait_until_caught_up(LIMIT).unwrap();
     streams.stop().unwrap();
     check(&cluster, 2);
+}
+
+/// How often a broker under test looks for transactions that have timed out.
+const TIME_OUTS: (&str, &str) = (
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+    "50",
+);
+
+/// Counts each word in a store, and tells every count. The word's value may ask for a commit: there is none otherwise.
+#[derive(Default)]
+struct Count {
+    counts: Option<TimestampedKeyValueStore<String, i64>>,
+}
+
+const COMMIT: &str = "commit";
+
+impl Processor<String, String, String, i64> for Count {
+    fn init(&mut self, context: &mut InitContext<'_, String, i64>) -> Result<(), ProcessError> {
+        self.counts = Some(context.key_value_store("counts")?);
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        context: &mut ProcessorContext<'_, String, i64>,
+    ) -> Result<(), ProcessError> {
+        if record.value == COMMIT {
+            context.request_commit();
+            return Ok(());
+        }
+        let counts = self.counts.as_ref().unwrap();
+        let before = counts.read(&record.key)?.map_or(0, |count| count.value);
+        // Forwarded whether it is in the store or in its cache.
+        let _ = counts.put(&record.key, Some(before + 1), record.timestamp, context)?;
+        context.forward(Record::new(record.key, before + 1, record.timestamp))
+    }
+}
+
+fn counting(is_cached: bool) -> Topology {
+    let mut topology = Topology::builder();
+    let words = topology
+        .add_source::<String, String>("words", ["words"], Consumed::default())
+        .unwrap();
+    let count = topology
+        .add_processor("count", Count::default, &[words])
+        .unwrap();
+    let store = KeyValueStoreBuilder::<String, i64>::new("counts").caching(is_cached);
+    topology.add_state_store(store).unwrap();
+    topology.connect(count, &["counts"]).unwrap();
+    topology
+        .add_sink("updates", "updates", Produced::default(), &[count])
+        .unwrap();
+    topology.build().unwrap()
+}
+
+/// Each word so often, and then perhaps the wish for a commit.
+fn write_words(cluster: &Cluster, times: usize, commit: bool) {
+    let mut words =
+        TopicWriter::<String, String>::new(cluster, "words", Produced::default()).unwrap();
+    for word in ["to", "be"].repeat(times) {
+        let record = Record::new(word.to_owned(), String::new(), 0);
+        words.send(&record).unwrap();
+    }
+    if commit {
+        let record = Record::new(String::new(), COMMIT.to_owned(), 0);
+        words.send(&record).unwrap();
+    }
+    words.flush().unwrap();
+}
+
+/// Whether there are updates in a transaction that is neither committed nor aborted.
+fn is_open(cluster: &Cluster) -> bool {
+    let end = |read_committed| {
+        let partition = TopicPartition::new("updates", 0);
+        let latest = OffsetSpec::Latest { read_committed };
+        let asked = AdminRequest::ListOffsets(vec![(partition, latest)]);
+        let AdminResponse::Offsets(offsets) = topics::request(cluster, asked).unwrap() else {
+            panic!("not offsets")
+        };
+        offsets.into_iter().next().unwrap().1.unwrap()
+    };
+    // In this order: the first cannot pass the second.
+    let stable = end(true);
+    stable < end(false)
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not within {LIMIT:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// The coordinator aborts an idle thread's transaction. The thread learns of it when it writes on, or when it only commits.
+fn timed_out(cluster: &Cluster, directory: &Path, is_cached: bool, writes_on: bool) {
+    let new: Vec<NewTopic> = ["words", "updates"]
+        .iter()
+        .map(|name| NewTopic::new(*name, 1))
+        .collect();
+    topics::create(cluster, &new).unwrap();
+    let start = || {
+        Streams::new("timed-out", counting(is_cached))
+            .cluster(cluster.clone())
+            .state_dir(directory.join("state"))
+            .processing_guarantee(ProcessingGuarantee::ExactlyOnce)
+            .commit_interval(Duration::from_secs(3_600))
+            .set("linger.ms", "0")
+            // The least that librdkafka takes.
+            .set("transaction.timeout.ms", "1000")
+            .start()
+            .unwrap()
+    };
+    let streams = start();
+    write_words(cluster, 50, true);
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    let undone = streams.metric_total("aborted-transactions-total");
+
+    write_words(cluster, 30, false);
+    wait_until("words in an open transaction", || is_open(cluster));
+    wait_until("its end by time-out", || !is_open(cluster));
+    write_words(cluster, if writes_on { 20 } else { 0 }, true);
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    assert!(
+        streams.metric_total("aborted-transactions-total") > undone,
+        "the thread has noticed nothing"
+    );
+    streams.stop().unwrap();
+
+    // What its store holds is what was committed.
+    let streams = start();
+    write_words(cluster, 10, true);
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    streams.stop().unwrap();
+    let mut updates: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    topics::read(
+        cluster,
+        "updates",
+        &Consumed::default(),
+        |_, _, record: Record<String, i64>| {
+            updates.entry(record.key).or_default().push(record.value);
+        },
+    )
+    .unwrap();
+    let every: Vec<i64> = (1..=if writes_on { 110 } else { 90 }).collect();
+    for word in ["to", "be"] {
+        assert_eq!(updates[word], every, "{word}: every update, once");
+    }
+}
+
+#[test]
+fn a_thread_whose_transaction_timed_out_undoes_it_and_goes_on() {
+    for (is_cached, writes_on) in [(false, true), (true, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster =
+            Cluster::embedded(directory.path().join("broker")).set(TIME_OUTS.0, TIME_OUTS.1);
+        timed_out(&cluster, directory.path(), is_cached, writes_on);
+    }
+}
+
+#[test]
+fn over_the_wire_too_a_thread_whose_transaction_timed_out_undoes_it_and_goes_on() {
+    for (is_cached, writes_on) in [(false, true), (true, false)] {
+        let directory = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let time_outs = format!("{}={}", TIME_OUTS.0, TIME_OUTS.1);
+        let data = directory.path().join("broker");
+        let _broker = start_broker_with(&data, port, &["--config", &time_outs]);
+        let cluster = Cluster::kafka(format!("127.0.0.1:{port}"));
+        timed_out(&cluster, directory.path(), is_cached, writes_on);
+    }
 }
