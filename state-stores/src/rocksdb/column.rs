@@ -1,5 +1,6 @@
 //! One store's column family: reads, cursors and snapshots.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use rocksdb::{ColumnFamily, DB, DBRawIterator, ReadOptions, Snapshot};
@@ -8,25 +9,48 @@ use super::database::Database;
 use crate::merge::KeyRange;
 use crate::{Direction, StoreError};
 
+/// A column family of an open database, found by its name once: that is a search in a map of names, and reads are many.
+#[derive(Clone, Copy)]
+struct Family(NonNull<ColumnFamily>);
+
+// SAFETY: it is a reference to a `ColumnFamily`, which is `Send` and `Sync`, and is only followed together with its database.
+unsafe impl Send for Family {}
+// SAFETY: as above.
+unsafe impl Sync for Family {}
+
+impl Family {
+    fn of(database: &Database, name: &str) -> Family {
+        Family(NonNull::from(database.column_family(name)))
+    }
+
+    /// `database` must be the one it was found in.
+    fn of_open(self, _database: &Database) -> &ColumnFamily {
+        // SAFETY: the database holds its families in a map that changes only through `&mut DB` (`create_cf`, `drop_cf`), which nobody
+        // has of a database behind an `Arc`. So the family is where it was found for as long as the database lives, and the reference
+        // that is returned does not outlive the borrow of it. Both users keep the `Arc` beside this value.
+        unsafe { self.0.as_ref() }
+    }
+}
+
 /// The committed side of a persistent store.
 pub(crate) struct Column {
     database: Arc<Database>,
-    name: String,
+    family: Family,
     /// Kept, since making them costs an allocation a read.
     read_options: ReadOptions,
 }
 
 impl Column {
-    pub(super) fn new(database: Arc<Database>, name: String) -> Column {
+    pub(super) fn new(database: Arc<Database>, name: &str) -> Column {
         Column {
+            family: Family::of(&database, name),
             database,
-            name,
             read_options: ReadOptions::default(),
         }
     }
 
     pub(super) fn family(&self) -> &ColumnFamily {
-        self.database.column_family(&self.name)
+        self.family.of_open(&self.database)
     }
 
     /// Replaces the content of `out`, which is empty already, with the value of `key`.
@@ -63,7 +87,7 @@ impl Column {
     }
 
     pub(crate) fn snapshot(&self) -> ColumnSnapshot {
-        ColumnSnapshot::new(self.database.clone(), self.name.clone())
+        ColumnSnapshot::new(self.database.clone(), self.family)
     }
 }
 
@@ -121,11 +145,11 @@ pub(crate) struct ColumnSnapshot {
     // Dropped before the database it points into: fields are dropped in their order.
     snapshot: Snapshot<'static>,
     database: Arc<Database>,
-    name: String,
+    family: Family,
 }
 
 impl ColumnSnapshot {
-    fn new(database: Arc<Database>, name: String) -> ColumnSnapshot {
+    fn new(database: Arc<Database>, family: Family) -> ColumnSnapshot {
         let db: *const DB = &database.db;
         // SAFETY: the database is behind an `Arc` that this value holds for longer than the snapshot (fields are dropped
         // in their order, and neither leaves the value), so it neither moves nor goes while the reference is used.
@@ -133,7 +157,7 @@ impl ColumnSnapshot {
         ColumnSnapshot {
             snapshot: db.snapshot(),
             database,
-            name,
+            family,
         }
     }
 
@@ -141,7 +165,7 @@ impl ColumnSnapshot {
     pub(crate) fn read(&self, key: &[u8], out: &mut Vec<u8>) -> Result<bool, StoreError> {
         let found = self
             .snapshot
-            .get_pinned_cf(self.database.column_family(&self.name), key)
+            .get_pinned_cf(self.family.of_open(&self.database), key)
             .map_err(|error| self.database.failed("cannot read", error))?;
         out.extend_from_slice(found.as_deref().unwrap_or_default());
         Ok(found.is_some())
@@ -152,7 +176,7 @@ impl ColumnSnapshot {
         range: &KeyRange,
         direction: Direction,
     ) -> Result<ColumnCursor<'_>, StoreError> {
-        let family = self.database.column_family(&self.name);
+        let family = self.family.of_open(&self.database);
         let raw = self.snapshot.raw_iterator_cf_opt(family, bounded(range));
         Ok(ColumnCursor::begin(&self.database, raw, direction))
     }

@@ -78,7 +78,7 @@ impl Database {
 
     /// The column family of a store the database was opened with.
     pub(crate) fn column(self: &Arc<Database>, store: &str) -> Column {
-        Column::new(self.clone(), column_name(store))
+        Column::new(self.clone(), &column_name(store))
     }
 
     /// The segment interval, or other layout, a store was made with; `None` when it is new.
