@@ -176,6 +176,14 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Store<K, V, B> {
         task: &mut TaskContext,
     ) -> Result<Written<V>, ProcessError> {
         let core = &mut *self.core()?;
+        let known = match &core.cache {
+            Some(cache) => cache.entries.find(key, window_start),
+            None => None,
+        };
+        // Here, where whoever puts it hears of it, not at the flush. A key that the cache knows was looked at before.
+        if known.is_none() && core.keys.is_null(key) {
+            return Err(core.null_key());
+        }
         if core.expires(window_start, task)? {
             return Ok(Written::Expired);
         }
@@ -184,7 +192,7 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Store<K, V, B> {
             return core.write_through(key, window_start, value, timestamp, task);
         };
         let used = cache.thread.tick();
-        let place = match cache.entries.find(key, window_start) {
+        let place = match known {
             Some(place) => {
                 cache.entries.touch(place, used);
                 let entry = cache.entries.entry_mut(place);
@@ -392,11 +400,16 @@ impl<K: StoreKey, V: Datum, B: Backing<K>> Core<K, V, B> {
         }
     }
 
+    #[cold]
+    fn null_key(&self) -> ProcessError {
+        self.failure("", "the key is null")
+    }
+
     /// Bytes of a key as the store has them.
     pub(super) fn serialise_key(&self, key: &K, out: &mut Vec<u8>) -> Result<(), ProcessError> {
         out.clear();
         if self.keys.is_null(key) {
-            return Err(self.failure("", "the key is null"));
+            return Err(self.null_key());
         }
         self.keys
             .serialize(&self.topic, key, out)

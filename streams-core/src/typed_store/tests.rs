@@ -1136,22 +1136,34 @@ fn errors_name_the_store_and_what_was_expected() {
 }
 
 #[test]
-fn a_null_key_is_an_error() {
-    let builder = KeyValueStoreBuilder::<Option<String>, i64>::shared(
-        "nulls",
-        default_serde(),
-        default_serde(),
-    )
-    .in_memory();
-    let mut fixture = Fixture::new(&builder, &ThreadCache::new(0, false));
-    let store = fixture.built.key_value::<Option<String>, i64>().unwrap();
-    assert_eq!(
-        store
-            .put(&None, Some(1), 0, &mut fixture.task)
-            .unwrap_err()
-            .to_string(),
-        "store nulls: the key is null"
-    );
+fn a_null_key_is_an_error_where_it_is_used_also_with_a_cache() {
+    for (cache_bytes, cached) in [(0, false), (1 << 20, true)] {
+        let builder = KeyValueStoreBuilder::<Option<String>, i64>::shared(
+            "nulls",
+            default_serde(),
+            default_serde(),
+        )
+        .in_memory()
+        .caching(true);
+        let mut fixture = Fixture::new(&builder, &ThreadCache::new(cache_bytes, false));
+        let store = fixture.built.key_value::<Option<String>, i64>().unwrap();
+        assert_eq!(store.is_cached(), cached);
+        let task = &mut fixture.task;
+        let errors = [
+            store.put(&None, Some(1), 0, task).unwrap_err(),
+            store.put(&None, None, 0, task).unwrap_err(),
+            store
+                .update(&None, task, |_| panic!("there is nothing to update"))
+                .unwrap_err(),
+            store.read(&None).unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.to_string(), "store nulls: the key is null");
+        }
+        // None of them is met again.
+        let _ = store.put(&Some("a".to_owned()), Some(1), 0, task).unwrap();
+        fixture.flush();
+    }
 }
 
 #[test]
