@@ -54,6 +54,8 @@ pub struct StreamsConfig {
     pub deserialization_handler: ErrorResponse,
     /// `processing.exception.handler`.
     pub processing_handler: ErrorResponse,
+    /// `production.exception.handler`: records that a sink cannot write.
+    pub production_handler: ErrorResponse,
     /// `repartition.purge.interval.ms`: how often committed records of repartition topics are deleted (KIP-811).
     pub repartition_purge_interval_ms: i64,
     /// `windowstore.changelog.additional.retention.ms`.
@@ -98,6 +100,7 @@ impl StreamsConfig {
             auto_offset_reset: AutoOffsetReset::Earliest,
             deserialization_handler: ErrorResponse::default(),
             processing_handler: ErrorResponse::default(),
+            production_handler: ErrorResponse::default(),
             repartition_purge_interval_ms: 30_000,
             window_changelog_additional_retention_ms: 86_400_000,
             poll_ms: 100,
@@ -149,9 +152,10 @@ impl StreamsConfig {
                 .and_then(|number| usize::try_from(number).map_err(|_| invalid("a size")))
         };
         let handler = || match value.rsplit('.').next().unwrap_or(value) {
-            "LogAndFailExceptionHandler" | "LogAndFailProcessingExceptionHandler" | "fail" => {
-                Ok(ErrorResponse::Fail)
-            }
+            "LogAndFailExceptionHandler"
+            | "LogAndFailProcessingExceptionHandler"
+            | "DefaultProductionExceptionHandler"
+            | "fail" => Ok(ErrorResponse::Fail),
             "LogAndContinueExceptionHandler"
             | "LogAndContinueProcessingExceptionHandler"
             | "continue" => Ok(ErrorResponse::Continue),
@@ -197,6 +201,9 @@ impl StreamsConfig {
                 self.deserialization_handler = handler()?
             }
             "processing.exception.handler" => self.processing_handler = handler()?,
+            "production.exception.handler" | "default.production.exception.handler" => {
+                self.production_handler = handler()?
+            }
             "repartition.purge.interval.ms" => self.repartition_purge_interval_ms = at_least(0)?,
             "windowstore.changelog.additional.retention.ms" => {
                 self.window_changelog_additional_retention_ms = at_least(0)?

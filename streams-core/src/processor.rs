@@ -179,7 +179,7 @@ pub struct TaskContext {
     pub(crate) metadata: Option<RecordMetadata>,
     /// Event time of the record that was taken from the input, or of the punctuation.
     pub(crate) record_timestamp: i64,
-    /// Headers of the record that was taken from the input; none in a punctuation.
+    /// Headers of the record that the node at work was given; none in a punctuation.
     pub(crate) headers: Headers,
     /// Highest event time taken from the task's partitions, in milliseconds; -1 before the first.
     pub(crate) stream_time: i64,
@@ -193,6 +193,8 @@ pub struct TaskContext {
     pub(crate) held_records: usize,
     /// What is done about a record that a processor fails on.
     pub(crate) processing_error: ErrorResponse,
+    /// What is done about a record that a sink cannot write.
+    pub(crate) production_error: ErrorResponse,
     /// Records dropped, and why: the sum is Kafka Streams' `dropped-records-total`.
     pub(crate) dropped: DroppedRecords,
     /// What is due when.
@@ -212,6 +214,7 @@ impl TaskContext {
             operator_times: Vec::new(),
             held_records: 0,
             processing_error,
+            production_error: ErrorResponse::Fail,
             dropped: DroppedRecords::default(),
             punctuations: Punctuations::default(),
         }
@@ -246,6 +249,27 @@ impl TaskContext {
     /// Asks the task to commit before its next interval (Kafka's `ProcessorContext#commit`).
     pub fn request_commit(&mut self) {
         self.commit_requested = true;
+    }
+
+    /// Makes `headers` those of the record at work. Returns the ones before when they are others: to be put back.
+    #[inline]
+    pub(crate) fn with_headers(&mut self, headers: &Headers) -> Option<Headers> {
+        (!self.headers.is_same(headers))
+            .then(|| std::mem::replace(&mut self.headers, headers.clone()))
+    }
+
+    /// As [`TaskContext::handle`], of a record that a sink cannot write: what the production handler says. When that says to fail it is a
+    /// failure like any other below a processor.
+    #[cold]
+    pub(crate) fn handle_production(&mut self, error: ProcessError) -> Result<(), ProcessError> {
+        match self.production_error {
+            ErrorResponse::Continue => {
+                self.handle(ErrorResponse::Continue, DropReason::Production, error)
+            }
+            ErrorResponse::Fail => {
+                self.handle(self.processing_error, DropReason::Processing, error)
+            }
+        }
     }
 
     /// Does what a handler says about `error`: hands it back, or counts the record as dropped and goes on.
@@ -297,6 +321,8 @@ pub enum DropReason {
     Deserialization,
     /// The processing handler said to go on.
     Processing,
+    /// The production handler said to go on.
+    Production,
     /// A partitioner chose no partition.
     NoPartition,
 }

@@ -90,6 +90,16 @@ impl Headers {
         self.0.as_deref().map_or(&[][..], Vec::as_slice).iter()
     }
 
+    /// Whether both are one list, or there are none in either.
+    #[inline]
+    pub(crate) fn is_same(&self, other: &Headers) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(mine), Some(theirs)) => Arc::ptr_eq(mine, theirs),
+            _ => false,
+        }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.as_deref().is_none_or(Vec::is_empty)

@@ -501,6 +501,7 @@ impl StreamThread {
                 task_idle_max_ms: config.max_task_idle_ms,
                 deserialization_error: config.deserialization_handler,
                 processing_error: config.processing_handler,
+                production_error: config.production_handler,
                 uncommitted_bytes_max: usize::try_from(config.uncommitted_bytes_max)
                     .unwrap_or(usize::MAX),
             },
@@ -835,6 +836,10 @@ impl StreamThread {
         }
         self.collector.borrow_mut().producer_mut().flush(now_ms);
         if self.exactly_once.is_some() {
+            // What the caches sent on may be held back for a topic that is not known yet: the transaction waits for that.
+            if self.is_any_blocked() {
+                return Ok(());
+            }
             return self.end_transaction(now_ms);
         }
         self.commit = Commit::Producing { since_ms: now_ms };

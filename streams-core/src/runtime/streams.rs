@@ -130,6 +130,12 @@ impl Streams {
         self
     }
 
+    /// `production.exception.handler`: of records that a sink cannot write.
+    pub fn production_handler(mut self, response: ErrorResponse) -> Self {
+        self.config.production_handler = response;
+        self
+    }
+
     /// Another clock than the machine's.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);

@@ -69,6 +69,8 @@ pub struct StreamSettings {
     pub deserialization_error: ErrorResponse,
     /// `processing.exception.handler`.
     pub processing_error: ErrorResponse,
+    /// `production.exception.handler`: of records that a sink cannot write (a serde fails, a topic's name is not valid).
+    pub production_error: ErrorResponse,
     /// Uncommitted bytes in a task's stores that ask for an early commit (`statestore.uncommitted.max.bytes`).
     pub uncommitted_bytes_max: usize,
 }
@@ -79,6 +81,7 @@ impl Default for StreamSettings {
             task_idle_max_ms: 0,
             deserialization_error: ErrorResponse::Fail,
             processing_error: ErrorResponse::Fail,
+            production_error: ErrorResponse::Fail,
             uncommitted_bytes_max: 64 << 20,
         }
     }
@@ -314,7 +317,8 @@ impl Task {
             });
         }
 
-        let context = TaskContext::new(id, environment.settings.processing_error, now_ms);
+        let mut context = TaskContext::new(id, environment.settings.processing_error, now_ms);
+        context.production_error = environment.settings.production_error;
         let mut setup = TaskSetup {
             context,
             stores: built_stores,

@@ -22,7 +22,7 @@ use crate::processor::{
     Punctuation, Receive, TaskContext,
 };
 use crate::record::{Datum, Record};
-use crate::topology::{Consumed, Partitions, Produced, TopicChoice};
+use crate::topology::{Consumed, Partitions, Produced, TopicChoice, check_name};
 
 /// What the task itself asks of a node, whatever its types.
 pub(crate) trait NodeCell {
@@ -148,12 +148,18 @@ impl<KIn, VIn, KOut: Datum, VOut: Datum, P: Processor<KIn, VIn, KOut, VOut>> Rec
         task: &mut TaskContext,
     ) -> Result<(), ProcessError> {
         self.processed += 1;
+        // A store's cache keeps the headers with which its node was given the record.
+        let outer = task.with_headers(&record.headers);
         let mut context = ProcessorContext {
             node: self.index,
             children: &self.children,
             task,
         };
-        match self.processor.process(record, &mut context) {
+        let result = self.processor.process(record, &mut context);
+        if let Some(outer) = outer {
+            task.headers = outer;
+        }
+        match result {
             Ok(()) => Ok(()),
             // Here, where it happened, as Kafka Streams does: what hangs below other children of its parents goes on.
             Err(error) => task.handle(
@@ -318,6 +324,8 @@ impl<K: Datum, V: Datum> SinkNode<K, V> {
         if let Some(place) = self.by_name.get(name) {
             return Ok(*place);
         }
+        // What the extractor named: the cluster would be asked for it for ever.
+        check_name(name)?;
         let handle = self.collector.borrow_mut().producer_mut().topic(name)?;
         self.topics.push(OpenTopic {
             name: name.into(),
@@ -401,13 +409,16 @@ impl<K: Datum, V: Datum> SinkNode<K, V> {
         if partitions.is_empty() {
             task.drop_record(DropReason::NoPartition);
         }
+        // To all of them or to none.
+        if let Some(wrong) =
+            (partitions.iter()).find(|partition| !(0..topic.partitions).contains(*partition))
+        {
+            return Err(ProcessError::new(format!(
+                "the partitioner chose partition {wrong} of topic {}, which has {}",
+                topic.name, topic.partitions
+            )));
+        }
         for partition in partitions {
-            if !(0..topic.partitions).contains(partition) {
-                return Err(ProcessError::new(format!(
-                    "the partitioner chose partition {partition} of topic {}, which has {}",
-                    topic.name, topic.partitions
-                )));
-            }
             collector.append(
                 topic.handle,
                 *partition,
@@ -432,7 +443,10 @@ impl<K: Datum, V: Datum> Receive<K, V> for SinkNode<K, V> {
             None => 0,
             Some(extractor) => {
                 let topic = extractor(&record, task);
-                self.open(&topic).map_err(|error| error.at(&self.name))?
+                match self.open(&topic) {
+                    Ok(place) => place,
+                    Err(error) => return task.handle_production(error.at(&self.name)),
+                }
             }
         };
         let unsent = if self.held.is_empty() {
@@ -447,11 +461,7 @@ impl<K: Datum, V: Datum> Receive<K, V> for SinkNode<K, V> {
                 task.held_records += 1;
                 Ok(())
             }
-            Err(error) => task.handle(
-                task.processing_error,
-                DropReason::Processing,
-                error.at(&self.name),
-            ),
+            Err(error) => task.handle_production(error.at(&self.name)),
         }
     }
 }
@@ -472,14 +482,17 @@ impl<K: Datum, V: Datum> NodeCell for SinkNode<K, V> {
 
     fn retry_held(&mut self, task: &mut TaskContext) -> Result<(), ProcessError> {
         while let Some((place, record)) = self.held.pop_front() {
-            if let Some(record) = self
-                .send(place, record, task)
-                .map_err(|error| error.at(&self.name))?
-            {
-                self.held.push_front((place, record));
-                return Ok(());
+            match self.send(place, record, task) {
+                Ok(Some(record)) => {
+                    self.held.push_front((place, record));
+                    return Ok(());
+                }
+                Ok(None) => task.held_records -= 1,
+                Err(error) => {
+                    task.held_records -= 1;
+                    task.handle_production(error.at(&self.name))?;
+                }
             }
-            task.held_records -= 1;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::test_driver::{SharedWritten, TestProducer, lock};
 use crate::topology::{
     Consumed, LogAndSkip, Node, Partitions, Produced, TopicChoice, TopologyBuilder,
 };
-use crate::typed_store::KeyValueStoreBuilder;
+use crate::typed_store::{KeyValueStoreBuilder, TimestampedKeyValueStore};
 
 /// A record of an input: key, value, timestamp.
 type In<'a> = (Option<&'a str>, Option<&'a str>, i64);
@@ -1040,6 +1040,244 @@ fn records_for_a_topic_that_the_cluster_does_not_know_yet_are_held_and_the_task_
     assert_eq!(bench.process(), 1);
     assert_eq!(bench.task.is_blocked(), None);
     assert_eq!(bench.output(), ["to-x:x@1", "to-y:y@2"]);
+}
+
+/// `in` to the topics that its values name.
+fn to_named_topics(produced: Produced<String, String>) -> TopologyBuilder {
+    let mut builder = Topology::builder();
+    let source = builder.add_source("read", ["in"], strings()).unwrap();
+    let topic = TopicChoice::dynamic(|record: &Record<String, String>, _: &TaskContext| {
+        record.value.clone()
+    });
+    builder
+        .add_sink("write", topic, produced, &[source])
+        .unwrap();
+    builder
+}
+
+#[test]
+fn a_topic_whose_name_is_not_valid_is_for_the_production_handler() {
+    let records = values(&[("good", 1), ("no good", 2), ("..", 3), ("good", 4)]);
+    let mut bench = Bench::new(to_named_topics(Produced::default()), &["in"]);
+    bench.fetched(0, 0, &records, 4);
+    let error = bench.task.process(0, 9).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "task 0_0, in-0 at offset 1: write: \"no good\" is not a valid name: use 1 to 249 of the letters a-z, A-Z, digits, '.', '_' and '-'"
+    );
+
+    let settings = StreamSettings {
+        production_error: ErrorResponse::Continue,
+        ..StreamSettings::default()
+    };
+    let mut bench = Bench::with(to_named_topics(Produced::default()), &["in"], settings);
+    bench.fetched(0, 0, &records, 4);
+    assert_eq!(bench.process(), 4);
+    assert_eq!(bench.output(), ["good:good@1", "good:good@4"]);
+    assert_eq!(bench.task.dropped().of(DropReason::Production), 2);
+    assert_eq!(bench.task.is_blocked(), None);
+}
+
+#[test]
+fn held_records_that_cannot_be_written_are_for_the_production_handler_and_those_behind_them_go() {
+    let start = |settings| {
+        let written = SharedWritten::default();
+        let partitions = Arc::new(AtomicI64::new(0));
+        let producer = LateProducer {
+            inner: TestProducer::new(&written, 1),
+            partitions: Arc::clone(&partitions),
+        };
+        // Sends three records for each; the second one's partition is not there.
+        let thrice = |record: Record<String, String>, context: &mut ProcessorContext<'_, _, _>| {
+            for value in ["first", "wrong", "last"] {
+                context.forward(record.clone().with_value(value.to_owned()))?;
+            }
+            Ok(())
+        };
+        let mut builder = Topology::builder();
+        let source = builder.add_source("read", ["in"], strings()).unwrap();
+        let step = builder
+            .add_processor("step", move || Closure(thrice), &[source])
+            .unwrap();
+        let produced = Produced::default().partitioner(|_, _: &String, value: &String, _| {
+            match value.as_str() {
+                "wrong" => Partitions::Many([0, 7].into_iter().collect()),
+                _ => Partitions::Default,
+            }
+        });
+        builder.add_sink("write", "out", produced, &[step]).unwrap();
+        let bench = Bench::over(builder, &["in"], settings, written, Box::new(producer));
+        (bench.unwrap(), partitions)
+    };
+    let handled = [
+        (
+            ErrorResponse::Continue,
+            ErrorResponse::Fail,
+            DropReason::Production,
+        ),
+        (
+            ErrorResponse::Fail,
+            ErrorResponse::Continue,
+            DropReason::Processing,
+        ),
+    ];
+    for (production_error, processing_error, reason) in handled {
+        let (mut bench, partitions) = start(StreamSettings {
+            production_error,
+            processing_error,
+            ..StreamSettings::default()
+        });
+        bench.fetched(0, 0, &values(&[("a", 1), ("b", 2)]), 2);
+        assert_eq!(bench.process(), 1);
+        assert_eq!(bench.task.is_blocked().as_deref(), Some("out"));
+        partitions.store(1, Ordering::SeqCst);
+        assert_eq!(bench.process(), 1);
+        assert_eq!(bench.task.is_blocked(), None);
+        assert_eq!(
+            bench.output(),
+            ["out:first@1", "out:last@1", "out:first@2", "out:last@2"],
+            "nothing twice, nothing lost, and nothing of the wrong ones"
+        );
+        assert_eq!(bench.task.dropped().of(reason), 2);
+        assert_eq!(bench.positions(), [2]);
+    }
+
+    let (mut bench, partitions) = start(StreamSettings::default());
+    bench.fetched(0, 0, &values(&[("a", 1)]), 1);
+    assert_eq!(bench.process(), 1);
+    partitions.store(1, Ordering::SeqCst);
+    let error = bench.task.process(0, 9).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "task 0_0: write: the partitioner chose partition 7 of topic out, which has 1"
+    );
+}
+
+/// Counts in a cached store, and sends what is flushed, with its headers.
+struct CountsCached(Option<TimestampedKeyValueStore<String, i64>>);
+
+struct SendsHeaders(crate::processor::Children<String, String>);
+
+impl crate::typed_store::FlushListener<String, i64> for SendsHeaders {
+    fn wants_old(&self) -> bool {
+        false
+    }
+
+    fn flushed(
+        &mut self,
+        change: crate::typed_store::Flushed<String, i64>,
+        task: &mut TaskContext,
+    ) -> Result<(), ProcessError> {
+        let record = Record {
+            key: change.key,
+            value: format!("{:?}", change.new),
+            timestamp: change.timestamp,
+            headers: change.headers,
+        };
+        self.0.forward(record, task)
+    }
+}
+
+impl Processor<String, String, String, String> for CountsCached {
+    fn init(&mut self, context: &mut InitContext<'_, String, String>) -> Result<(), ProcessError> {
+        let store = context.key_value_store("counts")?;
+        store.set_flush_listener(Box::new(SendsHeaders(context.children())));
+        self.0 = Some(store);
+        Ok(())
+    }
+
+    fn process(
+        &mut self,
+        record: Record<String, String>,
+        context: &mut ProcessorContext<'_, String, String>,
+    ) -> Result<(), ProcessError> {
+        let timestamp = record.timestamp;
+        let store = self.0.as_ref().unwrap();
+        let written = store.update(&record.key, context, |count| {
+            Ok((Some(count.map_or(0, |count| count.value) + 1), timestamp))
+        })?;
+        assert_eq!(written, crate::typed_store::Written::Cached);
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_cache_sends_on_has_the_headers_that_a_processor_before_it_has_set() {
+    let mut builder = Topology::builder();
+    let source = builder.add_source("read", ["in"], strings()).unwrap();
+    // Its left child gets the record with a header more; what comes to the right one is as it was.
+    let marks = || {
+        Closure(
+            |record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>| {
+                let mut marked = record.clone();
+                marked
+                    .headers
+                    .push("mark", Some(record.value.clone().into()));
+                context.forward_to(0, marked)?;
+                context.forward_to(1, record)
+            },
+        )
+    };
+    let marks = builder.add_processor("marks", marks, &[source]).unwrap();
+    let counts = builder
+        .add_processor("counts", || CountsCached(None), &[marks])
+        .unwrap();
+    builder
+        .add_state_store(
+            KeyValueStoreBuilder::<String, i64>::new("counts")
+                .in_memory()
+                .caching(true),
+        )
+        .unwrap();
+    builder.connect(counts, &["counts"]).unwrap();
+    let plain = || {
+        Closure(
+            |record: Record<String, String>, context: &mut ProcessorContext<'_, String, String>| {
+                assert!(context.headers.is_empty(), "they are the other child's");
+                context.forward(record)
+            },
+        )
+    };
+    let plain = builder.add_processor("plain", plain, &[marks]).unwrap();
+    builder
+        .add_sink("write", "out", Produced::default(), &[counts, plain])
+        .unwrap();
+    let topology = builder.build().unwrap();
+    let written = SharedWritten::default();
+    let environment = TaskEnvironment {
+        application_id: "app".into(),
+        collector: RecordCollector::new(Box::new(TestProducer::new(&written, 1))),
+        cache: ThreadCache::new(1 << 20, false),
+        globals: GlobalStores::new(),
+        settings: StreamSettings::default(),
+    };
+    let memory = brooklet_state_stores::Memory::new(1 << 20);
+    let stores = Stores::open(None, &topology.store_specs(0), &memory).unwrap();
+    let id = TaskId {
+        subtopology: 0,
+        partition: 0,
+    };
+    let inputs = vec![TopicPartition::new("in", 0)];
+    let mut bench = Bench {
+        task: Task::new(&topology, id, inputs, stores, &environment, 0).unwrap(),
+        written,
+    };
+    bench.fetched(0, 0, &values(&[("a", 1), ("b", 2)]), 2);
+    assert_eq!(bench.process(), 2);
+    assert_eq!(bench.output(), ["out:a@1", "out:b@2"]);
+    bench.task.flush(0).unwrap();
+    let records = std::mem::take(&mut lock(&bench.written).records);
+    let (_, _, flushed) = records
+        .iter()
+        .find(|(topic, _, _)| &**topic == "out")
+        .unwrap();
+    assert_eq!(flushed.value.as_deref(), Some(&b"Some(2)"[..]));
+    let mark = flushed.headers.last("mark").unwrap();
+    assert_eq!(
+        mark.value.as_deref(),
+        Some(&b"b"[..]),
+        "of the latest update"
+    );
 }
 
 #[test]
