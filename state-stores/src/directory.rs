@@ -4,6 +4,7 @@
 //! format     "brooklet state 1": layout version; written before anything else
 //! lock       locked by the operating system while the stores are open, and free after any kind of death
 //! rocksdb/   the database
+//! restored/  files that the database has not taken in yet, while much is restored
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -68,11 +69,18 @@ impl Directory {
         self.path.join("rocksdb")
     }
 
+    /// Where files are written that the database takes in.
+    pub(crate) fn restored(&self) -> PathBuf {
+        self.path.join("restored")
+    }
+
     /// Deletes what is in it. The lock file stays: another process may have it open, waiting for the lock.
     pub(crate) fn clear(self) -> Result<(), StoreError> {
-        let (database, format) = (self.database(), self.path.join("format"));
-        absent_is_fine(fs::remove_dir_all(&database))
-            .map_err(failed(&database, "cannot delete"))?;
+        let format = self.path.join("format");
+        for directory in [self.database(), self.restored()] {
+            absent_is_fine(fs::remove_dir_all(&directory))
+                .map_err(failed(&directory, "cannot delete"))?;
+        }
         absent_is_fine(fs::remove_file(&format)).map_err(failed(&format, "cannot delete"))
     }
 }

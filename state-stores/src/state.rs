@@ -123,6 +123,11 @@ impl StoreState {
         self.epoch.set(self.epoch.get() + 1);
     }
 
+    /// The committed side has been written with what was restored. What is uncommitted stays so.
+    pub(crate) fn restored(&self) {
+        self.epoch.set(self.epoch.get() + 1);
+    }
+
     pub(crate) fn approximate_num_entries(&self) -> u64 {
         let committed = match &self.committed {
             Committed::Memory(entries) => entries.borrow().len() as u64,

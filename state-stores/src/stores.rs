@@ -5,7 +5,7 @@
 //! and restoration reads the changelogs from its positions.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,8 +14,7 @@ use crate::directory::Directory;
 use crate::key_schema::{self, WindowKey};
 use crate::key_value::KeyValue;
 use crate::memory;
-use crate::overlay;
-use crate::rocksdb::{Batch, Column, Database};
+use crate::rocksdb::{Batch, Bulk, Database};
 use crate::snapshot::{Entries, Snapshot};
 use crate::state::{Committed, NO_STREAM_TIME, StoreState};
 use crate::timestamped;
@@ -67,8 +66,10 @@ pub struct Stores {
     database: Option<Arc<Database>>,
     stores: BTreeMap<String, Rc<StoreState>>,
     positions: Positions,
+    /// See [`Stores::ahead`].
+    ahead: BTreeMap<String, i64>,
     /// Those on disk that much is being restored of.
-    bulk: BTreeSet<String>,
+    bulk: BTreeMap<String, Bulk>,
 }
 
 /// The stores of a task with their database open, still free to go to the thread of the task.
@@ -89,7 +90,9 @@ impl PreparedStores {
     pub fn open(self) -> Result<Stores, StoreError> {
         let mut stores = BTreeMap::new();
         let mut positions = Positions::default();
+        let mut ahead = BTreeMap::new();
         if let Some(database) = &self.database {
+            ahead = database.ahead()?;
             let on_disk = database.positions()?;
             for spec in self
                 .specs
@@ -120,7 +123,8 @@ impl PreparedStores {
             database: self.database,
             stores,
             positions,
-            bulk: BTreeSet::new(),
+            ahead,
+            bulk: BTreeMap::new(),
         })
     }
 }
@@ -192,6 +196,11 @@ impl Stores {
     /// # Errors
     /// When the disk cannot be written. What was uncommitted is so still.
     pub fn commit(&mut self, positions: &Positions) -> Result<(), StoreError> {
+        // What was restored came first.
+        let in_bulk: Vec<String> = self.bulk.keys().cloned().collect();
+        for store in in_bulk {
+            self.settle_bulk(&store)?;
+        }
         let states: Vec<Rc<StoreState>> = self.stores.values().cloned().collect();
         let unwritten = |state: &Rc<StoreState>| {
             !state.overlay.borrow().is_empty()
@@ -281,15 +290,14 @@ impl Stores {
                 store: store.to_owned(),
             });
         }
+        let records = records.into_iter().map(Into::into);
+        if let Some(bulk) = self.bulk.get_mut(store) {
+            let position = bulk.take(records, end_offset)?;
+            self.come_to(&state, position);
+            return Ok(());
+        }
         let mut positions = Positions::default();
         positions.set_offset(store, end_offset);
-        let records = records.into_iter().map(Into::into);
-        if self.bulk.contains(store)
-            && state.kind == StoreKind::KeyValue
-            && let Committed::RocksDb(column) = &state.committed
-        {
-            return self.restore_directly(&state, column, records, &positions);
-        }
         // By way of the uncommitted: that keeps the last of a key's records only, and puts keys in order.
         let restored = put_records(&state, records)
             .and_then(|()| self.write(std::slice::from_ref(&state), &positions));
@@ -299,77 +307,64 @@ impl Stores {
         restored
     }
 
-    /// Records from where they are into the database's batch: each key's last, in the order of keys, for which the database is quickest.
-    fn restore_directly<'r>(
-        &mut self,
-        state: &StoreState,
-        column: &Column,
-        records: impl Iterator<Item = RestoredRecord<'r>>,
-        positions: &Positions,
-    ) -> Result<(), StoreError> {
-        let Some(database) = &self.database else {
-            return Ok(());
-        };
-        let mut piece: Vec<RestoredRecord<'r>> =
-            Vec::with_capacity(records.size_hint().1.unwrap_or(0));
-        let mut bytes = 0;
-        for record in records {
-            state.check_lengths(record.key, record.value)?;
-            bytes += record.key.len() + record.value.map_or(0, <[u8]>::len) + ROW_BYTES;
-            piece.push(record);
-        }
-        let count = u32::try_from(piece.len()).map_err(|_| StoreError::TooLarge {
-            store: state.name.clone(),
-            what: "piece of a changelog",
-            bytes,
-        })?;
-        // Numbers from below `count` only.
-        #[allow(clippy::indexing_slicing)]
-        let record = |at: u32| &piece[at as usize];
-        let order = overlay::in_order_of_keys(0..count, |at| record(at).key);
-        let mut batch = database.batch(bytes);
-        let mut room = Vec::new();
-        let mut rows = batch.column(column);
-        for (place, at) in order.iter().enumerate() {
-            let row = record(*at);
-            let next = order.get(place + 1).map(|at| record(*at).key);
-            if next != Some(row.key) {
-                rows.put(row.key, row.stored(&mut room));
-            }
-        }
-        set_about(&mut batch, state, positions);
-        batch.write()?;
-        state.committed(None);
-        self.positions.update(positions);
-        Ok(())
-    }
-
-    /// Much of a store's changelog is about to be restored: until [`Stores::finish_bulk`] each piece goes straight into one sorted batch, and
-    /// files are merged less often.
+    /// Much of a store's changelog is about to be restored. Until [`Stores::finish_bulk`] what is restored of a key-value store on disk is
+    /// collected, and written in large sorted pieces by another thread. It is seen, and [`Stores::positions`] says so, some time later,
+    /// at the latest after `finish_bulk` or a commit.
+    ///
+    /// A kill loses what was not written yet, as its positions say. It may leave rows beyond the position: see [`Stores::ahead`].
     ///
     /// # Errors
     /// When there is no such store, or the database refuses.
     pub fn begin_bulk(&mut self, store: &str) -> Result<(), StoreError> {
         let state = self.state(store)?;
-        if let (Committed::RocksDb(_), Some(database)) = (&state.committed, &self.database) {
+        if let (StoreKind::KeyValue, Committed::RocksDb(_), Some(database)) =
+            (state.kind, &state.committed, &self.database)
+            && !self.bulk.contains_key(store)
+        {
             database.set_bulk(store, true)?;
-            self.bulk.insert(store.to_owned());
+            self.bulk
+                .insert(store.to_owned(), Bulk::new(database, store));
         }
         Ok(())
     }
 
-    /// Ends what [`Stores::begin_bulk`] began, if it did.
+    /// Ends what [`Stores::begin_bulk`] began, if it did, once everything is in the store.
     ///
     /// # Errors
-    /// When the database refuses.
+    /// When the disk cannot be written.
     pub fn finish_bulk(&mut self, store: &str) -> Result<(), StoreError> {
-        if !self.bulk.remove(store) {
-            return Ok(());
+        self.settle_bulk(store)?;
+        match (self.bulk.remove(store), &self.database) {
+            (Some(_), Some(database)) => database.set_bulk(store, false),
+            _ => Ok(()),
         }
-        match &self.database {
-            Some(database) => database.set_bulk(store, false),
-            None => Ok(()),
+    }
+
+    /// Waits until what was restored in bulk is in the store.
+    fn settle_bulk(&mut self, store: &str) -> Result<(), StoreError> {
+        if let Some(bulk) = self.bulk.get_mut(store) {
+            let position = bulk.settle()?;
+            let state = self.state(store)?.clone();
+            self.come_to(&state, position);
         }
+        Ok(())
+    }
+
+    /// Rows that were restored in bulk have come into the store.
+    fn come_to(&mut self, state: &StoreState, position: Option<i64>) {
+        if let Some(end_offset) = position {
+            state.restored();
+            let mut positions = Positions::default();
+            positions.set_offset(&state.name, end_offset);
+            self.positions.update(&positions);
+            self.ahead.remove(&state.name);
+        }
+    }
+
+    /// Where a kill has cut off a restoration in bulk between two positions: the end offset that no row of the store is beyond. Until
+    /// it has been restored so far, the store is between two states of its changelog.
+    pub fn ahead(&self, store: &str) -> Option<i64> {
+        self.ahead.get(store).copied()
     }
 
     /// What the last commit or restoration stood for; for persistent stores also that of an earlier process.
@@ -438,9 +433,6 @@ impl Stores {
             })
     }
 }
-
-/// About what a row takes in a batch beside its key and value.
-const ROW_BYTES: usize = 24;
 
 fn check(specs: &[StoreSpec]) -> Result<(), StoreError> {
     let mut names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();

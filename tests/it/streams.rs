@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use brooklet::prelude::*;
 use brooklet::topics::{self, NewTopic, TopicWriter};
+use brooklet_streams_core::client;
 
 use crate::programs::{free_port, start_broker};
 
@@ -309,6 +313,197 @@ fn records_held_for_a_topic_that_does_not_exist_are_not_committed() {
     )
     .unwrap();
     assert_eq!(found, ["elsewhere"]);
+}
+
+#[test]
+fn what_a_cache_sends_to_a_topic_that_does_not_exist_is_not_committed_exactly_once_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = cluster(directory.path());
+    create(&cluster, &["lines"]);
+    let topology = || {
+        let builder = StreamsBuilder::new();
+        builder
+            .stream::<String, String>("lines", Consumed::default())
+            .group_by_key()
+            .count(Materialized::named("counts"))
+            .to_stream()
+            .to_dynamic(|_, _| "elsewhere".to_owned(), Produced::default());
+        builder.build().unwrap()
+    };
+    write(&cluster, "lines", &["held when the cache is flushed"]);
+    let start = || {
+        application(directory.path(), &cluster, topology())
+            .processing_guarantee(ProcessingGuarantee::ExactlyOnce)
+            .start()
+            .unwrap()
+    };
+    let streams = start();
+    let error = streams
+        .wait_until_caught_up(Duration::from_millis(500))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("1 records are not yet processed"), "{error}");
+    streams.stop().unwrap();
+
+    create(&cluster, &["elsewhere"]);
+    let streams = start();
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    streams.stop().unwrap();
+    let mut found = Vec::new();
+    topics::read(
+        &cluster,
+        "elsewhere",
+        &Consumed::default(),
+        |_, _, record: Record<String, i64>| found.push(record.value),
+    )
+    .unwrap();
+    assert_eq!(found, [1]);
+}
+
+/// A cluster on which the beginning of a partition is deleted just when somebody begins to read it there.
+struct Pruned {
+    cluster: Cluster,
+    partition: client::TopicPartition,
+    from: i64,
+    pruned: Arc<AtomicBool>,
+}
+
+struct PrunedConsumer {
+    consumer: Box<dyn client::Consumer>,
+    cluster: Cluster,
+    partition: client::TopicPartition,
+    from: i64,
+    pruned: Arc<AtomicBool>,
+}
+
+impl client::Consumer for PrunedConsumer {
+    fn add(
+        &mut self,
+        partition: &client::TopicPartition,
+        offset: i64,
+    ) -> Result<client::Slot, client::ClientError> {
+        if *partition == self.partition && !self.pruned.swap(true, Ordering::SeqCst) {
+            let request = client::AdminRequest::DeleteRecords(vec![(partition.clone(), self.from)]);
+            topics::request(&self.cluster, request).unwrap();
+        }
+        self.consumer.add(partition, offset)
+    }
+
+    fn remove(&mut self, slot: client::Slot) {
+        self.consumer.remove(slot);
+    }
+
+    fn seek(&mut self, slot: client::Slot, offset: i64) {
+        self.consumer.seek(slot, offset);
+    }
+
+    fn pause(&mut self, slot: client::Slot) {
+        self.consumer.pause(slot);
+    }
+
+    fn resume(&mut self, slot: client::Slot) {
+        self.consumer.resume(slot);
+    }
+
+    fn poll(
+        &mut self,
+        now_ms: i64,
+        waker: &Waker,
+        fetched: &mut Vec<client::Fetched>,
+    ) -> Result<(), client::ClientError> {
+        self.consumer.poll(now_ms, waker, fetched)
+    }
+}
+
+impl client::Cluster for Pruned {
+    fn consumer(
+        &self,
+        options: &client::ConsumerOptions,
+    ) -> Result<Box<dyn client::Consumer>, client::ClientError> {
+        Ok(Box::new(PrunedConsumer {
+            consumer: self.cluster.consumer(options)?,
+            cluster: self.cluster.clone(),
+            partition: self.partition.clone(),
+            from: self.from,
+            pruned: Arc::clone(&self.pruned),
+        }))
+    }
+
+    fn producer(
+        &self,
+        options: &client::ProducerOptions,
+    ) -> Result<Box<dyn client::Producer>, client::ClientError> {
+        self.cluster.producer(options)
+    }
+
+    fn admin(&self) -> Result<Box<dyn client::Admin>, client::ClientError> {
+        self.cluster.admin()
+    }
+
+    fn claim(
+        &self,
+        application_id: &str,
+        process_id: &str,
+        topics: &[String],
+    ) -> Result<Box<dyn client::Claim>, client::ClientError> {
+        self.cluster.claim(application_id, process_id, topics)
+    }
+
+    fn name(&self) -> String {
+        self.cluster.name()
+    }
+}
+
+#[test]
+fn a_changelog_whose_beginning_goes_while_it_is_restored_is_restored_from_what_is_left() {
+    for guarantee in [
+        ProcessingGuarantee::AtLeastOnce,
+        ProcessingGuarantee::ExactlyOnce,
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let cluster = cluster(directory.path());
+        topics::create(
+            &cluster,
+            &[
+                NewTopic::new("lines", 1),
+                NewTopic::new("counts-by-word", 1),
+            ],
+        )
+        .unwrap();
+        write(&cluster, "lines", &["a b c d"]);
+        let start = |cluster: Pruned| {
+            Streams::new("application", word_count())
+                .cluster(cluster)
+                .state_dir(directory.path().join("state"))
+                .commit_interval(Duration::from_millis(20))
+                .processing_guarantee(guarantee)
+                .start()
+                .unwrap()
+        };
+        let pruned = Arc::new(AtomicBool::new(true));
+        let cluster_to_prune = || Pruned {
+            cluster: cluster.clone(),
+            partition: client::TopicPartition::new("application-counts-changelog", 0),
+            from: 3,
+            pruned: Arc::clone(&pruned),
+        };
+        let streams = start(cluster_to_prune());
+        streams.wait_until_caught_up(LIMIT).unwrap();
+        streams.stop().unwrap();
+
+        std::fs::remove_dir_all(directory.path().join("state")).unwrap();
+        pruned.store(false, Ordering::SeqCst);
+        let streams = start(cluster_to_prune());
+        write(&cluster, "lines", &["a d"]);
+        streams.wait_until_caught_up(LIMIT).unwrap();
+        assert!(pruned.load(Ordering::SeqCst), "nothing was restored");
+        streams.stop().unwrap();
+        // Of the four rows the changelog has the last one still.
+        assert_eq!(
+            counts(&cluster),
+            expected(&[("a", 1), ("b", 1), ("c", 1), ("d", 2)])
+        );
+    }
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! The database of a task: opening, what it knows about its stores, and atomic batches.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, Error, ErrorKind,
@@ -15,6 +19,7 @@ use crate::state::NO_STREAM_TIME;
 use crate::{Positions, StoreError, StoreKind};
 
 const OFFSET: &str = "offset/";
+const AHEAD: &str = "ahead/";
 const METADATA: &str = "metadata/";
 
 /// An open database. Handles, snapshots and iterators keep it open.
@@ -22,6 +27,9 @@ pub(crate) struct Database {
     // Closed before the directory is unlocked: fields are dropped in their order.
     pub(super) db: DB,
     directory: Directory,
+    memory: Memory,
+    /// Numbers the files of what is restored in bulk.
+    restored_files: AtomicU64,
 }
 
 /// Writes that become visible, and survive a kill, all or none.
@@ -53,6 +61,18 @@ impl Database {
         memory: &Memory,
     ) -> Result<Arc<Database>, StoreError> {
         let path = directory.database();
+        // What an earlier process did not come to take in.
+        let restored = directory.restored();
+        match fs::remove_dir_all(&restored) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::Io {
+                    path: restored,
+                    action: "cannot delete",
+                    source,
+                });
+            }
+            _ => {}
+        }
         let options = options::database(memory);
         let mut columns: Vec<String> = stores.map(column_name).collect();
         if path.join("CURRENT").exists() {
@@ -73,7 +93,33 @@ impl Database {
             .map(|name| ColumnFamilyDescriptor::new(name, column_options.clone()));
         let db = DB::open_cf_descriptors(&options, &path, descriptors)
             .map_err(|error| opening_failed(directory.path(), error))?;
-        Ok(Arc::new(Database { db, directory }))
+        Ok(Arc::new(Database {
+            db,
+            directory,
+            memory: memory.clone(),
+            restored_files: AtomicU64::new(0),
+        }))
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The directory of the stores.
+    pub(super) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A name for a file of restored rows; its directory is there.
+    pub(super) fn restored_file(&self) -> Result<PathBuf, StoreError> {
+        let directory = self.directory.restored();
+        fs::create_dir_all(&directory).map_err(|source| StoreError::Io {
+            path: directory.clone(),
+            action: "cannot make the directory",
+            source,
+        })?;
+        let number = self.restored_files.fetch_add(1, Ordering::Relaxed);
+        Ok(directory.join(format!("{number}.sst")))
     }
 
     /// The column family of a store the database was opened with.
@@ -131,6 +177,21 @@ impl Database {
             }
         }
         Ok(positions)
+    }
+
+    /// Of stores whose bulk restoration was cut off between two positions: what none of their rows is beyond.
+    pub(crate) fn ahead(&self) -> Result<BTreeMap<String, i64>, StoreError> {
+        let mut ahead = BTreeMap::new();
+        for entry in self.db.prefix_iterator(AHEAD) {
+            let (key, value) =
+                entry.map_err(|error| self.failed("cannot read positions", error))?;
+            let key = String::from_utf8_lossy(&key);
+            let Some(store) = key.strip_prefix(AHEAD) else {
+                break;
+            };
+            ahead.insert(store.to_owned(), self.number(&value)?);
+        }
+        Ok(ahead)
     }
 
     pub(crate) fn batch(&self, bytes: usize) -> Batch<'_> {
@@ -218,13 +279,33 @@ impl Batch<'_> {
             .put(format!("{OFFSET}{store}"), end_offset.to_be_bytes());
     }
 
+    /// What is about to be restored ends at `end_offset`; the rows may be there before the position says so.
+    pub(crate) fn set_ahead(&mut self, store: &str, end_offset: i64) {
+        self.batch
+            .put(format!("{AHEAD}{store}"), end_offset.to_be_bytes());
+    }
+
+    pub(crate) fn remove_ahead(&mut self, store: &str) {
+        self.batch.delete(format!("{AHEAD}{store}"));
+    }
+
     pub(crate) fn set_metadata(&mut self, name: &str, bytes: &[u8]) {
         self.batch.put(format!("{METADATA}{name}"), bytes);
     }
 
     /// Writes all of it.
     pub(crate) fn write(self) -> Result<(), StoreError> {
+        self.write_with(WriteOptions::default())
+    }
+
+    /// Writes all of it, and waits until it is on disk.
+    pub(crate) fn write_synced(self) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.write_with(options)
+    }
+
+    fn write_with(self, mut options: WriteOptions) -> Result<(), StoreError> {
         // Keys arrive in order, store by store: each is inserted where the one before was.
         options.set_memtable_insert_hint_per_batch(true);
         self.database
@@ -235,7 +316,7 @@ impl Batch<'_> {
 }
 
 /// Not the store's name alone: a store may be called `default`.
-fn column_name(store: &str) -> String {
+pub(super) fn column_name(store: &str) -> String {
     format!("store/{store}")
 }
 

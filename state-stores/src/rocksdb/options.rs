@@ -1,6 +1,7 @@
 //! Options, and the memory they share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rocksdb::{
     BlockBasedOptions, Cache, DBCompressionType, DataBlockIndexType, InfoLogger, LogLevel, Options,
@@ -12,6 +13,10 @@ const BUDGET_BYTES_MIN: usize = 4 << 20;
 
 /// A memtable is flushed at this size, or earlier when the budget says so.
 const MEMTABLE_BYTES_MAX: usize = 16 << 20;
+
+/// Smaller runs of restored rows make too many files, larger ones are not sorted quicker.
+const RUN_BYTES_MIN: usize = 1 << 20;
+const RUN_BYTES_MAX: usize = 16 << 20;
 
 /// Open files of one database. State of a task is a few dozen files; more than this are opened and closed as needed.
 const OPEN_FILES_MAX: i32 = 128;
@@ -28,6 +33,29 @@ struct Shared {
     cache: Cache,
     memtables: WriteBufferManager,
     bytes_max: usize,
+    /// Stores that are being restored in bulk.
+    bulks: AtomicUsize,
+}
+
+/// The room that one of the stores has which are restored in bulk at the same time.
+pub(super) struct BulkShare(Memory);
+
+impl BulkShare {
+    /// How large a run of rows may become. Two of them, and what they are written with, are about half of the budget, all stores together:
+    /// what memtables may take of it, which are empty then.
+    pub(super) fn run_bytes(&self) -> usize {
+        let Shared {
+            bytes_max, bulks, ..
+        } = &*self.0.0;
+        let bulks = bulks.load(Ordering::Relaxed).max(1);
+        (bytes_max / 4 / bulks).clamp(RUN_BYTES_MIN, RUN_BYTES_MAX)
+    }
+}
+
+impl Drop for BulkShare {
+    fn drop(&mut self) {
+        self.0.0.bulks.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Memory {
@@ -44,6 +72,7 @@ impl Memory {
             ),
             cache,
             bytes_max,
+            bulks: AtomicUsize::new(0),
         }))
     }
 
@@ -55,6 +84,11 @@ impl Memory {
     /// What is in use, in bytes.
     pub fn bytes_used(&self) -> usize {
         self.0.cache.get_usage()
+    }
+
+    pub(super) fn bulk_share(&self) -> BulkShare {
+        self.0.bulks.fetch_add(1, Ordering::Relaxed);
+        BulkShare(self.clone())
     }
 
     fn memtable_bytes_max(&self) -> usize {
@@ -100,21 +134,8 @@ pub(super) fn database(memory: &Memory) -> Options {
 /// write, and level compaction works in small steps with a tenth of the space. The price is more bytes written for
 /// stores far larger than memory.
 pub(super) fn column(memory: &Memory) -> Options {
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_block_cache(&memory.0.cache);
-    blocks.set_block_size(8 << 10);
-    // A hash index in each block: tasks read single keys far more than ranges.
-    blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
-    blocks.set_bloom_filter(10.0, false);
-    blocks.set_optimize_filters_for_memory(true);
-    // Indexes and filters count in the budget too.
-    blocks.set_cache_index_and_filter_blocks(true);
-    blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
-    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    blocks.set_format_version(6);
-
     let mut options = Options::default();
-    options.set_block_based_table_factory(&blocks);
+    options.set_block_based_table_factory(&blocks(memory));
     options.set_compression_type(DBCompressionType::Lz4);
     // Files of the first level live short, and what writes them is waited for by a restoration.
     options.set_compression_per_level(&[DBCompressionType::None, DBCompressionType::Lz4]);
@@ -127,6 +148,30 @@ pub(super) fn column(memory: &Memory) -> Options {
     options.set_memtable_whole_key_filtering(true);
     options.set_target_file_size_base(32 << 20);
     options.set_max_bytes_for_level_base(128 << 20);
+    options
+}
+
+fn blocks(memory: &Memory) -> BlockBasedOptions {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(&memory.0.cache);
+    blocks.set_block_size(8 << 10);
+    // A hash index in each block: tasks read single keys far more than ranges.
+    blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_optimize_filters_for_memory(true);
+    // Indexes and filters count in the budget too.
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_format_version(6);
+    blocks
+}
+
+/// Options of the table files that a store is restored with in bulk. They live short too, as those of the first level do.
+pub(super) fn restored(memory: &Memory) -> Options {
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks(memory));
+    options.set_compression_type(DBCompressionType::None);
     options
 }
 

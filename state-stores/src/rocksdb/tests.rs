@@ -594,23 +594,32 @@ fn piece(number: u64) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     })
 }
 
-/// As above, while much of a changelog is restored. The child says where it has finished for good.
+/// As above, while much of a changelog is restored. The child says what it has restored, and where it has finished for good; the parent goes on
+/// from where it was cut off, a little way, and then from what that has left.
 #[test]
-fn a_kill_during_a_bulk_restoration_leaves_exactly_some_of_its_pieces() {
+fn a_kill_during_a_bulk_restoration_leaves_what_goes_on_to_be_the_whole() {
     const PIECES_BULK: u64 = 90;
-    // Small, so that flushes are among what is interrupted.
+    // Small, so that runs are among what is interrupted.
     let memory = Memory::new(0);
     let specs = [keys("store"), keys("other")];
+    let open = |directory: &Path| Stores::open(Some(directory), &specs, &memory).unwrap();
+    let restore = |stores: &mut Stores, number: u64| {
+        let rows: Vec<_> = piece(number).collect();
+        let end = i64::try_from((number + 1) * 50).unwrap();
+        let records = rows.iter().map(|(key, value)| (&**key, Some(&**value)));
+        stores.restore("store", records, end).unwrap();
+        end
+    };
+    let next = |stores: &Stores| {
+        let position = stores.positions().offset("store").unwrap_or(0);
+        u64::try_from(position).unwrap() / 50
+    };
     if let Some(directory) = std::env::var_os(CRASH_DIRECTORY) {
-        let mut stores = Stores::open(Some(Path::new(&directory)), &specs, &memory).unwrap();
+        let mut stores = open(Path::new(&directory));
         let mut out = std::io::stdout();
-        let restored = stores.positions().offset("store").unwrap_or(0);
         stores.begin_bulk("store").unwrap();
-        for number in u64::try_from(restored).unwrap() / 50.. {
-            let rows: Vec<_> = piece(number).collect();
-            let end = i64::try_from((number + 1) * 50).unwrap();
-            let records = rows.iter().map(|(key, value)| (&**key, Some(&**value)));
-            stores.restore("store", records, end).unwrap();
+        for number in next(&stores).. {
+            let end = restore(&mut stores, number);
             let word = if (number + 1) % PIECES_BULK == 0 {
                 stores.finish_bulk("store").unwrap();
                 stores.begin_bulk("store").unwrap();
@@ -630,7 +639,7 @@ fn a_kill_during_a_bulk_restoration_leaves_exactly_some_of_its_pieces() {
     for round in 0..10 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--nocapture", "--test-threads=1"])
-            .arg("rocksdb::tests::a_kill_during_a_bulk_restoration_leaves_exactly_some_of_its_pieces")
+            .arg("rocksdb::tests::a_kill_during_a_bulk_restoration_leaves_what_goes_on_to_be_the_whole")
             .env(CRASH_DIRECTORY, directory.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -650,15 +659,25 @@ fn a_kill_during_a_bulk_restoration_leaves_exactly_some_of_its_pieces() {
         child.wait().unwrap();
         lines.for_each(|line| hear(line.unwrap()));
 
-        let stores = Stores::open(Some(directory.path()), &specs, &memory).unwrap();
+        let mut stores = open(directory.path());
         let position = stores.positions().offset("store").unwrap_or(0);
         // The last piece may have been written and not said.
         assert!(
             (finished..=restored + 50).contains(&position),
             "round {round}: finished {finished}, restored {restored}, found {position}"
         );
+        let ahead = stores.ahead("store").unwrap_or(position);
+        assert!(
+            (position..=restored + 50).contains(&ahead),
+            "round {round}: restored {restored}, found {position}, rows up to {ahead}"
+        );
+        // As far as rows may be, in the ordinary way, and a little further.
+        let until = u64::try_from(ahead).unwrap() / 50 + 3;
+        for number in next(&stores)..until {
+            survived = restore(&mut stores, number);
+        }
         let mut model = std::collections::BTreeMap::new();
-        for number in 0..u64::try_from(position).unwrap() / 50 {
+        for number in 0..until {
             model.extend(piece(number));
         }
         let store = stores.key_value("store").unwrap();
@@ -666,13 +685,51 @@ fn a_kill_during_a_bulk_restoration_leaves_exactly_some_of_its_pieces() {
         let found: std::collections::BTreeMap<_, _> = pairs(found.unwrap()).into_iter().collect();
         assert!(
             found == model,
-            "round {round}: at {position} there are {} rows, not the {} of its pieces",
+            "round {round}: at {survived} there are {} rows, not the {} of its pieces",
             found.len(),
             model.len()
         );
-        survived = position;
     }
     assert!(survived > 0, "nothing survived of all rounds");
+}
+
+/// A kill between taking a run in and saying so, made by hand: the rows are there, the position is not.
+#[test]
+fn rows_beyond_the_position_are_said_to_be_there_until_they_are_restored_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let specs = [keys("store")];
+    {
+        let memory = Memory::new(0);
+        let mut stores = Stores::open(Some(directory.path()), &specs, &memory).unwrap();
+        stores.begin_bulk("store").unwrap();
+        stores
+            .restore("store", [(&b"a"[..], Some(&b"1"[..]))], 5)
+            .unwrap();
+        stores.finish_bulk("store").unwrap();
+        assert_eq!(stores.ahead("store"), None);
+    }
+    {
+        let path = directory.path().join("rocksdb");
+        let database =
+            rocksdb::DB::open_cf(&rocksdb::Options::default(), &path, ["store/store"]).unwrap();
+        database.put("ahead/store", 9i64.to_be_bytes()).unwrap();
+        let family = database.cf_handle("store/store").unwrap();
+        database.put_cf(family, b"b", b"early").unwrap();
+    }
+    let mut stores = open(directory.path(), &specs).unwrap();
+    assert_eq!(stores.positions().offset("store"), Some(5));
+    assert_eq!(stores.ahead("store"), Some(9));
+    stores.begin_bulk("store").unwrap();
+    stores
+        .restore("store", [(&b"b"[..], Some(&b"2"[..]))], 9)
+        .unwrap();
+    stores.finish_bulk("store").unwrap();
+    assert_eq!(stores.ahead("store"), None);
+    drop(stores);
+    let stores = open(directory.path(), &specs).unwrap();
+    assert_eq!(stores.ahead("store"), None);
+    assert_eq!(stores.positions().offset("store"), Some(9));
+    assert_eq!(count(&*stores.key_value("store").unwrap()), 2);
 }
 
 /// What was not synced goes, from the end: the log being written is cut anywhere. (Older logs were synced before a

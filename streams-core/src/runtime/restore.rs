@@ -23,17 +23,34 @@ pub(crate) enum RebuildReason {
     BehindLogStart,
     /// The changelog ends before the position: it is not the changelog this store was written with.
     BeyondEnd,
+    /// Its first restoration was cut off before it had a position.
+    Begun,
 }
 
-/// Decides by the store's position (exclusive end offset of the changelog in it), and the changelog's log start and end.
-pub(crate) fn decide(position: Option<i64>, log_start: i64, end: i64) -> Restoration {
-    match position {
+/// What a store holds of its changelog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Everything below; `None` when that was never said.
+    pub(crate) position: Option<i64>,
+    /// Something that is not below the position, but below this: a restoration was cut off.
+    pub(crate) ahead: Option<i64>,
+}
+
+/// Decides by what the store holds, and the changelog's log start and end.
+pub(crate) fn decide(held: Held, log_start: i64, end: i64) -> Restoration {
+    match held.position {
+        None if held.ahead.is_some() => Restoration::Rebuild {
+            from: log_start,
+            reason: RebuildReason::Begun,
+        },
         None if end <= log_start => Restoration::Complete,
         None => Restoration::From(log_start),
-        Some(position) if position > end => Restoration::Rebuild {
-            from: log_start,
-            reason: RebuildReason::BeyondEnd,
-        },
+        Some(position) if position.max(held.ahead.unwrap_or(position)) > end => {
+            Restoration::Rebuild {
+                from: log_start,
+                reason: RebuildReason::BeyondEnd,
+            }
+        }
         Some(position) if position < log_start => Restoration::Rebuild {
             from: log_start,
             reason: RebuildReason::BehindLogStart,
@@ -47,29 +64,51 @@ pub(crate) fn decide(position: Option<i64>, log_start: i64, end: i64) -> Restora
 mod tests {
     use super::*;
 
+    fn at(position: i64) -> Held {
+        Held {
+            position: Some(position),
+            ahead: None,
+        }
+    }
+
     #[test]
     fn only_the_missing_tail_is_restored() {
-        assert_eq!(decide(None, 0, 0), Restoration::Complete);
-        assert_eq!(decide(None, 5, 9), Restoration::From(5));
-        assert_eq!(decide(Some(9), 0, 9), Restoration::Complete);
-        assert_eq!(decide(Some(4), 0, 9), Restoration::From(4));
+        let nothing = Held::default();
+        assert_eq!(decide(nothing, 0, 0), Restoration::Complete);
+        assert_eq!(decide(nothing, 5, 9), Restoration::From(5));
+        assert_eq!(decide(at(9), 0, 9), Restoration::Complete);
+        assert_eq!(decide(at(4), 0, 9), Restoration::From(4));
     }
 
     #[test]
     fn a_store_that_does_not_fit_its_changelog_is_rebuilt() {
+        let rebuilt = |from, reason| Restoration::Rebuild { from, reason };
+        assert_eq!(decide(at(10), 0, 9), rebuilt(0, RebuildReason::BeyondEnd));
         assert_eq!(
-            decide(Some(10), 0, 9),
-            Restoration::Rebuild {
-                from: 0,
-                reason: RebuildReason::BeyondEnd
-            }
+            decide(at(3), 5, 9),
+            rebuilt(5, RebuildReason::BehindLogStart)
+        );
+    }
+
+    #[test]
+    fn rows_beyond_the_position_are_written_again_or_the_store_is_rebuilt() {
+        let ahead = |position, ahead| Held {
+            position,
+            ahead: Some(ahead),
+        };
+        let rebuilt = |from, reason| Restoration::Rebuild { from, reason };
+        assert_eq!(decide(ahead(Some(4), 9), 0, 9), Restoration::From(4));
+        assert_eq!(
+            decide(ahead(Some(4), 10), 0, 9),
+            rebuilt(0, RebuildReason::BeyondEnd)
         );
         assert_eq!(
-            decide(Some(3), 5, 9),
-            Restoration::Rebuild {
-                from: 5,
-                reason: RebuildReason::BehindLogStart
-            }
+            decide(ahead(None, 4), 0, 9),
+            rebuilt(0, RebuildReason::Begun)
+        );
+        assert_eq!(
+            decide(ahead(None, 4), 0, 0),
+            rebuilt(0, RebuildReason::Begun)
         );
     }
 }

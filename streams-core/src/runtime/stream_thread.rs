@@ -13,6 +13,7 @@
 //! processed while a commit is on its way; it is short, and every position of the tasks stands for one moment.
 
 mod exactly_once;
+mod opening;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -46,8 +47,9 @@ use crate::topology::{AutoOffsetReset, TaskId};
 use super::application::Application;
 use super::metrics::ThreadMetrics;
 use super::requests::Requests;
-use super::restore::{self, RebuildReason, Restoration};
+use super::restore::{self, Held, RebuildReason, Restoration};
 use exactly_once::ExactlyOnce;
+use opening::Reopening;
 
 /// From so many missing records on, the stores of a task are restored in bulk.
 const BULK_RECORDS_MIN: i64 = 100_000;
@@ -69,6 +71,8 @@ pub(crate) struct Step {
 enum State {
     /// Its stores are being filled from their changelogs.
     Restoring(Stores),
+    /// Its stores are being deleted and opened, to be restored from the beginning.
+    Emptying(Reopening),
     /// It processes. A global task only keeps its stores up to date.
     Running(Box<Task>),
     /// It was closed, or is between the two states above.
@@ -275,6 +279,7 @@ impl StreamThread {
         };
         // While a commit is on its way the tasks stand still: what it writes stands for one moment.
         if matches!(self.commit, Commit::Idle) {
+            progressed |= self.poll_emptying(now_ms)?;
             progressed |= self.poll_consumer(now_ms)?;
             if !self.stopping {
                 progressed |= self.process(now_ms)?;
@@ -347,7 +352,6 @@ impl StreamThread {
         let Assigned { id, inputs, global } = assigned;
         let application = Arc::clone(&self.application);
         let specs = application.topology.store_specs(id.subtopology);
-        let changelogs = changelogs(&application, id, global);
         let mut stores = match prepared.and_then(PreparedStores::open) {
             // Only where nothing is lost by it.
             Err(error @ StoreError::Corrupt { .. }) if self.is_restorable(id, global) => {
@@ -357,12 +361,75 @@ impl StreamThread {
             }
             opened => opened?,
         };
+        let task = self.tasks.len();
+        let mut restoring = Vec::new();
+        if !global {
+            (stores, restoring) = self.begin_restoration(task, id, stores, starts, ends, now_ms)?;
+        }
+        if global {
+            let does_not_fit = |partition: &TopicPartition| {
+                let offset = |of: &HashMap<_, i64>| of.get(partition).copied().unwrap_or(0);
+                let held = Held {
+                    position: global_position(&stores, partition),
+                    ahead: None,
+                };
+                let decision = restore::decide(held, offset(starts), offset(ends));
+                matches!(decision, Restoration::Rebuild { .. })
+            };
+            let mut partitions = inputs.iter().map(|input| &input.partition);
+            if let Some(partition) = partitions.find(|partition| does_not_fit(partition)) {
+                tracing::warn!(task = %id, %partition, "global store is loaded anew: what it holds does not fit its topic");
+                drop(stores);
+                Stores::delete(&directory)?;
+                stores = Stores::open(Some(&directory), &specs, &application.memory)?;
+            }
+        }
+        let inputs = inputs
+            .into_iter()
+            .map(|input| Input {
+                load_to: match global {
+                    true => ends.get(&input.partition).copied().unwrap_or(0),
+                    false => 0,
+                },
+                partition: input.partition,
+                start: input.start,
+                repartition: input.repartition,
+                slot: None,
+                paused: false,
+            })
+            .collect();
+        let durable = specs.iter().all(|spec| spec.backend == Backend::RocksDb);
+        self.tasks.push(ThreadTask {
+            id,
+            global,
+            durable,
+            state: State::Restoring(stores),
+            inputs,
+            changelogs: restoring,
+        });
+        self.run_when_restored(task, now_ms)
+    }
+
+    /// Decides for each store of a task what is to be restored, and begins to fetch it.
+    fn begin_restoration(
+        &mut self,
+        task: usize,
+        id: TaskId,
+        mut stores: Stores,
+        starts: &HashMap<TopicPartition, i64>,
+        ends: &HashMap<TopicPartition, i64>,
+        now_ms: i64,
+    ) -> Result<(Stores, Vec<Changelog>), StreamsError> {
         let mut decisions = Vec::new();
-        for (store, partition) in changelogs {
+        for (store, partition) in changelogs(&self.application, id, false) {
             let offset =
                 |of: &HashMap<TopicPartition, i64>| of.get(&partition).copied().unwrap_or(0);
             let (start, end) = (offset(starts), offset(ends));
-            let decision = restore::decide(stores.positions().offset(&store), start, end);
+            let held = Held {
+                position: stores.positions().offset(&store),
+                ahead: stores.ahead(&store),
+            };
+            let decision = restore::decide(held, start, end);
             decisions.push((store, partition, decision, end));
         }
         if let Some((store, reason)) =
@@ -378,17 +445,22 @@ impl StreamThread {
                 RebuildReason::BeyondEnd => {
                     "its changelog ends before what it holds: the cluster or the topic was created anew"
                 }
+                RebuildReason::Begun => "its first restoration was cut off",
             };
             tracing::warn!(task = %id, store, "store is rebuilt from its changelog: {why}");
+            self.check_restorable(id)?;
             drop(stores);
+            let (directory, specs) = (
+                self.application.state.task(id),
+                self.application.topology.store_specs(id.subtopology),
+            );
             Stores::delete(&directory)?;
-            stores = Stores::open(Some(&directory), &specs, &application.memory)?;
+            stores = Stores::open(Some(&directory), &specs, &self.application.memory)?;
             for (_, partition, decision, end) in &mut decisions {
-                *decision =
-                    restore::decide(None, starts.get(partition).copied().unwrap_or(0), *end);
+                let start = starts.get(partition).copied().unwrap_or(0);
+                *decision = restore::decide(Held::default(), start, *end);
             }
         }
-        let task = self.tasks.len();
         let missing = |decision: Restoration, end: i64| match decision {
             Restoration::Complete => 0,
             Restoration::From(from) | Restoration::Rebuild { from, .. } => end - from,
@@ -434,45 +506,110 @@ impl StreamThread {
                 end,
             });
         }
-        if global {
-            let does_not_fit = |partition: &TopicPartition| {
-                let offset = |of: &HashMap<_, i64>| of.get(partition).copied().unwrap_or(0);
-                let held = global_position(&stores, partition);
-                let decision = restore::decide(held, offset(starts), offset(ends));
-                matches!(decision, Restoration::Rebuild { .. })
+        Ok((stores, restoring))
+    }
+
+    /// The stores of a task are in one database, which is about to be deleted.
+    fn check_restorable(&self, id: TaskId) -> Result<(), StreamsError> {
+        if self.is_restorable(id, false) {
+            return Ok(());
+        }
+        Err(StreamsError::Other(format!(
+            "task {id}: a store is to be rebuilt from its changelog, and another in its database has none: delete {} to go on without what that one holds",
+            self.application.state.task(id).display()
+        )))
+    }
+
+    /// Restores the stores of a task from the beginning: a changelog no longer has what was to be fetched of it next.
+    fn restore_anew(&mut self, index: usize, now_ms: i64) -> Result<(), StreamsError> {
+        let Some(task) = self.tasks.get_mut(index) else {
+            return Ok(());
+        };
+        let State::Restoring(stores) = std::mem::replace(&mut task.state, State::Closed) else {
+            return Ok(());
+        };
+        drop(stores);
+        let changelogs = std::mem::take(&mut task.changelogs);
+        let inputs = task.inputs.iter().map(|input| AssignedInput {
+            partition: input.partition.clone(),
+            start: input.start.clone(),
+            repartition: input.repartition,
+        });
+        let assigned = Assigned {
+            id: task.id,
+            inputs: inputs.collect(),
+            global: false,
+        };
+        let (id, durable) = (task.id, task.durable);
+        self.forget_changelogs(&changelogs, now_ms);
+        self.check_restorable(id)?;
+        let on_disk = durable.then(|| self.application.state.task(id));
+        let emptying = self.reopen(None, on_disk.into_iter().collect(), vec![assigned])?;
+        if let Some(task) = self.tasks.get_mut(index) {
+            task.state = State::Emptying(emptying);
+        }
+        Ok(())
+    }
+
+    /// Begins to restore what was emptied.
+    fn poll_emptying(&mut self, now_ms: i64) -> Result<bool, StreamsError> {
+        let mut progressed = false;
+        for index in 0..self.tasks.len() {
+            let Some(task) = self.tasks.get_mut(index) else {
+                continue;
             };
-            let mut partitions = inputs.iter().map(|input| &input.partition);
-            if let Some(partition) = partitions.find(|partition| does_not_fit(partition)) {
-                tracing::warn!(task = %id, %partition, "global store is loaded anew: what it holds does not fit its topic");
-                drop(stores);
-                Stores::delete(&directory)?;
-                stores = Stores::open(Some(&directory), &specs, &application.memory)?;
+            let State::Emptying(emptying) = &task.state else {
+                continue;
+            };
+            let Some(opening) = emptying.poll() else {
+                continue;
+            };
+            task.state = State::Closed;
+            progressed = true;
+            let id = task.id;
+            let Opening {
+                tasks,
+                starts,
+                ends,
+            } = opening.map_err(|error| self.abortable(error))?;
+            for (assigned, prepared) in tasks {
+                let stores = prepared?.open()?;
+                let (stores, changelogs) =
+                    self.begin_restoration(index, id, stores, &starts, &ends, now_ms)?;
+                if let Some(task) = self.tasks.get_mut(index) {
+                    for (input, from) in task.inputs.iter_mut().zip(assigned.inputs) {
+                        input.start = from.start;
+                    }
+                    task.state = State::Restoring(stores);
+                    task.changelogs = changelogs;
+                }
+            }
+            self.run_when_restored(index, now_ms)?;
+        }
+        Ok(progressed)
+    }
+
+    /// Exactly once, what the cluster did not answer of a task is asked again after the transaction is undone and all tasks are opened anew.
+    fn abortable(&self, error: StreamsError) -> StreamsError {
+        if self.exactly_once.is_some() && exactly_once::client_error(&error).is_some() {
+            return ClientError::new(ClientErrorKind::Abortable, error).into();
+        }
+        error
+    }
+
+    /// Fetches no more of these, and counts what was missing of them as missing no longer.
+    fn forget_changelogs(&mut self, changelogs: &[Changelog], now_ms: i64) {
+        for changelog in changelogs {
+            let left = u64::try_from(changelog.end - changelog.position).unwrap_or(0);
+            self.metrics
+                .restore_remaining
+                .fetch_sub(left, Ordering::Relaxed);
+            self.application.restoration.forget(left, now_ms);
+            if let Some(slot) = changelog.slot {
+                self.consumer.remove(slot);
+                self.routes.remove(&slot);
             }
         }
-        let inputs = inputs
-            .into_iter()
-            .map(|input| Input {
-                load_to: match global {
-                    true => ends.get(&input.partition).copied().unwrap_or(0),
-                    false => 0,
-                },
-                partition: input.partition,
-                start: input.start,
-                repartition: input.repartition,
-                slot: None,
-                paused: false,
-            })
-            .collect();
-        let durable = specs.iter().all(|spec| spec.backend == Backend::RocksDb);
-        self.tasks.push(ThreadTask {
-            id,
-            global,
-            durable,
-            state: State::Restoring(stores),
-            inputs,
-            changelogs: restoring,
-        });
-        self.run_when_restored(task, now_ms)
     }
 
     /// Turns a task whose stores are complete into a running one, and begins to fetch its inputs.
@@ -579,7 +716,7 @@ impl StreamThread {
                         .position(number)
                         .is_some_and(|position| position >= input.load_to)
                 }),
-                State::Restoring(_) | State::Closed => false,
+                State::Restoring(_) | State::Emptying(_) | State::Closed => false,
             })
     }
 
@@ -616,17 +753,23 @@ impl StreamThread {
         self.consumer.poll(now_ms, &self.waker, &mut self.fetched)?;
         let mut fetched = std::mem::take(&mut self.fetched);
         let progressed = !fetched.is_empty();
+        // Behind the rest of what was fetched, which is of the slots as they are.
+        let mut out_of_range = Vec::new();
         for fetched in fetched.drain(..) {
             match self.routes.get(&fetched.slot).copied() {
                 Some(Route::Input { task, input }) => self.take_input(task, input, fetched)?,
                 Some(Route::Changelog { task, changelog }) => {
-                    self.take_changelog(task, changelog, fetched, now_ms)?
+                    let has_next = self.take_changelog(task, changelog, fetched, now_ms)?;
+                    out_of_range.extend((!has_next).then_some(task));
                 }
                 // Removed since.
                 None => {}
             }
         }
         self.fetched = fetched;
+        for task in out_of_range {
+            self.restore_anew(task, now_ms)?;
+        }
         Ok(progressed)
     }
 
@@ -702,14 +845,14 @@ impl StreamThread {
         Ok(())
     }
 
-    /// Writes what arrived of a changelog into its store.
+    /// Writes what arrived of a changelog into its store. Whether the changelog still has what comes next.
     fn take_changelog(
         &mut self,
         task: usize,
         number: usize,
         fetched: Fetched,
         now_ms: i64,
-    ) -> Result<(), StreamsError> {
+    ) -> Result<bool, StreamsError> {
         let Some(ThreadTask {
             id,
             changelogs,
@@ -717,14 +860,19 @@ impl StreamThread {
             ..
         }) = self.tasks.get_mut(task)
         else {
-            return Ok(());
+            return Ok(true);
         };
         let Some(changelog) = changelogs.get_mut(number) else {
-            return Ok(());
+            return Ok(true);
         };
         match fetched.error {
             None => {}
-            Some(error) if error.kind == ClientErrorKind::Retriable => return Ok(()),
+            Some(error) if error.kind == ClientErrorKind::Retriable => return Ok(true),
+            // Deleted since the thread asked where the changelog begins.
+            Some(error) if error.kind == ClientErrorKind::OffsetOutOfRange => {
+                tracing::warn!(task = %id, store = changelog.store, position = changelog.position, %error, "the changelog no longer has what is to be restored next: the task's stores are restored from the beginning");
+                return Ok(false);
+            }
             Some(error) => {
                 return Err(StreamsError::Other(format!(
                     "task {id}, store {}: its changelog cannot be read at offset {}: {error}",
@@ -749,7 +897,7 @@ impl StreamThread {
             self.routes.remove(&slot);
             self.run_when_restored(task, now_ms)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn process(&mut self, now_ms: i64) -> Result<bool, StreamsError> {
@@ -798,7 +946,7 @@ impl StreamThread {
     fn commit_due(&self, now_ms: i64) -> bool {
         let wants = |task: &ThreadTask| match &task.state {
             State::Running(running) => running.wants_commit() && running.is_blocked().is_none(),
-            State::Restoring(_) | State::Closed => false,
+            State::Restoring(_) | State::Emptying(_) | State::Closed => false,
         };
         // What it wrote is in the transaction, and where it has read is not certain: the transaction waits for it.
         if self.exactly_once.is_some() && self.is_any_blocked() {
@@ -824,7 +972,7 @@ impl StreamThread {
     fn is_any_blocked(&self) -> bool {
         self.tasks.iter().any(|task| match &task.state {
             State::Running(running) => running.is_blocked().is_some(),
-            State::Restoring(_) | State::Closed => false,
+            State::Restoring(_) | State::Emptying(_) | State::Closed => false,
         })
     }
 

@@ -6,18 +6,15 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
 
-use brooklet_state_stores::{StoreError, Stores};
+use brooklet_state_stores::StoreError;
 
+use super::opening::Reopening;
 use super::{Assigned, Commit, Opening, State, StreamThread};
 use crate::cache::ThreadCache;
 use crate::client::{ClientError, TransactionRequest};
 use crate::error::StreamsError;
 use crate::fault;
-use crate::runtime::application::Application;
-use crate::runtime::streams::starting_offsets;
 use crate::runtime::transaction::{Action, Event, Failure, Offsets, Output, Phase, Transaction};
 use crate::task::{ErrorResponse, RecordCollector};
 
@@ -295,27 +292,18 @@ impl StreamThread {
     /// Drops the tasks with all that is uncommitted of them. What keeps global stores up to date stays: it writes nothing.
     fn drop_tasks(&mut self, now_ms: i64) {
         let globals = self.tasks.iter().take_while(|task| task.global).count();
+        let mut changelogs = Vec::new();
         for mut task in self.tasks.drain(globals..) {
-            for changelog in &task.changelogs {
-                let left = u64::try_from(changelog.end - changelog.position).unwrap_or(0);
-                self.metrics
-                    .restore_remaining
-                    .fetch_sub(left, Ordering::Relaxed);
-                self.application.restoration.forget(left, now_ms);
-            }
-            let inputs = task.inputs.iter().filter_map(|input| input.slot);
-            let changelogs = task
-                .changelogs
-                .iter()
-                .filter_map(|changelog| changelog.slot);
-            for slot in inputs.chain(changelogs) {
+            for slot in task.inputs.iter().filter_map(|input| input.slot) {
                 self.consumer.remove(slot);
                 self.routes.remove(&slot);
             }
+            changelogs.append(&mut task.changelogs);
             if let State::Running(mut running) = std::mem::replace(&mut task.state, State::Closed) {
                 running.close();
             }
         }
+        self.forget_changelogs(&changelogs, now_ms);
         self.acknowledged.clear();
     }
 
@@ -329,29 +317,10 @@ impl StreamThread {
         let damaged = std::mem::take(&mut exactly_once.damaged);
         let assigned = exactly_once.assigned.clone();
         let given_up = exactly_once.reopening.take();
-        let application = Arc::clone(&self.application);
-        let (name, waker) = (self.name.clone(), self.waker.clone());
-        let (send, opened) = mpsc::channel();
-        let thread = thread::Builder::new()
-            .name(format!("{}-opening", self.name))
-            .spawn(move || {
-                // What that has open is locked.
-                drop(given_up);
-                let opening = open_anew(&application, &name, damaged, assigned);
-                // Nobody waits for it any more when the thread has ended.
-                let _ = send.send(opening);
-                waker.wake();
-            })
-            .map_err(|error| {
-                StreamsError::Other(format!(
-                    "{}: a thread that opens its tasks cannot be started: {error}",
-                    self.name
-                ))
-            })?;
-        exactly_once.reopening = Some(Reopening {
-            opened,
-            thread: Some(thread),
-        });
+        let reopening = self.reopen(given_up, damaged, assigned)?;
+        if let Some(exactly_once) = &mut self.exactly_once {
+            exactly_once.reopening = Some(reopening);
+        }
         Ok(())
     }
 
@@ -360,18 +329,8 @@ impl StreamThread {
         let Some(exactly_once) = &mut self.exactly_once else {
             return Ok(None);
         };
-        let Some(reopening) = &exactly_once.reopening else {
+        let Some(opening) = exactly_once.reopening.as_ref().and_then(Reopening::poll) else {
             return Ok(None);
-        };
-        let opening = match reopening.opened.try_recv() {
-            Ok(opening) => opening,
-            Err(mpsc::TryRecvError::Empty) => return Ok(None),
-            Err(mpsc::TryRecvError::Disconnected) => {
-                return Err(StreamsError::Other(format!(
-                    "{}: the thread that opens its tasks has panicked",
-                    self.name
-                )));
-            }
         };
         exactly_once.reopening = None;
         self.finish_reopening(opening?, now_ms)?;
@@ -394,46 +353,6 @@ impl StreamThread {
     }
 }
 
-/// Tasks that are being opened on a thread of their own.
-struct Reopening {
-    opened: mpsc::Receiver<Result<Opening, StreamsError>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Reopening {
-    /// Waits until what it has open can be closed.
-    fn drop(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Deletes what is damaged, opens what is there, and asks the cluster where everything is.
-fn open_anew(
-    application: &Application,
-    thread_name: &str,
-    damaged: Vec<PathBuf>,
-    mut assigned: Vec<Assigned>,
-) -> Result<Opening, StreamsError> {
-    for directory in damaged {
-        tracing::warn!(directory = %directory.display(), "stores are damaged: they are deleted, and rebuilt from their changelogs");
-        Stores::delete(&directory)?;
-    }
-    let partitions: Vec<_> = assigned
-        .iter()
-        .flat_map(|task| task.inputs.iter().map(|input| input.partition.clone()))
-        .collect();
-    let mut requests = application.requests()?;
-    let starts = starting_offsets(application, &mut requests, &partitions)?;
-    for input in assigned.iter_mut().flat_map(|task| &mut task.inputs) {
-        if let Some(start) = starts.get(&input.partition) {
-            input.start = start.clone();
-        }
-    }
-    Opening::new(application, thread_name, assigned, &mut requests)
-}
-
 /// The directory of stores that `error` says are damaged.
 fn corrupt(error: &StreamsError) -> Option<&PathBuf> {
     match at_the_bottom::<StoreError>(error)? {
@@ -443,7 +362,7 @@ fn corrupt(error: &StreamsError) -> Option<&PathBuf> {
 }
 
 /// The client's error at the bottom of `error`, if there is one.
-fn client_error(error: &StreamsError) -> Option<&ClientError> {
+pub(super) fn client_error(error: &StreamsError) -> Option<&ClientError> {
     at_the_bottom(error)
 }
 
