@@ -5,6 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rdkafka::producer::Producer;
+
+use crate::librdkafka::{committed, producer, send};
 use crate::programs::{Program, brooklet, free_port, start_broker};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -203,4 +206,55 @@ fn a_damaged_segment_is_shown_as_damaged() {
         .unwrap();
     assert!(!dump.status.success());
     assert!(String::from_utf8(dump.stdout).unwrap().contains("DAMAGED"));
+}
+
+#[test]
+fn a_transaction_that_hangs_is_listed_described_and_aborted() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    server.run(&["topic", "create", "orders", "--partitions", "1"]);
+    let hanging = producer(&server.address, Some("hanging"));
+    hanging.begin_transaction().unwrap();
+    send(&hanging, "orders", 0, &["of a transaction".to_owned()]);
+    let values = ["after".to_owned()];
+    send(&producer(&server.address, None), "orders", 0, &values);
+    let rows = |table: &str| -> Vec<Vec<String>> {
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+        table.lines().skip(1).map(words).collect()
+    };
+    let listed = rows(&server.run(&["transaction", "list", "--state", "Ongoing"]));
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!((&*listed[0][0], &*listed[0][3]), ("hanging", "Ongoing"));
+    let none = server.run(&["transaction", "list", "--state", "CompleteCommit"]);
+    assert!(rows(&none).is_empty(), "{none}");
+    let described = rows(&server.run(&["transaction", "describe", "hanging"]));
+    let producer_id = &listed[0][2];
+    for row in [
+        vec!["state", "Ongoing"],
+        vec!["producer", "id", producer_id],
+        vec!["partitions", "orders-0"],
+    ] {
+        assert!(
+            described.iter().any(|found| *found == row),
+            "{row:?}: {described:?}"
+        );
+    }
+    assert!(
+        server
+            .fails(&["transaction", "describe", "nobody"])
+            .contains("nobody")
+    );
+    let abort = |start_offset: &'static str| {
+        let at = ["--topic", "orders", "--partition", "0", "--start-offset"];
+        [&["transaction", "abort"], &at[..], &[start_offset]].concat()
+    };
+    let refused = server.fails(&abort("1"));
+    assert!(refused.contains("open ones begin at 0"), "{refused}");
+    let aborted = server.run(&abort("0"));
+    assert!(aborted.contains(producer_id), "{aborted}");
+    // Readers of committed records go on, without what was in it.
+    assert_eq!(committed(&server.address, "orders", 1), values);
+    let again = server.fails(&abort("0"));
+    assert!(again.contains("none is open"), "{again}");
+    server.stop();
 }

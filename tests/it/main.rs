@@ -9,6 +9,7 @@ mod demo;
 mod exactly_once;
 mod fenced;
 mod flights;
+mod librdkafka;
 mod programs;
 mod streams;
 mod tidy;
