@@ -15,6 +15,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::buffer::spare_capacity;
+
 mod file_system;
 mod sim;
 
@@ -89,6 +91,14 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
 
     /// Reads up to `buffer.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// As [`DiskFile::read_at`], into memory of its own, which need not be zeroed first.
+    fn read_new_at(&self, position: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; bytes_max];
+        let read = self.read_at(position, &mut buffer)?;
+        buffer.truncate(read);
+        Ok(buffer)
+    }
 
     /// Makes the file's bytes and its length durable. After an error the unsynced bytes may be lost for good, even if a later call
     /// succeeds: the caller must not retry.
@@ -206,6 +216,21 @@ impl DiskFile for RealFile {
         Ok(filled)
     }
 
+    fn read_new_at(&self, position: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = Vec::with_capacity(bytes_max);
+        while buffer.len() < bytes_max {
+            let from = position + buffer.len() as u64;
+            match rustix::io::pread(&self.0, spare_capacity(&mut buffer), from) {
+                Ok(0) => break,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The capacity may be larger than asked for.
+        buffer.truncate(bytes_max);
+        Ok(buffer)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -232,5 +257,31 @@ impl DiskFile for RealFile {
 
     fn len_bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_read_into_new_memory_ends_with_what_was_asked_for_or_with_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks: [(&dyn Disk, &Path); 2] = [
+            (&RealDisk, dir.path()),
+            (&SimDisk::default(), Path::new("/d")),
+        ];
+        for (disk, dir) in disks {
+            disk.create_dir_all(dir).unwrap();
+            let file = disk.open_or_create(&dir.join("file")).unwrap();
+            file.write_all_at(0, b"0123456789").unwrap();
+            let read = |position, bytes_max| file.read_new_at(position, bytes_max).unwrap();
+            assert_eq!(read(0, 10), b"0123456789", "{disk:?}");
+            assert_eq!(read(3, 4), b"3456", "{disk:?}");
+            assert_eq!(read(7, 100), b"789", "{disk:?}");
+            assert_eq!(read(10, 5), b"", "{disk:?}");
+            assert_eq!(read(2, 0), b"", "{disk:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile};
 use crate::log::index_file::OpenIndex;
@@ -155,11 +155,9 @@ impl SegmentRead {
         }
         // Both are within the file.
         let left = usize::try_from(self.end_position - position).unwrap_or(usize::MAX);
-        let mut buffer = BytesMut::zeroed(self.max_bytes.max(first_bytes).min(left));
-        let read = file
-            .read_at(position, &mut buffer)
+        let mut buffer = file
+            .read_new_at(position, self.max_bytes.max(first_bytes).min(left))
             .map_err(disk_error("read", &self.path))?;
-        buffer.truncate(read);
         let mut size_bytes = 0;
         let mut next_offset = self.offset;
         for batch in batches(&buffer).take_while(|batch| batch.last_offset() < self.end_bound) {
@@ -171,14 +169,14 @@ impl SegmentRead {
                 &self.path,
                 position,
                 BatchError::TooShort {
-                    found: read,
+                    found: buffer.len(),
                     want: first_bytes,
                 },
             ));
         }
         buffer.truncate(size_bytes);
         Ok(ReadSlice {
-            batches: vec![buffer.freeze()],
+            batches: vec![buffer.into()],
             size_bytes,
             first_offset,
             next_offset,

@@ -5,7 +5,8 @@
 //! 3. `adapt` lifts old shapes of a request into the newest one, so a handler sees one struct a message.
 //! 4. The answer comes back as one `Response`; `adapt` lowers it to what its version can carry, and `encode` frames it.
 //!
-//! Record bytes of Produce and Fetch pass through untouched, as `Bytes`.
+//! Record bytes of Produce and Fetch pass through untouched, as `Bytes`: those of a Fetch are written from where they were read (`fetch_frame`,
+//! `pieces`).
 
 pub mod api;
 pub mod compression;
@@ -16,14 +17,17 @@ pub mod record_batch;
 
 mod adapt;
 mod consumer_protocol;
+mod fetch_frame;
+mod pieces;
 
 pub use api::{Api, ApiRequest, Request, Response};
 pub(crate) use consumer_protocol::{
     ConsumerSubscription, consumer_assignment, consumer_subscription, encode_consumer_assignment,
 };
 pub use error_code::ErrorCode;
+pub use pieces::Pieces;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use kafka_wire::{RequestHeader, request_header_version, response_header_version};
 pub(crate) use kafka_wire_core::StrBytes;
 use kafka_wire_core::{
@@ -113,7 +117,7 @@ pub enum Decoded {
     Request(Box<Incoming>),
     /// Something the protocol itself answers: the framed bytes to send. Today that is ApiVersions in a version that is not
     /// served, which Kafka answers in version 0 with error 35 and the served table, so that the client can ask again.
-    Answer(Bytes),
+    Answer(Pieces),
 }
 
 /// Why a frame closes its connection.
@@ -261,7 +265,7 @@ pub fn decode(frame: Bytes, client_host: &str) -> Result<Decoded, FrameError> {
 }
 
 /// Frames one answer, length prefix included.
-pub fn encode(reply: &ReplyFrame, mut response: Response) -> Result<Bytes, FrameError> {
+pub fn encode(reply: &ReplyFrame, mut response: Response) -> Result<Pieces, FrameError> {
     let ReplyFrame {
         api,
         version,
@@ -278,21 +282,36 @@ pub fn encode(reply: &ReplyFrame, mut response: Response) -> Result<Bytes, Frame
     let header_version = response_header_version(ApiKey::new(api.key), wire_version, flexible);
     let body_bytes = response.encoded_len(wire_version).map_err(unencodable)?;
     let header_bytes = if header_version > 0 { 5 } else { 4 };
-    let mut buffer = BytesMut::with_capacity(4 + header_bytes + body_bytes);
+    let frame_bytes = 4 + header_bytes + body_bytes;
     let length = i32::try_from(header_bytes + body_bytes).map_err(|_| FrameError::Length {
         length: (header_bytes + body_bytes) as i64,
         length_max: i32::MAX as usize,
     })?;
-    buffer.extend_from_slice(&length.to_be_bytes());
-    buffer.extend_from_slice(&correlation_id.to_be_bytes());
-    if header_version > 0 {
-        // No tagged fields.
-        buffer.extend_from_slice(&[0]);
+    let start = |buffer: &mut BytesMut| {
+        buffer.extend_from_slice(&length.to_be_bytes());
+        buffer.extend_from_slice(&correlation_id.to_be_bytes());
+        if header_version > 0 {
+            // No tagged fields.
+            buffer.extend_from_slice(&[0]);
+        }
+    };
+    match response {
+        Response::Fetch(response) if fetch_frame::can_be_split(&response) => {
+            let mut buffer = BytesMut::new();
+            start(&mut buffer);
+            let pieces = fetch_frame::encode(buffer, response, version).map_err(unencodable)?;
+            assert_eq!(pieces.remaining(), frame_bytes, "version {version}");
+            Ok(pieces)
+        }
+        response => {
+            let mut buffer = BytesMut::with_capacity(frame_bytes);
+            start(&mut buffer);
+            response
+                .encode_into(&mut buffer, wire_version)
+                .map_err(unencodable)?;
+            Ok(buffer.freeze().into())
+        }
     }
-    response
-        .encode_into(&mut buffer, wire_version)
-        .map_err(unencodable)?;
-    Ok(buffer.freeze())
 }
 
 fn be_i16(bytes: &[u8], at: usize) -> Option<i16> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use super::limits::{AnswerBytes, Limits, RequestBytes, SMALL_FRAME_BYTES};
 use crate::broker::Broker;
 use crate::protocol::framing::FrameCutter;
-use crate::protocol::{self, Decoded, FrameError, ReplyFrame, Request, Response};
+use crate::protocol::{self, Decoded, FrameError, Pieces, ReplyFrame, Request, Response};
 
 /// Answers owed to one connection.
 const PIPELINE_MAX: usize = 64;
@@ -58,7 +58,7 @@ struct Owed {
 
 enum Pending {
     /// Encoded already.
-    Bytes(Bytes),
+    Encoded(Pieces),
     Response(
         ReplyFrame,
         oneshot::Receiver<(Response, Option<AnswerBytes>)>,
@@ -151,7 +151,7 @@ async fn read_requests(
                 share = limits.request(request_bytes).await;
             }
             let pending = match protocol::decode(frame, &client_host)? {
-                Decoded::Answer(answer) => Pending::Bytes(answer),
+                Decoded::Answer(answer) => Pending::Encoded(answer),
                 Decoded::Request(incoming) => {
                     let first = may_be_answered_at_length(&incoming.request);
                     let allowed = |now: &Progress| {
@@ -285,14 +285,14 @@ fn idle_time(idle_ms: i64) -> Duration {
 /// stalled.
 async fn write(
     stream: &mut (impl AsyncWrite + Unpin),
-    mut bytes: Bytes,
+    mut bytes: impl Buf,
     idle_ms: i64,
     stall: Duration,
     is_full: impl Fn() -> bool,
 ) -> Result<(), ConnectionError> {
     let idle = idle_time(idle_ms);
     let mut waited = Duration::ZERO;
-    while !bytes.is_empty() {
+    while bytes.has_remaining() {
         let patience = stall.min(idle.saturating_sub(waited));
         match tokio::time::timeout(patience, stream.write_buf(&mut bytes)).await {
             Err(_) => {
@@ -328,8 +328,8 @@ async fn write_answers(
     }) = owed.recv().await
     {
         let mut held = None;
-        let bytes = match answer {
-            Pending::Bytes(bytes) => Some(bytes),
+        let pieces = match answer {
+            Pending::Encoded(pieces) => Some(pieces),
             Pending::Response(reply, answered) => match answered.await {
                 Ok((Response::Silence, _)) => None,
                 Ok((response, bytes)) => {
@@ -340,9 +340,9 @@ async fn write_answers(
                 Err(_) => return Ok(()),
             },
         };
-        if let Some(bytes) = bytes {
+        if let Some(pieces) = pieces {
             let is_full = || limits.is_full_of_answers();
-            match write(&mut stream, bytes, idle_ms, limits.stall, is_full).await {
+            match write(&mut stream, pieces, idle_ms, limits.stall, is_full).await {
                 Err(ConnectionError::Io(error))
                     if matches!(
                         error.kind(),
@@ -370,6 +370,8 @@ async fn write_answers(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use bytes::Bytes;
+
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
