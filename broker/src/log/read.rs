@@ -141,6 +141,16 @@ impl SegmentRead {
                     });
                 }
                 Scan::Bad { position, error } => return Err(corrupt(&self.path, position, error)),
+                // Its file was changed under the log: an answer without an error would keep the reader here for ever.
+                Scan::Batch { position, batch } if batch.last_offset() >= self.end_offset => {
+                    return Err(corrupt(
+                        &self.path,
+                        position,
+                        BatchError::Invalid {
+                            reason: "its offsets reach beyond its segment",
+                        },
+                    ));
+                }
                 Scan::Batch { position, batch } if batch.last_offset() >= self.offset => {
                     if batch.last_offset() >= self.end_bound {
                         return Ok(ReadSlice::empty(self.offset));
@@ -161,6 +171,10 @@ impl SegmentRead {
         let mut size_bytes = 0;
         let mut next_offset = self.offset;
         for batch in batches(&buffer).take_while(|batch| batch.last_offset() < self.end_bound) {
+            if size_bytes > 0 && batch.base_offset() < next_offset {
+                // Not what was written. A read from here on says so, or finds the next one.
+                break;
+            }
             size_bytes += batch.size_bytes();
             next_offset = batch.last_offset() + 1;
         }
