@@ -31,7 +31,7 @@ mod armed {
     /// Ends the process by SIGKILL when it comes to the point `name` for the `passing`th time. Only the first call of a process counts.
     /// Whether there is such a point.
     pub fn arm(name: &str, passing: u64) -> bool {
-        let known = super::POINTS.contains(&name);
+        let known = super::POINTS.contains(&name) || super::RESTORATION_POINTS.contains(&name);
         known
             && ARMED
                 .set(Armed {
@@ -61,6 +61,9 @@ mod armed {
 pub use armed::arm;
 #[cfg(feature = "fault-points")]
 pub(crate) use armed::point;
+
+/// The points at which a restoration is cut off: a piece of a changelog was taken; all of a store's was.
+pub const RESTORATION_POINTS: &[&str] = &["restoring", "restored"];
 
 /// The points of this library, in the order in which a commit comes to them.
 pub const POINTS: &[&str] = &[

@@ -156,10 +156,43 @@ fn a_demo_killed_at_every_point_of_a_commit_repeats_and_loses_nothing() {
 }
 
 #[test]
+fn a_demo_killed_while_its_stores_are_restored_repeats_and_loses_nothing() {
+    let (before, all) = (some_flights(FLIGHTS / 8), some_flights(FLIGHTS / 4));
+    for point in fault::RESTORATION_POINTS.iter().copied() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("demo");
+        let cluster = format!("embedded:{}", data.display());
+        let state = directory.path().join("state");
+        keep_every_update(&Cluster::embedded(&data));
+        Program::start(&mut demo(&cluster, &state, before.len(), false)).finish(LIMIT);
+        // From nothing, and then from what the lives before have restored; the last kills come to what is done already, if they come.
+        std::fs::remove_dir_all(state.join("flight-delays")).unwrap();
+        let mut lives = 0;
+        for passing in [2, 1, 3] {
+            let mut start = demo(&cluster, &state, all.len(), false);
+            let mut killed = Program::start(start.args(["--fault", &format!("{point}:{passing}")]));
+            assert!(
+                killed.ended_within(LIMIT),
+                "{point}: neither killed nor done"
+            );
+            lives += u32::from(killed.was_killed());
+        }
+        assert!(lives > 1, "{point} was come to {lives} times only");
+        let printed = Program::start(&mut demo(&cluster, &state, all.len(), false)).finish(LIMIT);
+        check(&Cluster::embedded(&data), &all, false, &printed, point);
+    }
+}
+
+#[test]
 fn the_page_names_every_point_at_which_these_tests_kill() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/design/exactly-once.md");
     let page = std::fs::read_to_string(page).unwrap();
-    for point in fault::POINTS.iter().chain(fault::BROKER_POINTS) {
+    let points = [
+        fault::POINTS,
+        fault::RESTORATION_POINTS,
+        fault::BROKER_POINTS,
+    ];
+    for point in points.into_iter().flatten() {
         let name = point.to_uppercase();
         assert!(page.contains(&name), "{name} is not on the page");
     }

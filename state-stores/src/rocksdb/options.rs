@@ -148,6 +148,8 @@ pub(super) fn column(memory: &Memory) -> Options {
     options.set_memtable_whole_key_filtering(true);
     options.set_target_file_size_base(32 << 20);
     options.set_max_bytes_for_level_base(128 << 20);
+    options.set_level_zero_slowdown_writes_trigger(LEVEL_0_SLOWDOWN);
+    options.set_level_zero_stop_writes_trigger(LEVEL_0_STOP);
     options
 }
 
@@ -175,16 +177,13 @@ pub(super) fn restored(memory: &Memory) -> Options {
     options
 }
 
+/// From how many files of the first level on a store's writes are slowed down, and stopped until some are merged. Above what a restoration
+/// in bulk leaves: the commits after it do not wait until that is merged.
+const LEVEL_0_SLOWDOWN: i32 = 64;
+const LEVEL_0_STOP: i32 = 96;
+
 /// When a store's files of the first level are merged: as RocksDB has it by default.
-pub(super) const LEVEL_0: [(&str, &str); 3] = [
-    ("level0_file_num_compaction_trigger", "4"),
-    ("level0_slowdown_writes_trigger", "20"),
-    ("level0_stop_writes_trigger", "36"),
-];
+pub(super) const LEVEL_0: [(&str, &str); 1] = [("level0_file_num_compaction_trigger", "4")];
 
 /// And while much is restored: later, in fewer and larger steps. Nobody reads meanwhile.
-pub(super) const LEVEL_0_BULK: [(&str, &str); 3] = [
-    ("level0_file_num_compaction_trigger", "32"),
-    ("level0_slowdown_writes_trigger", "64"),
-    ("level0_stop_writes_trigger", "96"),
-];
+pub(super) const LEVEL_0_BULK: [(&str, &str); 1] = [("level0_file_num_compaction_trigger", "32")];

@@ -52,7 +52,12 @@ use exactly_once::ExactlyOnce;
 use opening::Reopening;
 
 /// From so many missing records on, the stores of a task are restored in bulk.
-const BULK_RECORDS_MIN: i64 = 100_000;
+/// Crash tests restore little, and in bulk all the same.
+const BULK_RECORDS_MIN: i64 = if cfg!(feature = "fault-points") {
+    100
+} else {
+    100_000
+};
 
 const UNCOMMITTED_END: OffsetSpec = OffsetSpec::Latest {
     read_committed: false,
@@ -881,6 +886,7 @@ impl StreamThread {
             }
         }
         let restored = restore_batches(stores, changelog, fetched)?;
+        fault::point("restoring");
         self.metrics
             .restored_total
             .fetch_add(restored, Ordering::Relaxed);
@@ -892,6 +898,7 @@ impl StreamThread {
             && let Some(slot) = changelog.slot.take()
         {
             stores.finish_bulk(&changelog.store)?;
+            fault::point("restored");
             tracing::info!(task = %id, store = changelog.store, "restored");
             self.consumer.remove(slot);
             self.routes.remove(&slot);
