@@ -1203,6 +1203,8 @@ fn log_config(
             _ => None,
         }
         .and_then(|level| i32::try_from(level).ok()),
+        flush_messages_max: limit("flush.messages"),
+        flush_ms_max: limit("flush.ms"),
         preallocate: value("preallocate") == "true",
         file_delete_delay_ms: number("file.delete.delay.ms"),
         timestamp_type: if value("message.timestamp.type") == "LogAppendTime" {

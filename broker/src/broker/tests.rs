@@ -1354,6 +1354,30 @@ fn what_is_deleted_stays_for_its_delay_under_another_name() {
 }
 
 #[test]
+fn with_flush_os_a_topic_may_ask_to_be_synced_sooner() {
+    let fixture = Fixture::with(|config| config.flush = Flush::Os);
+    let configs = [("flush.messages", "3")];
+    create(fixture.broker(), "by-count", 1, &configs).unwrap();
+    create(fixture.broker(), "by-time", 1, &[("flush.ms", "100")]).unwrap();
+    fixture.create("neither", 1);
+    let append = |topic: &str| {
+        let partition = fixture.broker().partition(topic, 0).unwrap();
+        partition
+            .append(batch(&["v"]), fixture.clock.now_ms())
+            .unwrap();
+        fixture.broker().flush_once();
+        partition.checkpoint().unwrap().0
+    };
+    let recovery_points = |topic: &str| [append(topic), append(topic), append(topic)];
+    assert_eq!(recovery_points("by-count"), [0, 0, 3]);
+    assert_eq!(recovery_points("neither"), [0, 0, 0]);
+    assert_eq!(append("by-time"), 0);
+    fixture.clock.advance(100);
+    assert_eq!(append("by-time"), 2);
+    assert_eq!(append("by-time"), 2);
+}
+
+#[test]
 fn a_topic_s_batches_are_compressed_at_its_level() {
     let fixture = Fixture::with(|config| config.flush = Flush::Os);
     let stored_bytes = |topic: &str, codec: &str, level: (&str, &str)| {

@@ -46,6 +46,10 @@ pub struct LogConfig {
     pub delete_retention_ms: i64,
     /// `producer.id.expiration.ms` (broker's)
     pub producer_id_expiration_ms: i64,
+    /// `flush.messages`: records that may be unsynced where nobody waits for a sync.
+    pub flush_messages_max: Option<i64>,
+    /// `flush.ms`: how long they may be so, when a later one comes.
+    pub flush_ms_max: Option<i64>,
     /// `preallocate`: a new segment's file gets its bytes from the file system at once.
     pub preallocate: bool,
     /// `file.delete.delay.ms`: what is deleted stays for so long, under another name.
@@ -77,6 +81,8 @@ impl Default for LogConfig {
             compaction_lag_max_ms: None,
             delete_retention_ms: 24 * 3_600_000,
             producer_id_expiration_ms: 24 * 3_600_000,
+            flush_messages_max: None,
+            flush_ms_max: None,
             preallocate: false,
             file_delete_delay_ms: 60_000,
             tail_bytes_max: 1 << 20,

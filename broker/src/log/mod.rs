@@ -108,6 +108,8 @@ pub struct Log {
     /// Since it was opened, or since the last clean close before that.
     has_changed: bool,
     unsynced: Unsynced,
+    /// When the first batch was appended that no sync has taken along.
+    unsynced_since_ms: Option<i64>,
     /// What the sync under way has taken along.
     in_flight: Option<Unsynced>,
     /// Why nothing more is written.
@@ -225,6 +227,7 @@ impl Log {
         self.note(&facts, now_ms);
         self.next_offset = facts.last_offset + 1;
         self.unsynced.active = true;
+        self.unsynced_since_ms.get_or_insert(now_ms);
         Ok(Appended {
             base_offset: facts.base_offset,
             last_offset: facts.last_offset,
@@ -282,6 +285,18 @@ impl Log {
         self.append(valid, leader_epoch, now_ms)
     }
 
+    /// Whether `flush.messages` or `flush.ms` ask for a sync, after an append.
+    pub fn is_flush_due(&self, now_ms: i64) -> bool {
+        let unflushed = self.next_offset - self.flushed_offset;
+        let since_ms = self.unsynced_since_ms;
+        let too_many = self.config.flush_messages_max;
+        let too_old = self.config.flush_ms_max;
+        too_many.is_some_and(|max| unflushed >= max)
+            || too_old.is_some_and(|max_ms| {
+                since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= max_ms)
+            })
+    }
+
     /// Takes what has to be synced for all that is appended by now. `None` if nothing is, or while another job is under way: call again
     /// after its `complete_sync`. A job that was taken must be completed.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
@@ -291,6 +306,7 @@ impl Log {
             return None;
         }
         let unsynced = std::mem::take(&mut self.unsynced);
+        self.unsynced_since_ms = None;
         self.in_flight = Some(unsynced.clone());
         let mut files = unsynced.files;
         files.extend(self.active.file.clone().filter(|_| unsynced.active));

@@ -91,6 +91,7 @@ pub(super) fn open(
         is_created: recovered.is_created,
         has_changed: !is_clean,
         unsynced: recovered.unsynced,
+        unsynced_since_ms: None,
         in_flight: None,
         poison: None,
         deleted: Vec::new(),

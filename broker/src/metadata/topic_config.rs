@@ -268,8 +268,8 @@ pub fn reference_page() -> String {
          - `file.delete.delay.ms`: segments that retention or DeleteRecords delete stay for so long as `.deleted`, those of a deleted topic, for the broker's\n\
          \x20 `log.segment.delete.delay.ms`, in a directory whose name ends in `-delete`. A start removes both at once. What compaction replaces goes at once: readers keep\n\
          \x20 what they have begun to read.\n\
-         - `flush.messages`, `flush.ms`: with `flush=durable` a record is synced before it is acknowledged, which is sooner. With `flush=os` both are taken and\n\
-         \x20 not obeyed: what is written is synced once a minute.\n\
+         - `flush.messages`, `flush.ms`: with `flush=durable` a record is synced before it is acknowledged, which is sooner. With `flush=os` an append that finds\n\
+         \x20 so many records unsynced, or one for so long, has the log synced; it does not wait for that. Everything is synced once a minute.\n\
          - `min.insync.replicas` above 1 refuses every write with `acks=all`: there is one replica.\n\
          - `leader.replication.throttled.replicas`, `follower.replication.throttled.replicas` and `unclean.leader.election.enable` are kept, and mean nothing on one node.\n",
     );

@@ -180,7 +180,8 @@ impl Partition {
         let rules = *self.rules.read().unwrap_or_else(PoisonError::into_inner);
         let bytes = batch.len() as u64;
         let batch = ValidBatch::check(batch, &rules, origin, now_ms)?.verified(guard);
-        let (appended, wake) = self.write(|log| log.append(batch, self.leader_epoch, now_ms))?;
+        let append = |log: &mut Log| log.append(batch, self.leader_epoch, now_ms);
+        let (appended, wake) = self.write(append, now_ms)?;
         if !appended.duplicate {
             let records = appended.last_offset - appended.base_offset + 1;
             self.traffic
@@ -196,7 +197,8 @@ impl Partition {
         marker: Marker,
         now_ms: i64,
     ) -> Result<(Appended, Wake), PartitionError> {
-        self.write(|log| log.append_marker(&marker, self.leader_epoch, now_ms))
+        let append = |log: &mut Log| log.append_marker(&marker, self.leader_epoch, now_ms);
+        self.write(append, now_ms)
     }
 
     /// Leave to begin a transaction here: take it, have the coordinator agree, then `append_verified` with it. A marker in between makes it
@@ -230,32 +232,40 @@ impl Partition {
     ) -> Result<(Appended, Wake), PartitionError> {
         let rules = *self.rules.read().unwrap_or_else(PoisonError::into_inner);
         let batch = ValidBatch::check(batch, &rules, origin, now_ms)?;
-        self.write_unhurried(|log| log.append(batch, self.leader_epoch, now_ms))
+        let append = |log: &mut Log| log.append(batch, self.leader_epoch, now_ms);
+        let (appended, wake, _) = self.write_unhurried(append, now_ms)?;
+        Ok((appended, wake))
     }
 
     fn write(
         self: &Arc<Self>,
         append: impl FnOnce(&mut Log) -> Result<Appended, AppendError>,
+        now_ms: i64,
     ) -> Result<(Appended, Wake), PartitionError> {
-        let (appended, wake) = self.write_unhurried(append)?;
-        if self.flush == Flush::Durable && !appended.duplicate {
+        let (appended, wake, must_sync) = self.write_unhurried(append, now_ms)?;
+        if must_sync && !appended.duplicate {
             self.mark_dirty();
         }
         Ok((appended, wake))
     }
 
+    /// The flag says whether a sync is to follow.
     fn write_unhurried(
         &self,
         append: impl FnOnce(&mut Log) -> Result<Appended, AppendError>,
-    ) -> Result<(Appended, Wake), PartitionError> {
+        now_ms: i64,
+    ) -> Result<(Appended, Wake, bool), PartitionError> {
         let mut guard = self.lock();
         let log = guard.as_mut().ok_or_else(|| self.gone())?;
         let appended = append(log)?;
         // Before the high watermark may pass it.
         self.note_first_unstable(log);
-        let advanced = match self.flush {
-            Flush::Os => self.advance(log, log.log_end_offset()),
-            Flush::Durable => false,
+        let (advanced, must_sync) = match self.flush {
+            Flush::Os => {
+                let must_sync = log.is_flush_due(now_ms);
+                (self.advance(log, log.log_end_offset()), must_sync)
+            }
+            Flush::Durable => (false, true),
         };
         drop(guard);
         Ok((
@@ -263,6 +273,7 @@ impl Partition {
             Wake {
                 watchers: advanced.then(|| self.watchers.clone()),
             },
+            must_sync,
         ))
     }
 
