@@ -6,7 +6,7 @@
 //!
 //! 1. Each round runs every side in turn, in an order that alternates, each on an empty data directory and a port of its own, nothing else running.
 //! 2. Under each: ProducerPerformance with records of 100 bytes and 1 KiB, ConsumerPerformance over both, ProducerPerformance at a steady
-//!    thousand records a second for the latency, sixteen producers at once (a load of ours, with one request in flight each), and
+//!    thousand records a second for the latency, one producer at that pace and sixteen at once (a load of ours, with one request in flight each), and
 //!    transactions one after another (`benches/peers/PeerBench.java`).
 //! 3. Beside the clients' figures: the CPU seconds that the broker used per GB, and its memory.
 //! 4. Then what needs no peer: start on an empty directory, and after kill -9 with a thousand partitions.
@@ -123,6 +123,8 @@ const FIGURES: &[&str] = &[
     "consume 1 KiB, broker CPU s/GB",
     "acks=all at 1,000 records/s, p50 ms",
     "acks=all at 1,000 records/s, p99 ms",
+    "1 producer of 1 record at 1,000 requests/s, p50 ms",
+    "1 producer of 1 record at 1,000 requests/s, p99 ms",
     "16 producers of 64 KiB batches, MB/s",
     "16 producers of 64 KiB batches, p50 ms",
     "16 producers of 64 KiB batches, p99 ms",
@@ -171,6 +173,7 @@ fn compare(options: &Options) -> Result<(), Failure> {
                 ("small", 4),
                 ("large", 4),
                 ("steady", 1),
+                ("one", 1),
                 ("many", 16),
                 ("ones", 16),
             ] {
@@ -257,12 +260,31 @@ fn compare(options: &Options) -> Result<(), Failure> {
                 steady.p99_ms,
                 &mut figures,
             );
-            let many = sixteen_producers(
-                broker.address,
-                "many",
-                64,
-                Duration::from_secs(options.seconds),
-            )?;
+            let load = Load {
+                producers: 1,
+                records: 1,
+                pause: Duration::from_millis(1),
+                time: Duration::from_secs(options.seconds),
+            };
+            // Kafka's tool tells whole milliseconds.
+            let one = produce(broker.address, "one", &load)?;
+            note(
+                "1 producer of 1 record at 1,000 requests/s, p50 ms",
+                one.p50_ms,
+                &mut figures,
+            );
+            note(
+                "1 producer of 1 record at 1,000 requests/s, p99 ms",
+                one.p99_ms,
+                &mut figures,
+            );
+            let load = Load {
+                producers: 16,
+                records: 64,
+                pause: Duration::ZERO,
+                ..load
+            };
+            let many = produce(broker.address, "many", &load)?;
             note(
                 "16 producers of 64 KiB batches, MB/s",
                 many.mb_per_s,
@@ -278,12 +300,7 @@ fn compare(options: &Options) -> Result<(), Failure> {
                 many.p99_ms,
                 &mut figures,
             );
-            let ones = sixteen_producers(
-                broker.address,
-                "ones",
-                1,
-                Duration::from_secs(options.seconds),
-            )?;
+            let ones = produce(broker.address, "ones", &Load { records: 1, ..load })?;
             note(
                 "16 producers of 1 record, requests/s",
                 ones.requests_per_s,
@@ -598,30 +615,36 @@ impl Tools<'_> {
     }
 }
 
-struct Sixteen {
+/// Connections, each to its own partition, each with one Produce (acks=all) in flight.
+#[derive(Clone, Copy)]
+struct Load {
+    producers: i32,
+    /// Of 1 KiB, in each batch.
+    records: usize,
+    /// From one request to the next, if the answer is there by then.
+    pause: Duration,
+    time: Duration,
+}
+
+struct Taken {
     mb_per_s: f64,
     requests_per_s: f64,
     p50_ms: f64,
     p99_ms: f64,
 }
 
-/// Sixteen connections, each to its own partition, each with one Produce (acks=all) in flight: batches of so many records of 1 KiB.
-fn sixteen_producers(
-    address: SocketAddr,
-    topic: &str,
-    records: usize,
-    time: Duration,
-) -> Result<Sixteen, Failure> {
-    const PRODUCERS: i32 = 16;
+fn produce(address: SocketAddr, topic: &str, load: &Load) -> Result<Taken, Failure> {
+    let (records, pause) = (load.records, load.pause);
     let stop = Arc::new(AtomicBool::new(false));
     let latencies: Arc<Mutex<Vec<f64>>> = Arc::default();
     let began = Instant::now();
-    let threads: Vec<_> = (0..PRODUCERS)
+    let threads: Vec<_> = (0..load.producers)
         .map(|partition| {
             let (stop, latencies, topic) = (stop.clone(), latencies.clone(), topic.to_owned());
             std::thread::spawn(move || -> Result<(), String> {
                 let mut own = Vec::new();
-                let result = produce_until(address, &topic, partition, records, &stop, &mut own);
+                let result =
+                    produce_until(address, &topic, partition, records, pause, &stop, &mut own);
                 latencies
                     .lock()
                     .map_err(|error| error.to_string())?
@@ -630,7 +653,7 @@ fn sixteen_producers(
             })
         })
         .collect();
-    std::thread::sleep(time);
+    std::thread::sleep(load.time);
     stop.store(true, Ordering::Relaxed);
     for thread in threads {
         thread.join().map_err(|_| "a producer panicked")??;
@@ -644,7 +667,7 @@ fn sixteen_producers(
             .copied()
             .unwrap_or(f64::NAN)
     };
-    Ok(Sixteen {
+    Ok(Taken {
         mb_per_s: latencies.len() as f64 * records as f64 / 1024.0 / elapsed,
         requests_per_s: latencies.len() as f64 / elapsed,
         p50_ms: at(0.5),
@@ -657,6 +680,7 @@ fn produce_until(
     topic: &str,
     partition: i32,
     records: usize,
+    pause: Duration,
     stop: &AtomicBool,
     latencies_ms: &mut Vec<f64>,
 ) -> Result<(), Failure> {
@@ -683,7 +707,10 @@ fn produce_until(
     let mut connection = TcpStream::connect(address)?;
     connection.set_nodelay(true)?;
     let mut answer = Vec::new();
+    let mut due = Instant::now();
     while !stop.load(Ordering::Relaxed) {
+        due += pause;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let sent = Instant::now();
         connection.write_all(&frame)?;
         let mut length = [0; 4];
@@ -755,8 +782,8 @@ fn report(options: &Options, figures: &Figures, starts: &(f64, f64)) -> String {
         page,
         "# The broker beside Apache Kafka's\n\n\
          Written by `make bench-broker`; not edited by hand. Kafka's own ProducerPerformance and ConsumerPerformance against each broker in turn, {} \
-         records of 100 bytes and {} of 1 KiB in 4 partitions, acks=all; a thousand records a second of 1 KiB for the latency; sixteen connections \
-         of our own load with one request in flight each; transactions of ten records, one after another, by the Java client. Medians of {} \
+         records of 100 bytes and {} of 1 KiB in 4 partitions, acks=all; a thousand records a second of 1 KiB for the latency; one connection \
+         of our own load at a thousand requests a second, and sixteen as fast as they are answered, one request in flight each; transactions of ten records, one after another, by the Java client. Medians of {} \
          alternations, each on an empty directory.\n\n\
          Machine: {}.\n\n\
          - Clients and brokers share the cores, so that a rate is the client's limit as often as the broker's: the broker's CPU seconds per GB are \
