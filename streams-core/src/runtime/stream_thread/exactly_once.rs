@@ -270,6 +270,10 @@ impl StreamThread {
         }
         if failure == Failure::Retriable {
             exactly_once.retry = Some((now_ms.saturating_add(RETRY_MS), action));
+            // Who is refused at once each time never comes to the end of a step.
+            if let Commit::Transaction { since_ms, .. } = self.commit {
+                self.check_commit_time(since_ms, now_ms, || error.to_string())?;
+            }
             return Ok(());
         }
         self.metrics.aborted_total.fetch_add(1, Ordering::Relaxed);
