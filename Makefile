@@ -29,7 +29,7 @@ chaos: prerequisites ## kill -9 of application and broker for five minutes, exac
 	$(call first-build,debug/brooklet,12)
 	@$(environment) && cargo build -p brooklet-cli --features fault-points && cargo build -p brooklet --examples && \
 	BROOKLET_CHAOS_SECONDS=$${BROOKLET_CHAOS_SECONDS:-300} BROOKLET_CHAOS_SEED=$${BROOKLET_CHAOS_SEED:-$$((RANDOM + 10))} \
-	cargo test -p brooklet --test it exactly_once:: -- --nocapture $(ARGS)
+	cargo test -p brooklet --test it -- exactly_once:: power_loss:: --nocapture $(ARGS)
 
 lint: prerequisites ## formatting, clippy and the documentation, warnings as errors
 	$(call first-build,debug/brooklet,12)

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use brooklet_broker::disk::Disk;
 use brooklet_streams_core::client::kafka::KafkaCluster;
 use brooklet_streams_core::client::{
     self, Admin, Claim, ClientError, ClientErrorKind, Consumer, ConsumerOptions, Producer,
@@ -26,6 +27,8 @@ enum Kind {
         directory: PathBuf,
         flush: Flush,
         properties: Vec<(String, String)>,
+        /// Instead of the machine's.
+        disk: Option<Arc<dyn Disk>>,
     },
     Kafka {
         bootstrap: String,
@@ -40,6 +43,7 @@ impl Cluster {
             directory: directory.as_ref().to_owned(),
             flush: Flush::Durable,
             properties: Vec::new(),
+            disk: None,
         })
     }
 
@@ -54,19 +58,21 @@ impl Cluster {
     /// When an embedded broker acknowledges: with the data on disk ([`Flush::Durable`], the default) or in the system's page cache
     /// ([`Flush::Os`], Kafka's own default: a crash of the process loses nothing, a power cut may). No effect on a Kafka cluster.
     #[must_use]
-    pub fn flush(self, to: Flush) -> Self {
-        match self.kind {
-            Kind::Embedded {
-                directory,
-                properties,
-                ..
-            } => Self::of(Kind::Embedded {
-                directory,
-                flush: to,
-                properties,
-            }),
-            kind @ Kind::Kafka { .. } => Self::of(kind),
+    pub fn flush(mut self, to: Flush) -> Self {
+        if let Kind::Embedded { flush, .. } = &mut self.kind {
+            *flush = to;
         }
+        Self::of(self.kind)
+    }
+
+    /// The disk under an embedded broker's directory: for tests that take its power away.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn on_disk(mut self, under: Arc<dyn Disk>) -> Self {
+        if let Kind::Embedded { disk, .. } = &mut self.kind {
+            *disk = Some(under);
+        }
+        Self::of(self.kind)
     }
 
     /// A setting of the broker (`num.partitions`) or of the Kafka clients (`security.protocol`), by Kafka's name. A wrong one is
@@ -98,8 +104,9 @@ impl Cluster {
                 directory,
                 flush,
                 properties,
+                disk,
             } => Arc::new(
-                EmbeddedCluster::open(directory, *flush, properties)
+                EmbeddedCluster::open(directory, *flush, properties, disk.as_ref())
                     .map_err(|error| ClientError::new(ClientErrorKind::Config, error))?,
             ),
             Kind::Kafka {

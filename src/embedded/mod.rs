@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
+use brooklet_broker::disk::Disk;
 use brooklet_broker::log::{AbortedTransaction, ReadError};
 use brooklet_broker::protocol::compression::Codec;
 use brooklet_broker::protocol::record_batch;
@@ -44,9 +45,14 @@ impl EmbeddedCluster {
         directory: &Path,
         flush: Flush,
         properties: &[(String, String)],
+        disk: Option<&Arc<dyn Disk>>,
     ) -> Result<Self, BrokerError> {
         let mut config = BrokerConfig::new(directory);
         config.flush = flush;
+        if let Some(disk) = disk {
+            config.disk = Arc::clone(disk);
+            config.lock_data_dir = false;
+        }
         for (name, value) in properties {
             config = config.property(name, value)?;
         }

@@ -220,13 +220,13 @@ fn kills_in_the_broker(random: &mut Random) -> Vec<(&'static str, u64)> {
     kills
 }
 
-/// Calls it with one seed in the short form, and with new ones for as long as `make chaos` goes on.
-fn for_seeds(mut run: impl FnMut(u64)) {
+/// Calls it with so many seeds in the short form, and with new ones for as long as `make chaos` goes on.
+pub(crate) fn for_seeds(count: u64, mut run: impl FnMut(u64)) {
     let deadline = Instant::now() + Duration::from_secs(chaos_seconds().unwrap_or(0));
     let first: u64 = std::env::var("BROOKLET_CHAOS_SEED").map_or(1, |seed| seed.parse().unwrap());
     for seed in first.. {
         run(seed);
-        if Instant::now() >= deadline {
+        if seed + 1 >= first + count && Instant::now() >= deadline {
             return;
         }
     }
@@ -237,7 +237,7 @@ const FLIGHTS_MORE: usize = 1_000;
 
 #[test]
 fn a_demo_killed_at_every_point_of_the_broker_inside_it_repeats_and_loses_nothing() {
-    for_seeds(|seed| {
+    for_seeds(1, |seed| {
         let mut random = Random(seed);
         let cached = random.below(2) == 0;
         let what = format!("seed {seed}, cached {cached}");
@@ -271,7 +271,7 @@ fn a_demo_killed_at_every_point_of_the_broker_inside_it_repeats_and_loses_nothin
 
 #[test]
 fn a_broker_killed_at_every_point_of_its_coordinator_repeats_and_loses_nothing() {
-    for_seeds(|seed| {
+    for_seeds(1, |seed| {
         let mut random = Random(seed);
         let cached = random.below(2) == 0;
         let what = format!("seed {seed}, cached {cached}");

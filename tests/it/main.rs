@@ -10,6 +10,7 @@ mod exactly_once;
 mod fenced;
 mod flights;
 mod librdkafka;
+mod power_loss;
 mod programs;
 mod streams;
 mod tidy;
