@@ -122,6 +122,10 @@ impl Admin for EmbeddedAdmin {
             AdminRequest::ListTopics => self.ask(id, metadata_request(None), |response| {
                 topics(response, None)
             }),
+            AdminRequest::TopicIds(names) => {
+                let asked = metadata_request(Some(&names));
+                self.ask(id, asked, move |response| topic_ids(response, names));
+            }
             AdminRequest::CreateTopics(new) => self.ask(id, create_request(&new), created),
             AdminRequest::DeleteTopics(names) => self.ask(id, delete_request(&names), deleted),
             AdminRequest::DescribeTopicConfigs(topic) => {
@@ -288,6 +292,23 @@ fn topics(response: Response, asked: Option<Vec<String>>) -> Result<AdminRespons
             .collect(),
         None => found.into_iter().collect(),
     }))
+}
+
+fn topic_ids(response: Response, asked: Vec<String>) -> Result<AdminResponse, ClientError> {
+    let Response::Metadata(response) = response else {
+        return Err(unexpected("topics"));
+    };
+    let id = |name: &String| {
+        let mut topics = response.topics.iter();
+        let topic = topics.find(|topic| topic.name.as_deref() == Some(name))?;
+        let id = topic.topic_id.to_bytes();
+        (id != [0; 16]).then_some(id)
+    };
+    let ids = asked.into_iter().map(|name| {
+        let id = id(&name);
+        (name, id)
+    });
+    Ok(AdminResponse::TopicIds(ids.collect()))
 }
 
 fn create_request(topics: &[NewTopic]) -> CreateTopicsRequest {

@@ -146,6 +146,64 @@ fn a_store_that_knows_more_than_its_changelog_is_rebuilt() {
     );
 }
 
+fn a_changelog_created_anew(cluster: &Cluster, directory: &Path) {
+    create(cluster, &["lines", "counts-by-word"]);
+    write(cluster, "lines", &["be be be be"]);
+    let streams = application(directory, cluster, word_count())
+        .start()
+        .unwrap();
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    streams.stop().unwrap();
+
+    // It has other records, and more than the old one: no position tells.
+    let changelog = "application-counts-changelog";
+    let delete = client::AdminRequest::DeleteTopics(vec![changelog.to_owned()]);
+    topics::request(cluster, delete).unwrap();
+    topics::create(
+        cluster,
+        &[NewTopic::new(changelog, 2).config("cleanup.policy", "compact")],
+    )
+    .unwrap();
+    let mut counts_anew =
+        TopicWriter::<String, i64>::new(cluster, changelog, Produced::default()).unwrap();
+    for (word, count) in [("be", 1_000), ("or", 1), ("not", 1)] {
+        let record = Record::new(word.to_owned(), count, 0);
+        counts_anew.send(&record).unwrap();
+    }
+    for number in 0..100 {
+        let record = Record::new(format!("word {number}"), 1, 0);
+        counts_anew.send(&record).unwrap();
+    }
+    counts_anew.flush().unwrap();
+
+    write(cluster, "lines", &["", "be"]);
+    let streams = application(directory, cluster, word_count())
+        .start()
+        .unwrap();
+    streams.wait_until_caught_up(LIMIT).unwrap();
+    streams.stop().unwrap();
+    assert_eq!(
+        counts(cluster).get("be"),
+        Some(&1_001),
+        "counted on from the changelog that is there"
+    );
+}
+
+#[test]
+fn a_store_whose_changelog_was_created_anew_is_rebuilt_however_far_that_has_grown() {
+    let directory = tempfile::tempdir().unwrap();
+    a_changelog_created_anew(&cluster(directory.path()), directory.path());
+}
+
+#[test]
+fn over_the_wire_too_a_store_whose_changelog_was_created_anew_is_rebuilt() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let _broker = start_broker(&directory.path().join("broker"), port);
+    let cluster = Cluster::kafka(format!("127.0.0.1:{port}"));
+    a_changelog_created_anew(&cluster, directory.path());
+}
+
 #[test]
 fn a_second_instance_is_refused() {
     let directory = tempfile::tempdir().unwrap();

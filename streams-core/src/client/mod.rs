@@ -380,6 +380,9 @@ pub trait Admin: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
+/// What tells a topic from another that has its name later, or on another cluster.
+pub type TopicId = [u8; 16];
+
 /// A topic to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTopic {
@@ -465,6 +468,8 @@ pub enum AdminRequest {
     DescribeTopics(Vec<String>),
     /// All topics of the cluster. Answer: [`AdminResponse::Topics`].
     ListTopics,
+    /// Ids of topics. Answer: [`AdminResponse::TopicIds`].
+    TopicIds(Vec<String>),
     /// Creates topics. Answer: [`AdminResponse::PerTopic`].
     CreateTopics(Vec<NewTopic>),
     /// Deletes topics. Answer: [`AdminResponse::PerTopic`].
@@ -505,6 +510,8 @@ pub enum AdminResponse {
     Done,
     /// Topics with their partition count; `None`: the topic does not exist.
     Topics(Vec<(String, Option<i32>)>),
+    /// Topics with their id; `None`: the topic does not exist, or the cluster is from before ids (Kafka 2.8).
+    TopicIds(Vec<(String, Option<TopicId>)>),
     /// The result for each topic.
     PerTopic(Vec<(String, Result<(), ClientError>)>),
     /// Settings under Kafka's names.

@@ -23,6 +23,8 @@ pub(crate) enum RebuildReason {
     BehindLogStart,
     /// The changelog ends before the position: it is not the changelog this store was written with.
     BeyondEnd,
+    /// The topic has another id than the one this store was written with.
+    OtherTopic,
     /// Its first restoration was cut off before it had a position.
     Begun,
 }
@@ -34,6 +36,8 @@ pub(crate) struct Held {
     pub(crate) position: Option<i64>,
     /// Something that is not below the position, but below this: a restoration was cut off.
     pub(crate) ahead: Option<i64>,
+    /// All that is of another topic, which had the changelog's name before or has it elsewhere.
+    pub(crate) is_of_other_topic: bool,
 }
 
 /// Decides by what the store holds, and the changelog's log start and end.
@@ -42,6 +46,10 @@ pub(crate) fn decide(held: Held, log_start: i64, end: i64) -> Restoration {
         None if held.ahead.is_some() => Restoration::Rebuild {
             from: log_start,
             reason: RebuildReason::Begun,
+        },
+        Some(_) if held.is_of_other_topic => Restoration::Rebuild {
+            from: log_start,
+            reason: RebuildReason::OtherTopic,
         },
         None if end <= log_start => Restoration::Complete,
         None => Restoration::From(log_start),
@@ -67,7 +75,7 @@ mod tests {
     fn at(position: i64) -> Held {
         Held {
             position: Some(position),
-            ahead: None,
+            ..Held::default()
         }
     }
 
@@ -83,6 +91,14 @@ mod tests {
     #[test]
     fn a_store_that_does_not_fit_its_changelog_is_rebuilt() {
         let rebuilt = |from, reason| Restoration::Rebuild { from, reason };
+        let of_other_topic = Held {
+            is_of_other_topic: true,
+            ..at(4)
+        };
+        assert_eq!(
+            decide(of_other_topic, 0, 9),
+            rebuilt(0, RebuildReason::OtherTopic)
+        );
         assert_eq!(decide(at(10), 0, 9), rebuilt(0, RebuildReason::BeyondEnd));
         assert_eq!(
             decide(at(3), 5, 9),
@@ -95,6 +111,7 @@ mod tests {
         let ahead = |position, ahead| Held {
             position,
             ahead: Some(ahead),
+            is_of_other_topic: false,
         };
         let rebuilt = |from, reason| Restoration::Rebuild { from, reason };
         assert_eq!(decide(ahead(Some(4), 9), 0, 9), Restoration::From(4));

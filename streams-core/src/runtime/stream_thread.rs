@@ -15,7 +15,7 @@
 mod exactly_once;
 mod opening;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -33,7 +33,7 @@ use crate::cache::ThreadCache;
 use crate::client::record_batch::{BatchCursor, RecordPlace};
 use crate::client::{
     Admin, AdminRequest, AdminResponse, ClientError, ClientErrorKind, CommittedOffset, Completion,
-    Consumer, Fetched, OffsetSpec, Producer, RequestId, Slot, TopicHandle, TopicPartition,
+    Consumer, Fetched, OffsetSpec, Producer, RequestId, Slot, TopicHandle, TopicId, TopicPartition,
 };
 use crate::error::StreamsError;
 use crate::fault;
@@ -245,14 +245,10 @@ impl StreamThread {
     }
 
     fn open_tasks(&mut self, opening: Opening, now_ms: i64) -> Result<(), StreamsError> {
-        let Opening {
-            tasks,
-            starts,
-            ends,
-        } = opening;
+        let Opening { tasks, logs } = opening;
         // Global tasks come first: the others look their stores up.
         for (task, prepared) in tasks {
-            self.open_task(task, prepared, &starts, &ends, now_ms)?;
+            self.open_task(task, prepared, &logs, now_ms)?;
         }
         Ok(())
     }
@@ -349,8 +345,7 @@ impl StreamThread {
         &mut self,
         assigned: Assigned,
         prepared: Result<PreparedStores, StoreError>,
-        starts: &HashMap<TopicPartition, i64>,
-        ends: &HashMap<TopicPartition, i64>,
+        logs: &Logs,
         now_ms: i64,
     ) -> Result<(), StreamsError> {
         let directory = store_directory(&self.application, &self.name, &assigned);
@@ -369,16 +364,16 @@ impl StreamThread {
         let task = self.tasks.len();
         let mut restoring = Vec::new();
         if !global {
-            (stores, restoring) = self.begin_restoration(task, id, stores, starts, ends, now_ms)?;
+            (stores, restoring) = self.begin_restoration(task, id, stores, logs, now_ms)?;
         }
         if global {
             let does_not_fit = |partition: &TopicPartition| {
-                let offset = |of: &HashMap<_, i64>| of.get(partition).copied().unwrap_or(0);
                 let held = Held {
                     position: global_position(&stores, partition),
                     ahead: None,
+                    is_of_other_topic: logs.is_other(&stores, &partition.topic, partition),
                 };
-                let decision = restore::decide(held, offset(starts), offset(ends));
+                let decision = restore::decide(held, logs.start(partition), logs.end(partition));
                 matches!(decision, Restoration::Rebuild { .. })
             };
             let mut partitions = inputs.iter().map(|input| &input.partition);
@@ -388,12 +383,14 @@ impl StreamThread {
                 Stores::delete(&directory)?;
                 stores = Stores::open(Some(&directory), &specs, &application.memory)?;
             }
+            let topics = inputs.iter().map(|input| &input.partition);
+            logs.keep_ids(&mut stores, topics.map(|at| (&*at.topic, at)))?;
         }
         let inputs = inputs
             .into_iter()
             .map(|input| Input {
                 load_to: match global {
-                    true => ends.get(&input.partition).copied().unwrap_or(0),
+                    true => logs.end(&input.partition),
                     false => 0,
                 },
                 partition: input.partition,
@@ -421,18 +418,16 @@ impl StreamThread {
         task: usize,
         id: TaskId,
         mut stores: Stores,
-        starts: &HashMap<TopicPartition, i64>,
-        ends: &HashMap<TopicPartition, i64>,
+        logs: &Logs,
         now_ms: i64,
     ) -> Result<(Stores, Vec<Changelog>), StreamsError> {
         let mut decisions = Vec::new();
         for (store, partition) in changelogs(&self.application, id, false) {
-            let offset =
-                |of: &HashMap<TopicPartition, i64>| of.get(&partition).copied().unwrap_or(0);
-            let (start, end) = (offset(starts), offset(ends));
+            let (start, end) = (logs.start(&partition), logs.end(&partition));
             let held = Held {
                 position: stores.positions().offset(&store),
                 ahead: stores.ahead(&store),
+                is_of_other_topic: logs.is_other(&stores, &store, &partition),
             };
             let decision = restore::decide(held, start, end);
             decisions.push((store, partition, decision, end));
@@ -450,6 +445,9 @@ impl StreamThread {
                 RebuildReason::BeyondEnd => {
                     "its changelog ends before what it holds: the cluster or the topic was created anew"
                 }
+                RebuildReason::OtherTopic => {
+                    "its changelog is another topic than the one it was written with: the cluster or the topic was created anew"
+                }
                 RebuildReason::Begun => "its first restoration was cut off",
             };
             tracing::warn!(task = %id, store, "store is rebuilt from its changelog: {why}");
@@ -462,10 +460,14 @@ impl StreamThread {
             Stores::delete(&directory)?;
             stores = Stores::open(Some(&directory), &specs, &self.application.memory)?;
             for (_, partition, decision, end) in &mut decisions {
-                let start = starts.get(partition).copied().unwrap_or(0);
-                *decision = restore::decide(Held::default(), start, *end);
+                *decision = restore::decide(Held::default(), logs.start(partition), *end);
             }
         }
+        let changelogs = decisions.iter();
+        logs.keep_ids(
+            &mut stores,
+            changelogs.map(|(store, partition, ..)| (store.as_str(), partition)),
+        )?;
         let missing = |decision: Restoration, end: i64| match decision {
             Restoration::Complete => 0,
             Restoration::From(from) | Restoration::Rebuild { from, .. } => end - from,
@@ -572,15 +574,11 @@ impl StreamThread {
             task.state = State::Closed;
             progressed = true;
             let id = task.id;
-            let Opening {
-                tasks,
-                starts,
-                ends,
-            } = opening.map_err(|error| self.abortable(error))?;
+            let Opening { tasks, logs } = opening.map_err(|error| self.abortable(error))?;
             for (assigned, prepared) in tasks {
                 let stores = prepared?.open()?;
                 let (stores, changelogs) =
-                    self.begin_restoration(index, id, stores, &starts, &ends, now_ms)?;
+                    self.begin_restoration(index, id, stores, &logs, now_ms)?;
                 if let Some(task) = self.tasks.get_mut(index) {
                     for (input, from) in task.inputs.iter_mut().zip(assigned.inputs) {
                         input.start = from.start;
@@ -1220,9 +1218,62 @@ impl StreamThread {
 /// Tasks that are about to be opened, with all that the cluster and the disk have to be waited for: not to be done within a step.
 struct Opening {
     tasks: Vec<(Assigned, Result<PreparedStores, StoreError>)>,
-    /// Where the changelogs, and the topics of global stores, begin and end.
+    logs: Logs,
+}
+
+/// What the cluster says of changelogs, and of the topics of global stores.
+struct Logs {
     starts: HashMap<TopicPartition, i64>,
     ends: HashMap<TopicPartition, i64>,
+    /// Those of topics that have one: all but on Kafka before 2.8.
+    ids: HashMap<String, TopicId>,
+}
+
+impl Logs {
+    fn start(&self, partition: &TopicPartition) -> i64 {
+        self.starts.get(partition).copied().unwrap_or(0)
+    }
+
+    fn end(&self, partition: &TopicPartition) -> i64 {
+        self.ends.get(partition).copied().unwrap_or(0)
+    }
+
+    /// Whether what `name`, a store, holds of its topic is of another topic than the one that has its name now. `name` is the topic's own
+    /// where a store has several topics.
+    fn is_other(&self, stores: &Stores, name: &str, partition: &TopicPartition) -> bool {
+        let held = stores.positions().metadata(&id_key(name));
+        match (held, self.ids.get(&*partition.topic)) {
+            (Some(held), Some(id)) => held != id.as_slice(),
+            // Written before ids were kept.
+            _ => false,
+        }
+    }
+
+    /// Keeps the ids of the topics beside the positions in them. Before there is a position: what is restored or written later is of these.
+    fn keep_ids<'a>(
+        &self,
+        stores: &mut Stores,
+        of: impl Iterator<Item = (&'a str, &'a TopicPartition)>,
+    ) -> Result<(), StreamsError> {
+        let mut positions = Positions::default();
+        for (name, partition) in of {
+            let key = id_key(name);
+            if let Some(id) = self.ids.get(&*partition.topic)
+                && stores.positions().metadata(&key) != Some(id.as_slice())
+            {
+                positions.set_metadata(key, id.to_vec());
+            }
+        }
+        if positions.all_metadata().next().is_some() {
+            stores.commit(&positions)?;
+        }
+        Ok(())
+    }
+}
+
+/// The name under which a store keeps the id of its topic; no partition has such a name.
+fn id_key(name: &str) -> String {
+    format!("topic-id:{name}")
 }
 
 impl Opening {
@@ -1249,10 +1300,15 @@ impl Opening {
             list_offsets(requests, &of_changelogs, UNCOMMITTED_END)?
         };
         ends.extend(list_offsets(requests, &of_globals, UNCOMMITTED_END)?);
+        let topics = of_changelogs.iter().chain(&of_globals);
+        let names: BTreeSet<String> = topics.map(|at| at.topic.to_string()).collect();
         Ok(Self {
             tasks: assigned.into_iter().zip(prepared).collect(),
-            starts,
-            ends,
+            logs: Logs {
+                starts,
+                ends,
+                ids: topic_ids(requests, names.into_iter().collect())?,
+            },
         })
     }
 }
@@ -1397,6 +1453,22 @@ fn restore_batches(
     });
     stores.restore(&changelog.store, records, changelog.position)?;
     Ok(u64::try_from(changelog.position - position).unwrap_or(0))
+}
+
+fn topic_ids(
+    requests: &mut Requests,
+    names: Vec<String>,
+) -> Result<HashMap<String, TopicId>, StreamsError> {
+    if names.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let AdminResponse::TopicIds(ids) = requests.call(AdminRequest::TopicIds(names))? else {
+        return Err(StreamsError::Other(
+            "the cluster answered a request for topics with something else".to_owned(),
+        ));
+    };
+    let known = ids.into_iter().filter_map(|(name, id)| Some((name, id?)));
+    Ok(known.collect())
 }
 
 fn list_offsets(

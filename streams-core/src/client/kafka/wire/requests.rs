@@ -229,6 +229,7 @@ fn name(request: &AdminRequest) -> &'static str {
     match request {
         AdminRequest::DescribeTopics(_) => "describing topics",
         AdminRequest::ListTopics => "listing topics",
+        AdminRequest::TopicIds(_) => "asking for topics' ids",
         AdminRequest::CreateTopics(_) => "creating topics",
         AdminRequest::DeleteTopics(_) => "deleting topics",
         AdminRequest::DescribeTopicConfigs(_) => "describing a topic's configs",
@@ -245,6 +246,7 @@ async fn attempt(brokers: &Brokers, request: &AdminRequest) -> Result<AdminRespo
     match request {
         AdminRequest::DescribeTopics(topics) => describe_topics(brokers, topics).await,
         AdminRequest::ListTopics => list_topics(brokers).await,
+        AdminRequest::TopicIds(topics) => topic_ids(brokers, topics).await,
         AdminRequest::CreateTopics(topics) => create_topics(brokers, topics).await,
         AdminRequest::DeleteTopics(topics) => delete_topics(brokers, topics).await,
         AdminRequest::DescribeTopicConfigs(topic) => describe_topic_configs(brokers, topic).await,
@@ -298,6 +300,21 @@ async fn describe_topics(brokers: &Brokers, topics: &[String]) -> Result<AdminRe
         described.push((name.clone(), count));
     }
     Ok(AdminResponse::Topics(described))
+}
+
+async fn topic_ids(brokers: &Brokers, topics: &[String]) -> Result<AdminResponse, Failure> {
+    if topics.is_empty() {
+        return Ok(AdminResponse::TopicIds(Vec::new()));
+    }
+    let metadata = brokers.metadata(Some(topics)).await?;
+    let id = |name: &String| {
+        let found = |topic: &&MetadataResponseTopic| topic.name.as_deref() == Some(name);
+        let id = metadata.topics.iter().find(found)?.topic_id.to_bytes();
+        // Versions before 10 have none.
+        (id != [0; 16]).then_some(id)
+    };
+    let ids = topics.iter().map(|name| (name.clone(), id(name)));
+    Ok(AdminResponse::TopicIds(ids.collect()))
 }
 
 async fn list_topics(brokers: &Brokers) -> Result<AdminResponse, Failure> {
