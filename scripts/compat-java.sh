@@ -11,7 +11,7 @@
 #   streams      an exactly-once Kafka Streams application, two instances of which one is killed, with both group protocols
 #   smoke        Kafka Streams' own smoke tests
 #   files        DumpLogSegments on every file that the others left behind
-# SECONDS_OF_KILLS (default 300) is how long the copier runs.
+# SECONDS_OF_KILLS (default 300) is how long the copier runs; WORK a directory for all that is written, e.g. one that a failed run has left.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 brooklet=$1
@@ -19,7 +19,7 @@ shift
 sections=" ${*:-tools verifiable compaction copier streams smoke files} "
 port=${PORT:-19192}
 server=127.0.0.1:$port
-work=$(mktemp -d "${TMPDIR:-/tmp}/brooklet-compat.XXXXXX")
+work=${WORK:-$(mktemp -d "${TMPDIR:-/tmp}/brooklet-compat.XXXXXX")}
 kafka=org.apache.kafka.tools
 failed=0
 broker=
@@ -196,34 +196,34 @@ if wants smoke; then
   done
 fi
 
+# dump WANTED OPTIONS...: DumpLogSegments over the files named on standard input, fifty in a JVM. What it prints of each must contain WANTED and
+# nothing that complains.
+dump() {
+  local wanted=$1 files out bad
+  shift
+  while mapfile -t -n 50 files && [ ${#files[@]} -gt 0 ]; do
+    out=$(tool $kafka.DumpLogSegments --files "$(IFS=,; echo "${files[*]}")" "$@" 2>&1) || out+=$'\nFAILED'
+    bad=$(awk -v wanted="$wanted" '
+      function close_file() { if (file != "" && wanted != "" && !found) print "no \"" wanted "\" in " file; file = ""; found = 0 }
+      /^Dumping / { close_file(); file = $2; next }
+      { if (wanted != "" && index($0, wanted)) found = 1 }
+      /isvalid: false|[Ee]xception|^FAILED|[Uu]nknown|Found (mismatch|timestamp mismatch|out of order|index position)/ { print file ": " $0 }
+      END { close_file() }' <<< "$out")
+    if [ -n "$bad" ] || [ "$(grep -c '^Dumping ' <<< "$out")" -ne ${#files[@]} ]; then say "DumpLogSegments $*" "${bad:-$out}"; fi
+    dumped=$((dumped + ${#files[@]}))
+  done
+}
+
 if wants files; then
   # The files of a broker that was stopped cleanly.
   stop
   dumped=0
-  for log in "$work"/data*/*/*.log; do
-    [ -s "$log" ] || continue
-    name=${log#"$work/"}
-    [[ $name == *__cluster* ]] && continue
-    case $name in
-      */__consumer_offsets-*) decoder=--offsets-decoder ;;
-      */__transaction_state-*) decoder=--transaction-log-decoder ;;
-      *) decoder=--deep-iteration ;;
-    esac
-    out=$(tool $kafka.DumpLogSegments --files "$log" --deep-iteration $decoder --verify-index-only 2>&1) || out="FAILED $out"
-    if grep -q "isvalid: false" <<< "$out" || ! grep -q "isvalid: true" <<< "$out" || grep -qiE "exception|^FAILED|unknown" <<< "$out"; then say "DumpLogSegments $name" "$(grep -iE 'isvalid: false|exception|unknown' <<< "$out")"; fi
-    dumped=$((dumped + 1))
-    for index in "${log%.log}".{index,timeindex,txnindex}; do
-      [ -s "$index" ] || continue
-      out=$(tool $kafka.DumpLogSegments --files "$index" --verify-index-only 2>&1) || out="FAILED $out"
-      if grep -qE "^FAILED|Found (mismatch|timestamp mismatch|out of order|index position)" <<< "$out"; then say "DumpLogSegments ${index#"$work/"}" "$out"; fi
-      dumped=$((dumped + 1))
-    done
-  done
-  for snapshot in "$work"/data*/*/*.snapshot; do
-    [ -s "$snapshot" ] || continue
-    out=$(tool $kafka.DumpLogSegments --files "$snapshot" 2>&1) || say "DumpLogSegments ${snapshot#"$work/"}" "$out"
-    dumped=$((dumped + 1))
-  done
+  files() { find "$work"/data* -type f -size +0 ! -path '*__cluster*' "$@" | sort; }
+  dump "isvalid: true" --deep-iteration < <(files -name '*.log' ! -path '*/__consumer_offsets-*' ! -path '*/__transaction_state-*')
+  dump "isvalid: true" --deep-iteration --offsets-decoder < <(files -name '*.log' -path '*/__consumer_offsets-*')
+  dump "isvalid: true" --deep-iteration --transaction-log-decoder < <(files -name '*.log' -path '*/__transaction_state-*')
+  dump "" --verify-index-only < <(files '(' -name '*.index' -o -name '*.timeindex' -o -name '*.txnindex' ')')
+  dump "" < <(files -name '*.snapshot')
   echo "        $dumped files dumped"
   [ $dumped -gt 0 ] || say "DumpLogSegments" "there were no files"
 fi
