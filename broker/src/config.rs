@@ -108,7 +108,8 @@ pub struct BrokerConfig {
     pub advertised_port: Option<u16>,
     /// `listeners`: where a server listens, as HOST:PORT. There is one, PLAINTEXT.
     pub listen: Option<String>,
-    /// `num.network.threads`: of a server's runtime. The machine decides if it is not said.
+    /// `num.network.threads`: of a server's runtime. If it is not said, one for each core and at least eight: one that reads from a cold disk
+    /// must not hold up the others.
     pub network_threads: Option<usize>,
     /// `auto.create.topics.enable`.
     pub auto_create_topics: bool,

@@ -65,9 +65,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let listen = config.listen.clone().unwrap_or_else(|| LISTEN.to_owned());
     let data = config.data_dir.display().to_string();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = config.network_threads {
-        runtime.worker_threads(threads);
-    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    runtime.worker_threads(config.network_threads.unwrap_or(cores.max(8)));
     let runtime = runtime.enable_all().build()?;
     let broker = Broker::open(config)?;
     let served = runtime.block_on(async {
