@@ -58,14 +58,24 @@ pub(super) fn handle(
     let topics_by_id = context.topics_by_id;
     let (by, mut verified, unverified) = find_unverified(core, topics_by_id, version, &request);
     let code_of = move |error| errors::of_verification(error, version, knows_abortable);
-    let (Some(by), false) = (by, unverified.is_empty()) else {
+    let Some(by) = by else {
         return write(core, topics_by_id, request, &verified, answer);
     };
     if version < 2 {
         verify(core, &id, by, unverified, &mut verified, code_of);
         return write(core, topics_by_id, request, &verified, answer);
     }
-    let partitions = unverified.iter().map(|(_, partition, _)| partition.clone());
+    // A batch must not overtake the one before it, which may have opened the transaction here and wait for another partition's place in it.
+    if unverified.is_empty() && !core.transactions.is_busy(core, &id) {
+        return write(core, topics_by_id, request, &verified, answer);
+    }
+    let partitions = request.topic_data.iter().flat_map(|data| {
+        let topic = find_topic(core, topics_by_id, data);
+        data.partition_data
+            .iter()
+            .filter_map(move |partition| Some((topic.as_ref()?.name.clone(), partition.index)))
+            .filter(|(topic, index)| core.partition(topic, *index).is_some())
+    });
     let add = transaction::Request::AddPartitions {
         producer_id: by.id,
         producer_epoch: by.epoch,
@@ -89,7 +99,11 @@ pub(super) fn handle(
                 }
                 Err(error) => {
                     let code = code_of(error);
-                    verified.extend(unverified.into_iter().map(|(at, ..)| (at, Err(code))));
+                    for (at_topic, data) in request.topic_data.iter().enumerate() {
+                        for at in 0..data.partition_data.len() {
+                            verified.insert((at_topic, at), Err(code));
+                        }
+                    }
                 }
             }
             write(&then, topics_by_id, request, &verified, answer);

@@ -320,6 +320,15 @@ impl TransactionCoordinator {
         }
     }
 
+    /// Whether a request of this id still waits, or has its answer on the way. What must not overtake it comes through [`Self::handle`] too.
+    pub(crate) fn is_busy(&self, core: &Core, id: &str) -> bool {
+        let shard = self.lock(core, id);
+        shard
+            .ids
+            .get(id)
+            .is_some_and(|entry| entry.is_writing || entry.answering > 0 || !entry.held.is_empty())
+    }
+
     /// Whether a partition is in the open transaction of this producer, durably.
     pub(crate) fn verify(
         &self,

@@ -113,6 +113,41 @@ fn what_comes_before_the_markers_of_the_last_transaction_is_not_refused_either()
 }
 
 #[test]
+fn a_batch_does_not_overtake_one_that_waits_for_the_coordinator() {
+    let machine = Machine::with_topics(&[("a", 2)]);
+    let mut client = Client::start(&machine, "x", 2);
+    let mut sent = Vec::new();
+    let mut send = |index: i32, value: &str| {
+        sent.push(submit(
+            &machine.broker,
+            2,
+            client.produce("a", index, value),
+        ));
+        let key = ("a".to_owned(), index);
+        *client.sequences.entry(key).or_insert(0) += 1;
+    };
+    // A client has several requests under way: the first opens the transaction on its partition while the third waits behind the second.
+    send(0, "one");
+    send(1, "two");
+    send(0, "three");
+    machine.broker.flush_once();
+    assert_eq!(
+        machine.broker.partition("a", 0).unwrap().log_end_offset(),
+        1
+    );
+    send(0, "four");
+    machine.settle();
+    for answer in sent {
+        let answer = answer.try_recv().unwrap();
+        assert_eq!(answer.responses[0].partition_responses[0].error_code, NONE);
+    }
+    assert_eq!(client.end(&machine, true), NONE);
+    machine.settle();
+    assert_eq!(machine.committed("a", 0), ["one", "three", "four"]);
+    assert_eq!(machine.committed("a", 1), ["two"]);
+}
+
+#[test]
 fn requests_that_wait_for_too_long_are_refused() {
     let machine = Machine::with_topics(&[("a", 1)]);
     let mut client = Client::start(&machine, "x", 2);
