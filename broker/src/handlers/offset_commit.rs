@@ -18,7 +18,7 @@ use crate::broker::{Answer, Core};
 use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::{Commit, CommitKind, MemberRef};
 use crate::metadata::Topic;
-use crate::protocol::{ErrorCode, RequestContext, id_of, message};
+use crate::protocol::{ErrorCode, RequestContext, StrBytes, id_of, message};
 
 pub(super) fn handle(
     core: &Arc<Core>,
@@ -47,15 +47,10 @@ pub(super) fn handle(
                     core,
                     known,
                     partition.partition_index,
-                    CommittedOffset {
-                        offset: partition.committed_offset,
-                        leader_epoch: partition.committed_leader_epoch,
-                        metadata: partition
-                            .committed_metadata
-                            .map(|text| text.into_string())
-                            .unwrap_or_default(),
-                        commit_timestamp_ms: now_ms,
-                    },
+                    partition.committed_offset,
+                    partition.committed_leader_epoch,
+                    partition.committed_metadata,
+                    now_ms,
                 ),
             };
             let code = match committed {
@@ -110,18 +105,27 @@ pub(super) fn handle(
     );
 }
 
-/// The offset, if the topic has that partition and the metadata is not too long.
+/// The offset as it is kept, if the topic has that partition and the metadata is not too long.
 pub(super) fn checked(
     core: &Core,
     topic: &Topic,
     partition_index: i32,
-    committed: CommittedOffset,
+    offset: i64,
+    leader_epoch: i32,
+    metadata: Option<StrBytes>,
+    now_ms: i64,
 ) -> Result<CommittedOffset, ErrorCode> {
+    let metadata = metadata.map(|text| text.into_string()).unwrap_or_default();
     if !(0..topic.partition_count).contains(&partition_index) {
         Err(ErrorCode::UnknownTopicOrPartition)
-    } else if committed.metadata.len() > core.config.offset_metadata_bytes_max {
+    } else if metadata.len() > core.config.offset_metadata_bytes_max {
         Err(ErrorCode::OffsetMetadataTooLarge)
     } else {
-        Ok(committed)
+        Ok(CommittedOffset {
+            offset,
+            leader_epoch,
+            metadata,
+            commit_timestamp_ms: now_ms,
+        })
     }
 }

@@ -12,7 +12,6 @@ use kafka_wire::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 
 use super::{errors, offset_commit};
 use crate::broker::{Answer, Core};
-use crate::coordinator::group::records::CommittedOffset;
 use crate::coordinator::group::{MemberRef, TransactionalWriter};
 use crate::coordinator::transaction::{Producer, Request};
 use crate::metadata::OFFSETS_TOPIC;
@@ -36,15 +35,10 @@ pub(super) fn handle(
                     core,
                     known,
                     partition.partition_index,
-                    CommittedOffset {
-                        offset: partition.committed_offset,
-                        leader_epoch: partition.committed_leader_epoch,
-                        metadata: partition
-                            .committed_metadata
-                            .map(|text| text.into_string())
-                            .unwrap_or_default(),
-                        commit_timestamp_ms: now_ms,
-                    },
+                    partition.committed_offset,
+                    partition.committed_leader_epoch,
+                    partition.committed_metadata,
+                    now_ms,
                 ),
             };
             let code = match committed {
