@@ -270,6 +270,7 @@ pub(crate) struct Core {
     checkpoint: Mutex<()>,
     next_retention_ms: AtomicI64,
     next_checkpoint_ms: AtomicI64,
+    next_flush_ms: AtomicI64,
     deletions: Deletions,
     closed: AtomicBool,
     timer: Timer,
@@ -375,6 +376,9 @@ impl Core {
             ),
             next_checkpoint_ms: AtomicI64::new(
                 now_ms.saturating_add(config.checkpoint_interval_ms),
+            ),
+            next_flush_ms: AtomicI64::new(
+                now_ms.saturating_add(config.flush_scheduler_interval_ms),
             ),
             deletions: Deletions::default(),
             closed: AtomicBool::new(false),
@@ -1027,10 +1031,25 @@ impl Core {
                 Ordering::Release,
             );
         }
-        let periodic = self
-            .next_retention_ms
-            .load(Ordering::Acquire)
-            .min(self.next_checkpoint_ms.load(Ordering::Acquire));
+        if self.next_flush_ms.load(Ordering::Acquire) <= now_ms {
+            let next_ms = now_ms.saturating_add(self.config.flush_scheduler_interval_ms);
+            // What would be due by the next look is not left until then.
+            for partition in self.all_partitions() {
+                partition.mark_dirty_if_due(next_ms);
+            }
+            if self.config.drive == Drive::Manual {
+                self.dirty.flush_round();
+            }
+            self.next_flush_ms.store(next_ms, Ordering::Release);
+        }
+        let periodic = [
+            &self.next_retention_ms,
+            &self.next_checkpoint_ms,
+            &self.next_flush_ms,
+        ]
+        .into_iter()
+        .map(|next_ms| next_ms.load(Ordering::Acquire))
+        .fold(i64::MAX, i64::min);
         let cleaning = Some(self.cleaning.next_ms()).filter(|_| self.config.drive == Drive::Manual);
         [
             cleaning,
@@ -1149,6 +1168,12 @@ pub(crate) enum ChangeError {
 /// Defaults of topic configs: this broker's over the cluster's, both set while it ran, over those it was opened with.
 fn topic_defaults(config: &BrokerConfig, catalog: &Catalog) -> Arc<BTreeMap<String, String>> {
     let mut defaults = config.topic_defaults.clone();
+    // As Kafka: what is looked at so often is synced so often, unless it says otherwise.
+    if config.flush_scheduler_interval_ms < i64::MAX {
+        defaults
+            .entry("flush.ms".to_owned())
+            .or_insert_with(|| config.flush_scheduler_interval_ms.to_string());
+    }
     for id in [None, Some(config.node_id)] {
         for (name, value) in catalog
             .configs(&ConfigResource::Broker(id))

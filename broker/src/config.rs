@@ -192,6 +192,9 @@ pub struct BrokerConfig {
     pub retention_check_interval_ms: i64,
     /// `log.flush.offset.checkpoint.interval.ms`: how often recovery points are written.
     pub checkpoint_interval_ms: i64,
+    /// `log.flush.scheduler.interval.ms`: how often logs are looked at for what `flush.ms` has synced. Also what that is, unless
+    /// `log.flush.interval.ms` or the topic say otherwise.
+    pub flush_scheduler_interval_ms: i64,
     /// `log.cleaner.enable`: whether compacted topics are compacted.
     pub cleaner_enabled: bool,
     /// `log.cleaner.dedupe.buffer.size`: memory of the offset map. What does not fit is left to the next pass.
@@ -264,6 +267,7 @@ impl BrokerConfig {
             group_consumer_regex_refresh_interval_ms: 600_000,
             retention_check_interval_ms: 300_000,
             checkpoint_interval_ms: 60_000,
+            flush_scheduler_interval_ms: i64::MAX,
             cleaner_enabled: true,
             cleaner_map_bytes_max: 128 << 20,
             cleaner_map_load_percent: 90,
@@ -456,6 +460,9 @@ impl BrokerConfig {
             "log.flush.offset.checkpoint.interval.ms" => {
                 self.checkpoint_interval_ms = number(name, value, 1)?
             }
+            "log.flush.scheduler.interval.ms" => {
+                self.flush_scheduler_interval_ms = number(name, value, 1)?
+            }
             "log.cleaner.enable" => {
                 self.cleaner_enabled = value
                     .parse()
@@ -539,6 +546,7 @@ const NAMES: &[&str] = &[
     "listeners",
     "log.dirs",
     "log.flush.offset.checkpoint.interval.ms",
+    "log.flush.scheduler.interval.ms",
     "log.retention.check.interval.ms",
     "log.retention.hours",
     "log.retention.minutes",
@@ -668,6 +676,10 @@ mod tests {
         let config = config.property("log.retention.ms", "1000").unwrap();
         assert_eq!(config.partitions_default, 4);
         assert_eq!(config.topic_defaults.get("retention.ms").unwrap(), "1000");
+        let name = "log.flush.scheduler.interval.ms";
+        let config = config.property(name, "2500").unwrap();
+        assert_eq!(config.flush_scheduler_interval_ms, 2500);
+        assert!(refusal(name, "0").contains(name));
     }
 
     fn refusal(name: &str, value: &str) -> String {

@@ -1378,6 +1378,54 @@ fn with_flush_os_a_topic_may_ask_to_be_synced_sooner() {
 }
 
 #[test]
+fn flush_ms_is_looked_at_on_a_schedule_and_not_only_by_appends() {
+    let fixture = Fixture::with(|config| {
+        config.flush = Flush::Os;
+        config.checkpoint_interval_ms = 1_000_000;
+        config.flush_scheduler_interval_ms = 100;
+    });
+    create(fixture.broker(), "slow", 1, &[("flush.ms", "350")]).unwrap();
+    fixture.create("as-the-schedule", 1);
+    let never = i64::MAX.to_string();
+    create(fixture.broker(), "never", 1, &[("flush.ms", &never)]).unwrap();
+    let partition = |topic: &str| fixture.broker().partition(topic, 0).unwrap();
+    let topics = ["slow", "as-the-schedule", "never"];
+    let append = || {
+        for topic in topics {
+            let now_ms = fixture.clock.now_ms();
+            partition(topic).append(batch(&["v"]), now_ms).unwrap();
+        }
+    };
+    let recovery_points = || topics.map(|topic| partition(topic).checkpoint().unwrap().0);
+    let pass = |duration_ms: i64| {
+        fixture.clock.advance(duration_ms);
+        assert!(fixture.broker().step() <= fixture.clock.now_ms() + 100);
+        recovery_points()
+    };
+    append();
+    assert_eq!(pass(99), [0, 0, 0]);
+    assert_eq!(pass(1), [0, 1, 0]);
+    append();
+    assert_eq!(pass(100), [0, 2, 0]);
+    // It would be 400 ms old at the next look.
+    assert_eq!(pass(100), [2, 2, 0]);
+    // What came after the sync has its own time.
+    append();
+    assert_eq!(pass(100), [2, 3, 0]);
+    assert_eq!(pass(100), [2, 3, 0]);
+    assert_eq!(pass(100), [3, 3, 0]);
+    // Without a schedule nobody looks, as in Kafka.
+    let fixture = Fixture::with(|config| config.flush = Flush::Os);
+    create(fixture.broker(), "t", 1, &[("flush.ms", "1")]).unwrap();
+    let partition = fixture.broker().partition("t", 0).unwrap();
+    let now_ms = fixture.clock.now_ms();
+    partition.append(batch(&["v"]), now_ms).unwrap();
+    fixture.clock.advance(10_000);
+    fixture.broker().step();
+    assert_eq!(partition.checkpoint().unwrap().0, 0);
+}
+
+#[test]
 fn a_topic_s_batches_are_compressed_at_its_level() {
     let fixture = Fixture::with(|config| config.flush = Flush::Os);
     let stored_bytes = |topic: &str, codec: &str, level: (&str, &str)| {

@@ -76,10 +76,6 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
         "an error of one partition's files does not take the broker down",
     ),
     (
-        "log.flush.scheduler.interval.ms",
-        "what is acknowledged is on disk already",
-    ),
-    (
         "log.flush.start.offset.checkpoint.interval.ms",
         "written with log.flush.offset.checkpoint.interval.ms",
     ),

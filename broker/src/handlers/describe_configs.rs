@@ -220,6 +220,10 @@ fn broker_configs(
             config.checkpoint_interval_ms.to_string(),
         ),
         (
+            "log.flush.scheduler.interval.ms",
+            config.flush_scheduler_interval_ms.to_string(),
+        ),
+        (
             "transaction.state.log.num.partitions",
             config.transactions_topic_partitions.to_string(),
         ),

@@ -48,7 +48,7 @@ pub struct LogConfig {
     pub producer_id_expiration_ms: i64,
     /// `flush.messages`: records that may be unsynced where nobody waits for a sync.
     pub flush_messages_max: Option<i64>,
-    /// `flush.ms`: how long they may be so, when a later one comes.
+    /// `flush.ms`: how long they may be so, when a later one comes or the broker looks.
     pub flush_ms_max: Option<i64>,
     /// `preallocate`: a new segment's file gets its bytes from the file system at once.
     pub preallocate: bool,

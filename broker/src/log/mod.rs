@@ -285,7 +285,7 @@ impl Log {
         self.append(valid, leader_epoch, now_ms)
     }
 
-    /// Whether `flush.messages` or `flush.ms` ask for a sync, after an append.
+    /// Whether `flush.messages` or `flush.ms` ask for a sync: after an append, or when its time is looked at.
     pub fn is_flush_due(&self, now_ms: i64) -> bool {
         let unflushed = self.next_offset - self.flushed_offset;
         let since_ms = self.unsynced_since_ms;

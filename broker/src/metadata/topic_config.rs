@@ -269,7 +269,9 @@ pub fn reference_page() -> String {
          \x20 `log.segment.delete.delay.ms`, in a directory whose name ends in `-delete`. A start removes both at once. What compaction replaces goes at once: readers keep\n\
          \x20 what they have begun to read.\n\
          - `flush.messages`, `flush.ms`: with `flush=durable` a record is synced before it is acknowledged, which is sooner. With `flush=os` an append that finds\n\
-         \x20 so many records unsynced, or one for so long, has the log synced; it does not wait for that. Everything is synced once a minute.\n\
+         \x20 so many records unsynced, or one for so long, has the log synced; it does not wait for that. The time is also looked at every\n\
+         \x20 `log.flush.scheduler.interval.ms` (never, unless it is set; then it is also the default of `log.flush.interval.ms`, as in Kafka), and what would be due\n\
+         \x20 before the next look is synced then. Everything is synced once a minute (`log.flush.offset.checkpoint.interval.ms`).\n\
          - `min.insync.replicas` above 1 refuses every write with `acks=all`: there is one replica.\n\
          - `leader.replication.throttled.replicas`, `follower.replication.throttled.replicas` and `unclean.leader.election.enable` are kept, and mean nothing on one node.\n",
     );

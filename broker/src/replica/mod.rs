@@ -301,6 +301,17 @@ impl Partition {
         }
     }
 
+    /// Marks it if `flush.messages` or `flush.ms` ask for a sync by then.
+    pub(crate) fn mark_dirty_if_due(self: &Arc<Self>, by_ms: i64) {
+        let is_due = self
+            .lock()
+            .as_ref()
+            .is_some_and(|log| log.is_flush_due(by_ms));
+        if is_due {
+            self.mark_dirty();
+        }
+    }
+
     /// Reads whole batches from the one that holds `offset`, about `max_bytes`, but at least one batch. Empty at the end of what the
     /// isolation shows; `ReadError::OutOfRange` outside the log.
     pub fn fetch(
