@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Wall-clock time, in milliseconds since the epoch. Everything that asks the time asks a `Clock`, so that a test or a simulation
 /// can drive it.
 pub trait Clock: Send + Sync + 'static {
     /// Now, in milliseconds since the epoch.
     fn now_ms(&self) -> i64;
+
+    /// Waits until the thread is woken, `at_most` so long. Where nobody else runs, time moves on instead.
+    fn wait(&self, at_most: Duration) {
+        thread::park_timeout(at_most);
+    }
 }
 
 /// The machine's clock.

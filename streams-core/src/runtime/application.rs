@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use brooklet_state_stores::Memory;
 
@@ -17,6 +16,7 @@ use crate::config::StreamsConfig;
 use crate::error::StreamsError;
 use crate::topology::Topology;
 
+use super::aside::Aside;
 use super::requests::{Requests, thread_waker};
 use super::restoration_progress::RestorationProgress;
 use super::state_directory::StateDirectory;
@@ -30,6 +30,7 @@ pub(crate) struct Application {
     pub(crate) state: StateDirectory,
     pub(crate) memory: Memory,
     pub(crate) restoration: RestorationProgress,
+    pub(crate) aside: Aside,
     /// The claim on the group; let go when the instance has stopped.
     pub(crate) claim: Mutex<Option<Box<dyn Claim>>>,
 }
@@ -98,7 +99,7 @@ impl Application {
             waiting.push((producer, false));
         }
         let patience_ms = self.config.task_timeout_ms.clamp(30_000, 60_000);
-        let deadline = Instant::now() + Duration::from_millis(patience_ms.unsigned_abs());
+        let deadline_ms = self.clock.now_ms() + patience_ms;
         let mut completions = Vec::new();
         loop {
             let now_ms = self.clock.now_ms();
@@ -122,7 +123,7 @@ impl Application {
             if waiting.iter().all(|(_, done)| *done) {
                 break;
             }
-            if Instant::now() >= deadline {
+            if self.clock.now_ms() >= deadline_ms {
                 let why = problem.map_or_else(
                     || "its transaction coordinator does not answer".to_owned(),
                     |error| error.to_string(),
@@ -133,7 +134,7 @@ impl Application {
                     self.cluster.name()
                 )));
             }
-            thread::park_timeout(Duration::from_millis(50));
+            self.clock.wait(Duration::from_millis(50));
         }
         waiting.truncate(names.len());
         Ok(waiting.into_iter().map(|(producer, _)| producer).collect())
@@ -160,16 +161,16 @@ impl Application {
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = Some(claim);
         let waker = thread_waker();
         let patience_ms = self.config.task_timeout_ms.clamp(30_000, 60_000);
-        let deadline = Instant::now() + Duration::from_millis(patience_ms.unsigned_abs());
+        let deadline_ms = self.clock.now_ms() + patience_ms;
         while self.member(&waker)?.is_none() {
-            if Instant::now() >= deadline {
+            if self.clock.now_ms() >= deadline_ms {
                 return Err(StreamsError::Other(format!(
                     "group {} on {} cannot be joined: its coordinator does not answer",
                     self.config.application_id,
                     self.cluster.name()
                 )));
             }
-            thread::park_timeout(Duration::from_millis(100));
+            self.clock.wait(Duration::from_millis(100));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The edge: threads, restoration, commits, internal topics, the state directory.
 
 mod application;
+mod aside;
 mod caught_up;
 mod internal_topics;
 pub mod metrics;
@@ -9,6 +10,8 @@ mod restoration_progress;
 mod restore;
 mod signal;
 mod state_directory;
+#[cfg(feature = "simulation")]
+pub mod stepped;
 mod stream_thread;
 pub mod streams;
 pub mod topics;

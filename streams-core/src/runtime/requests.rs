@@ -21,7 +21,7 @@ impl Wake for Unpark {
     }
 }
 
-/// A waker for the calling thread, which is to park with [`thread::park_timeout`].
+/// A waker for the calling thread, which is to park in [`Clock::wait`].
 pub(crate) fn thread_waker() -> Waker {
     Waker::from(Arc::new(Unpark(thread::current())))
 }
@@ -65,7 +65,7 @@ impl Requests {
                         format!("no answer within {} ms", self.timeout_ms),
                     ));
                 }
-                thread::park_timeout(Duration::from_millis(100));
+                self.clock.wait(Duration::from_millis(100));
             };
             match answer {
                 Err(error)
@@ -73,7 +73,7 @@ impl Requests {
                         && self.clock.now_ms() < deadline_ms =>
                 {
                     tracing::debug!(%error, "request will be retried");
-                    thread::park_timeout(backoff);
+                    self.clock.wait(backoff);
                     backoff = (backoff * 2).min(Duration::from_secs(1));
                 }
                 answer => return answer,

@@ -1401,7 +1401,7 @@ fn stable_ends(
             tracing::warn!(%partition, "a transaction is open in this changelog for too long: what it wrote is not restored");
             return Ok(stable);
         }
-        thread::park_timeout(Duration::from_millis(10));
+        application.clock.wait(Duration::from_millis(10));
     }
 }
 

@@ -19,6 +19,7 @@ use crate::error::StreamsError;
 use crate::topology::{TaskId, Topology, check_name};
 
 use super::application::Application;
+use super::aside::Aside;
 use super::metrics::{CommitLatencies, Metric, ThreadMetrics};
 use super::requests::{Requests, thread_waker};
 use super::restoration_progress::RestorationProgress;
@@ -148,6 +149,11 @@ impl Streams {
     /// # Errors
     /// A refused setting, a missing source topic, an unreachable cluster, a second instance.
     pub fn start(self) -> Result<RunningStreams, StreamsError> {
+        RunningStreams::spawn(self.begin(Aside::Threads)?)
+    }
+
+    /// Everything of a start but the threads.
+    pub(crate) fn begin(self, aside: Aside) -> Result<Started, StreamsError> {
         if let Some(refused) = self.refused {
             return Err(refused);
         }
@@ -168,6 +174,7 @@ impl Streams {
             state,
             memory,
             restoration: RestorationProgress::new(),
+            aside,
             claim: Mutex::default(),
             config,
         };
@@ -187,8 +194,23 @@ impl Streams {
             }
         };
         let assigned = assign(&application, &mut requests, &partitions)?;
-        RunningStreams::spawn(Arc::new(application), requests, assigned, producers)
+        Ok(Started {
+            application,
+            requests,
+            assigned,
+            producers,
+        })
     }
+}
+
+/// An application whose threads are to take on their tasks.
+pub(crate) struct Started {
+    pub(crate) application: Application,
+    requests: Requests,
+    /// For each thread.
+    pub(crate) assigned: Vec<Vec<Assigned>>,
+    /// For each thread, initialised, exactly once.
+    pub(crate) producers: Vec<Box<dyn Producer>>,
 }
 
 fn unexpected(what: &str) -> StreamsError {
@@ -453,12 +475,14 @@ pub struct RunningStreams {
 }
 
 impl RunningStreams {
-    fn spawn(
-        application: Arc<Application>,
-        requests: Requests,
-        assigned: Vec<Vec<Assigned>>,
-        producers: Vec<Box<dyn Producer>>,
-    ) -> Result<Self, StreamsError> {
+    fn spawn(started: Started) -> Result<Self, StreamsError> {
+        let Started {
+            application,
+            requests,
+            assigned,
+            producers,
+        } = started;
+        let application = Arc::new(application);
         let inputs = assigned
             .iter()
             .flatten()

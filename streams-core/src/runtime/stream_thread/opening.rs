@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle};
 
 use brooklet_state_stores::Stores;
 
 use super::{Assigned, Opening, StreamThread};
 use crate::error::StreamsError;
 use crate::runtime::application::Application;
+use crate::runtime::aside::Doing;
 use crate::runtime::streams::starting_offsets;
 
 /// Tasks that are being opened on a thread of their own.
 pub(super) struct Reopening {
     opened: mpsc::Receiver<Result<Opening, StreamsError>>,
-    thread: Option<JoinHandle<()>>,
+    /// Dropped, it waits until what is open can be closed.
+    _doing: Doing,
 }
 
 impl Reopening {
@@ -30,15 +31,6 @@ impl Reopening {
     }
 }
 
-impl Drop for Reopening {
-    /// Waits until what it has open can be closed.
-    fn drop(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 impl StreamThread {
     /// Begins to open tasks as a start does, after the stores in `damaged` are deleted. What `given_up` has open is closed first.
     pub(super) fn reopen(
@@ -50,25 +42,19 @@ impl StreamThread {
         let application = Arc::clone(&self.application);
         let (name, waker) = (self.name.clone(), self.waker.clone());
         let (send, opened) = mpsc::channel();
-        let thread = thread::Builder::new()
-            .name(format!("{}-opening", self.name))
-            .spawn(move || {
-                // What that has open is locked.
-                drop(given_up);
-                let opening = open_anew(&application, &name, damaged, assigned);
-                // Nobody waits for it any more when the thread has ended.
-                let _ = send.send(opening);
-                waker.wake();
-            })
-            .map_err(|error| {
-                StreamsError::Other(format!(
-                    "{}: a thread that opens its tasks cannot be started: {error}",
-                    self.name
-                ))
-            })?;
+        let job = move || {
+            // What that has open is locked.
+            drop(given_up);
+            let opening = open_anew(&application, &name, damaged, assigned);
+            // Nobody waits for it any more when the thread has ended.
+            let _ = send.send(opening);
+            waker.wake();
+        };
+        let aside = &self.application.aside;
+        let doing = aside.begin(&format!("{}-opening", self.name), Box::new(job))?;
         Ok(Reopening {
             opened,
-            thread: Some(thread),
+            _doing: doing,
         })
     }
 }
