@@ -2,7 +2,7 @@
 # once into a cache (scripts/rocksdb.sh), and asks nothing.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint broker bench-peers compat-clients compat-java hostile prerequisites bench-broker fuzz
+.PHONY: help demo test chaos simulation lint broker bench-peers compat-clients compat-java hostile prerequisites bench-broker fuzz
 
 target := $(or $(CARGO_TARGET_DIR),$(HOME)/.cache/brooklet/target)
 environment := . scripts/env.sh
@@ -30,6 +30,11 @@ chaos: prerequisites ## kill -9 of application and broker for five minutes, exac
 	@$(environment) && cargo build -p brooklet-cli --features fault-points && cargo build -p brooklet --examples && \
 	BROOKLET_CHAOS_SECONDS=$${BROOKLET_CHAOS_SECONDS:-300} BROOKLET_CHAOS_SEED=$${BROOKLET_CHAOS_SEED:-$$((RANDOM + 10))} \
 	cargo test -p brooklet --test it -- exactly_once:: power_loss:: --nocapture $(ARGS)
+
+simulation: prerequisites ## stream threads over a simulated cluster, new seeds (BROOKLET_SIM_SEEDS, from BROOKLET_SIM_SEED on)
+	$(call first-build,debug/brooklet,12)
+	@$(environment) && BROOKLET_SIM_SEEDS=$${BROOKLET_SIM_SEEDS:-500} BROOKLET_SIM_SEED=$${BROOKLET_SIM_SEED:-$$((RANDOM + 100))} \
+	cargo test -p brooklet --test it -- simulation::whatever --nocapture $(ARGS)
 
 lint: prerequisites ## formatting, clippy and the documentation, warnings as errors
 	$(call first-build,debug/brooklet,12)

@@ -12,5 +12,6 @@ mod flights;
 mod librdkafka;
 mod power_loss;
 mod programs;
+mod simulation;
 mod streams;
 mod tidy;

@@ -5,7 +5,7 @@
 //! A seed chooses the operation of the disk with which everything stops, what is kept, and how often it happens.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,12 +102,14 @@ fn live(disk: &SimDisk, state: &Path, cached: bool, written: &mut usize, random:
 }
 
 /// What a disk may leave of the stores, whose writes nobody syncs: a beginning of the log, or nothing.
-fn lose_of_stores(state: &Path, random: &mut Random) {
-    let Ok(tasks) = std::fs::read_dir(state.join(APPLICATION)) else {
+pub(crate) fn lose_of_stores(state: &Path, application: &str, random: &mut Random) {
+    let Ok(tasks) = std::fs::read_dir(state.join(application)) else {
         return;
     };
+    let mut tasks: Vec<PathBuf> = tasks.map(|task| task.unwrap().path()).collect();
+    tasks.sort_unstable();
     for task in tasks {
-        let database = task.unwrap().path().join("rocksdb");
+        let database = task.join("rocksdb");
         if !database.exists() {
             continue;
         }
@@ -200,7 +202,7 @@ fn power_goes(seed: u64) {
                 seed: random.below(u64::MAX),
             },
         });
-        lose_of_stores(&state, &mut random);
+        lose_of_stores(&state, APPLICATION, &mut random);
     }
     let cluster = cluster(&disk);
     write(&cluster, &mut written);
