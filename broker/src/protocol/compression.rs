@@ -83,6 +83,8 @@ const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 const SNAPPY_RATIO_MAX: usize = 22;
 /// First allocation of a decompression; from there it doubles.
 const OUTPUT_BYTES_FIRST: usize = 4096;
+/// As much is zeroed for the decompressor at once in a buffer that is long enough: a batch is seldom longer.
+const OUTPUT_BYTES_REUSED_MAX: usize = 64 * 1024;
 
 /// Appends the compressed `input` to `output`, at the codec's default level.
 pub fn compress(codec: Codec, input: &[u8], output: &mut Vec<u8>) {
@@ -167,6 +169,8 @@ pub fn decompress(
         // One byte more than allowed, to tell "just fits" from "too long".
         let room = produced
             .max(OUTPUT_BYTES_FIRST)
+            // What is allocated already, of a buffer that is used again.
+            .max((output.capacity() - filled).min(OUTPUT_BYTES_REUSED_MAX))
             .min(output_bytes_max - produced + 1);
         output.reserve_exact(room);
         output.resize(filled + room, 0);

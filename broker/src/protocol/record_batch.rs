@@ -336,8 +336,14 @@ impl<'a> RecordBatch<'a> {
                 scratch
             }
         };
-        Ok(Records {
-            rest,
+        Ok(self.records_of(rest))
+    }
+
+    /// The records, of which these are the bytes, decompressed.
+    pub(crate) fn records_of<'s>(&self, plain: &'s [u8]) -> Records<'s> {
+        Records {
+            rest: plain,
+            bytes: plain.len(),
             remaining: self.record_count(),
             base_offset: self.base_offset(),
             last_offset_delta: self.last_offset_delta(),
@@ -348,7 +354,7 @@ impl<'a> RecordBatch<'a> {
                 TimestampType::LogAppendTime => Some(self.max_timestamp()),
             },
             done: false,
-        })
+        }
     }
 
     /// The same records, stored with another codec.
@@ -473,6 +479,16 @@ impl<'a> Record<'a> {
     }
 }
 
+/// A record without its headers, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordHead<'a> {
+    pub(crate) offset: i64,
+    /// Milliseconds since the epoch.
+    pub(crate) timestamp: i64,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+}
+
 #[derive(Clone, Debug)]
 pub struct Headers<'a> {
     rest: &'a [u8],
@@ -503,6 +519,8 @@ impl<'a> Iterator for Headers<'a> {
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
+    /// Of all records.
+    bytes: usize,
     remaining: i32,
     base_offset: i64,
     last_offset_delta: i32,
@@ -518,7 +536,45 @@ impl<'a> Records<'a> {
         self.rest
     }
 
-    fn read(&mut self) -> Result<Record<'a>, BatchError> {
+    /// Bytes of the records that have been read, as they are stored.
+    #[inline]
+    pub(crate) fn read_bytes(&self) -> usize {
+        self.bytes - self.rest.len()
+    }
+
+    /// The next record as far as its value: what follows, its headers, is not looked at. As `next`, which may be called in turn.
+    #[inline]
+    pub(crate) fn next_head(&mut self) -> Option<Result<RecordHead<'a>, BatchError>> {
+        self.step(|records| records.read_head().map(|(head, _)| head))
+    }
+
+    #[inline]
+    fn step<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, BatchError>,
+    ) -> Option<Result<T, BatchError>> {
+        if self.done {
+            return None;
+        }
+        let result = if self.remaining > 0 {
+            self.remaining -= 1;
+            read(self)
+        } else {
+            self.done = true;
+            if self.remaining == 0 && self.rest.is_empty() {
+                return None;
+            }
+            Err(invalid(
+                "batch has more bytes or fewer records than its header says",
+            ))
+        };
+        self.done |= result.is_err();
+        Some(result)
+    }
+
+    /// And the bytes of the record that follow.
+    #[inline]
+    fn read_head(&mut self) -> Result<(RecordHead<'a>, &'a [u8]), BatchError> {
         let length = take_length(&mut self.rest)?.ok_or(invalid("record has a negative length"))?;
         let (mut body, rest) = self
             .rest
@@ -535,6 +591,19 @@ impl<'a> Records<'a> {
         self.last_delta = offset_delta;
         let key = take_bytes(&mut body)?;
         let value = take_bytes(&mut body)?;
+        let head = RecordHead {
+            offset: self.base_offset.wrapping_add(offset_delta.into()),
+            timestamp: self
+                .log_append_time
+                .unwrap_or(self.base_timestamp.wrapping_add(timestamp_delta)),
+            key,
+            value,
+        };
+        Ok((head, body))
+    }
+
+    fn read(&mut self) -> Result<Record<'a>, BatchError> {
+        let (head, mut body) = self.read_head()?;
         let header_count = take_varint(&mut body)?;
         if header_count < 0 {
             return Err(invalid("record has a negative number of headers"));
@@ -551,12 +620,10 @@ impl<'a> Records<'a> {
             return Err(invalid("record is longer than its fields"));
         }
         Ok(Record {
-            offset: self.base_offset.wrapping_add(offset_delta.into()),
-            timestamp: self
-                .log_append_time
-                .unwrap_or(self.base_timestamp.wrapping_add(timestamp_delta)),
-            key,
-            value,
+            offset: head.offset,
+            timestamp: head.timestamp,
+            key: head.key,
+            value: head.value,
             headers,
         })
     }
@@ -566,23 +633,7 @@ impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, BatchError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let result = if self.remaining > 0 {
-            self.remaining -= 1;
-            self.read()
-        } else {
-            self.done = true;
-            if self.remaining == 0 && self.rest.is_empty() {
-                return None;
-            }
-            Err(invalid(
-                "batch has more bytes or fewer records than its header says",
-            ))
-        };
-        self.done |= result.is_err();
-        Some(result)
+        self.step(Records::read)
     }
 }
 
@@ -783,14 +834,37 @@ fn decode_varlong(mut next: impl FnMut() -> Result<u8, BatchError>) -> Result<i6
         }
         zigzag |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed());
+            return Ok(from_zigzag(zigzag));
         }
     }
     Err(invalid("varint is too long"))
 }
 
 #[inline]
+fn from_zigzag(zigzag: u64) -> i64 {
+    (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed()
+}
+
+#[inline]
 fn take_varlong(bytes: &mut &[u8]) -> Result<i64, BatchError> {
+    match *bytes {
+        // Nearly all have one byte or two.
+        [first, rest @ ..] if *first < 0x80 => {
+            *bytes = rest;
+            Ok(from_zigzag(u64::from(*first)))
+        }
+        [first, second, rest @ ..] if *second < 0x80 => {
+            *bytes = rest;
+            Ok(from_zigzag(
+                u64::from(*first & 0x7f) | u64::from(*second) << 7,
+            ))
+        }
+        _ => take_long_varlong(bytes),
+    }
+}
+
+#[cold]
+fn take_long_varlong(bytes: &mut &[u8]) -> Result<i64, BatchError> {
     decode_varlong(|| {
         let (byte, rest) = bytes.split_first().ok_or(CUT)?;
         *bytes = rest;
@@ -945,9 +1019,7 @@ impl EndTransaction {
 
 /// What the cleaner changes of a batch. Offsets, producer, sequence and all other fields stay as they are.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rewrite<'a> {
-    /// The records that stay, uncompressed, with timestamps relative to `base_timestamp`.
-    pub(crate) records: &'a [u8],
+pub(crate) struct Rewrite {
     pub(crate) record_count: i32,
     pub(crate) base_timestamp: i64,
     pub(crate) max_timestamp: i64,
@@ -955,22 +1027,23 @@ pub(crate) struct Rewrite<'a> {
     pub(crate) has_delete_horizon: bool,
 }
 
-/// Appends to `output` the batch of this header with other records, compressed with `codec`. Without records it is a header alone, which
-/// says which offsets and sequences there were.
+/// Appends to `output` the batch of this header with other records, which `put_records` appends: encoded with timestamps relative to the
+/// change's base, and compressed with `codec`. Without records it is a header alone, which says which offsets and sequences there were.
 pub(crate) fn rewrite(
     header: &BatchHeader<'_>,
     codec: Codec,
-    change: &Rewrite<'_>,
+    change: &Rewrite,
     output: &mut Vec<u8>,
+    put_records: impl FnOnce(&mut Vec<u8>) -> Result<(), BatchError>,
 ) -> Result<(), BatchError> {
     let start = output.len();
     output.extend_from_slice(header.bytes);
     let codec = if change.record_count == 0 {
         Codec::None
     } else {
+        put_records(output)?;
         codec
     };
-    compression::compress(codec, change.records, output);
     let Ok(length) = i32::try_from(output.len() - start - LOG_OVERHEAD_BYTES) else {
         output.truncate(start);
         return Err(invalid("rewritten batch is longer than its length can say"));

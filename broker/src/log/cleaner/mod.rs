@@ -4,8 +4,8 @@
 //!
 //! 1. [`choose`] says what can be cleaned, and which log first.
 //! 2. [`Log::begin_cleaning`] hands out a [`CleaningJob`]: what the pass has to know, copied under the log's lock.
-//! 3. [`CleaningJob::map`] walks the dirty section and notes the last offset of each key ([`offset_map`]), until it is full or done. Records of
-//!    aborted transactions ([`transactions`]) are left out.
+//! 3. [`CleaningJob::map`] walks the dirty section and notes the last offset of each key ([`offset_map`]) and what it supersedes ([`dirty_section`]),
+//!    until it is full or done. Records of aborted transactions ([`transactions`]) are left out.
 //! 4. [`CleaningJob::next_group`] rewrites ([`rewrite`]) the segments from the log's start on, as many together as fit into one: a record stays if the
 //!    map has no later one of its key, and if it is no tombstone whose time is over. Offsets, sequences and all that is not removed stay as they are.
 //! 5. Each group takes the place of its segments ([`swap`]) at once or, after a crash, when the log is opened.
@@ -32,9 +32,11 @@ use crate::log::{Log, LogError, disk_error};
 use crate::protocol::record_batch::{BatchError, DECOMPRESSED_BYTES_MAX, RecordBatch};
 
 pub mod choose;
+mod dirty_section;
 #[cfg(test)]
 mod model_tests;
 mod offset_map;
+mod offset_set;
 mod rewrite;
 mod swap;
 #[cfg(test)]
@@ -45,7 +47,7 @@ pub use choose::{Candidate, LogView, SegmentView};
 pub use swap::{CleanedGroup, CommitError};
 pub(super) use swap::{SWAP, finish_interrupted};
 
-use offset_map::OffsetMap;
+use dirty_section::DirtySection;
 use transactions::Transactions;
 
 /// Why a log was not cleaned. It is as it was, or as far as the pass has come.
@@ -75,7 +77,7 @@ pub type Pace<'a> = dyn FnMut(u64) -> bool + 'a;
 /// The limits of a pass.
 #[derive(Clone, Copy, Debug)]
 pub struct CleaningLimits {
-    /// Memory of the offset map.
+    /// Memory of the offset map, and of what else is noted of the dirty section.
     pub map_bytes_max: usize,
     /// How much of the map is used, in hundredths.
     pub map_load_percent: usize,
@@ -216,7 +218,7 @@ pub struct CleaningJob {
     aborted: Vec<AbortedTransactionEntry>,
     /// Oldest first.
     sources: Vec<Source>,
-    map: Option<OffsetMap>,
+    dirty: Option<DirtySection>,
     transactions: Transactions,
     groups: VecDeque<Vec<Source>>,
     progress: CleaningProgress,
@@ -319,7 +321,7 @@ impl Log {
             transactions: Transactions::new(aborted.clone()),
             aborted,
             sources,
-            map: None,
+            dirty: None,
             groups: VecDeque::new(),
             progress: CleaningProgress::default(),
             scratch: rewrite::Scratch::default(),
@@ -388,15 +390,10 @@ impl CleaningJob {
             (Some(first), Some(last)) => (first.base_offset, last.end_offset),
             _ => return Ok(()),
         };
-        // No more keys than offsets, nor than records have room.
         let bytes: u64 = dirty.iter().map(|source| source.size_bytes).sum();
-        let is_small = u64::try_from(end - first_dirty.max(start)).unwrap_or(0);
-        let mut map = OffsetMap::new(
-            is_small,
-            self.limits.map_bytes_max,
-            self.limits.map_load_percent,
-            self.limits.seed,
-        );
+        // No more keys than offsets.
+        let offsets = u64::try_from(end - first_dirty.max(start)).unwrap_or(0);
+        let mut section = DirtySection::new(first_dirty.max(start), offsets, &self.limits);
         let aborted = self.aborted.iter().copied();
         let mut transactions = Transactions::new(
             aborted
@@ -405,7 +402,7 @@ impl CleaningJob {
         );
         let scratch = &mut self.scratch.decompressed;
         let mut is_full = false;
-        tracing::debug!(dir = %self.dir.display(), first_dirty, end, bytes, map_bytes = map.size_bytes(), "mapping keys");
+        tracing::debug!(dir = %self.dir.display(), first_dirty, end, bytes, map_bytes = section.size_bytes(), "mapping keys");
         for source in &dirty {
             let disk = self.disk.as_ref();
             source.walk(
@@ -423,23 +420,19 @@ impl CleaningJob {
                         // As if it were not there.
                     } else if batch.last_offset() >= first_dirty {
                         let corrupt = |error| source.corrupt(position, error);
-                        let records = batch
+                        let mut records = batch
                             .records(scratch, DECOMPRESSED_BYTES_MAX)
                             .map_err(corrupt)?;
-                        for record in records {
+                        while let Some(record) = records.next_head() {
                             let record = record.map_err(corrupt)?;
-                            let Some(key) = record.key.filter(|_| record.offset >= first_dirty)
-                            else {
-                                continue;
-                            };
-                            if !map.put(key, record.offset) {
+                            if record.offset >= first_dirty && !section.note(&record) {
                                 is_full = true;
                                 return Ok(false);
                             }
                         }
                     }
                     if batch.last_offset() >= first_dirty {
-                        map.advance_to(batch.last_offset());
+                        section.advance_to(batch.last_offset());
                     }
                     Ok(true)
                 },
@@ -448,21 +441,25 @@ impl CleaningJob {
             if is_full {
                 break;
             }
-            map.advance_to(source.end_offset - 1);
+            section.advance_to(source.end_offset - 1);
         }
-        self.progress.map_keys = map.len() as u64;
-        self.progress.map_bytes = map.size_bytes() as u64;
-        let end_offset = map.latest_offset() + 1;
-        self.map = Some(map);
+        if !is_full {
+            // If it is full now: it ends where it is full, as before.
+            let _ = section.finish();
+        }
+        self.progress.map_keys = section.keys() as u64;
+        self.progress.map_bytes = section.size_bytes() as u64;
+        let end_offset = section.latest_offset() + 1;
+        self.dirty = Some(section);
         self.group(end_offset);
         Ok(())
     }
 
     /// Where the map ended: what is before has been cleaned when all groups are in place.
     pub fn cleaned_to(&self) -> i64 {
-        self.map
+        self.dirty
             .as_ref()
-            .map_or(self.first_dirty_offset, |map| map.latest_offset() + 1)
+            .map_or(self.first_dirty_offset, |dirty| dirty.latest_offset() + 1)
     }
 
     pub fn progress(&self) -> CleaningProgress {

@@ -13,10 +13,12 @@ use twox_hash::XxHash3_128;
 /// Bytes of a slot.
 pub(crate) const SLOT_BYTES: usize = size_of::<Slot>();
 
+/// Of a key, in parts, so that a slot has no padding.
+pub(crate) type KeyHash = [u32; 4];
+
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    /// In parts, so that a slot has no padding.
-    hash: [u32; 4],
+    hash: KeyHash,
     /// `VACANT` if there is none.
     relative_offset: u32,
 }
@@ -27,6 +29,17 @@ const EMPTY: Slot = Slot {
     hash: [0; 4],
     relative_offset: VACANT,
 };
+
+/// What became of a record that was to be noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// The first of its key.
+    First,
+    /// The record of its key at this offset was the last one until now.
+    Supersedes(i64),
+    /// The map is full: nothing was noted.
+    Full,
+}
 
 /// Key → last offset, for the keys of one pass.
 #[derive(Debug)]
@@ -64,32 +77,45 @@ impl OffsetMap {
         }
     }
 
-    /// Notes that this key's last record so far is at `offset`; offsets rise from call to call. `false` if the map is full: nothing was noted.
-    pub(crate) fn put(&mut self, key: &[u8], offset: i64) -> bool {
+    /// Has the slots of these keys read, and with them in the cache, so that the searches that follow wait for memory once and not each in its
+    /// turn: no search depends on another, which a processor sees only if they are not apart.
+    #[inline]
+    pub(crate) fn touch(&self, hashes: impl Iterator<Item = KeyHash>) {
+        let slots = hashes.filter_map(|hash| self.slots.get(self.home(hash)));
+        let read = slots.fold(0, |read, slot| read ^ slot.relative_offset);
+        std::hint::black_box(read);
+    }
+
+    /// Notes that the last record so far of the key with this hash is at `offset`; offsets rise from call to call.
+    #[inline]
+    pub(crate) fn put(&mut self, hash: KeyHash, offset: i64) -> Put {
         let base = *self.base_offset.get_or_insert(offset);
         let relative_offset = match u32::try_from(offset - base) {
             Ok(relative_offset) if relative_offset != VACANT && self.len < self.len_max => {
                 relative_offset
             }
-            _ => return false,
+            _ => return Put::Full,
         };
-        let hash = self.hash(key);
-        let index = self.search(hash);
-        if let Some(slot) = self.slots.get_mut(index) {
-            self.len += usize::from(slot.relative_offset == VACANT);
-            *slot = Slot {
-                hash,
-                relative_offset,
-            };
-        }
         self.latest_offset = offset;
-        true
+        let index = self.search(hash);
+        // `search` answers a slot that is there.
+        let Some(slot) = self.slots.get_mut(index) else {
+            return Put::Full;
+        };
+        let before = std::mem::replace(&mut slot.relative_offset, relative_offset);
+        if before == VACANT {
+            slot.hash = hash;
+            self.len += 1;
+            Put::First
+        } else {
+            Put::Supersedes(base + i64::from(before))
+        }
     }
 
-    /// The key's last offset, if the key is there.
+    /// The last offset of the key with this hash, if it is there.
     #[inline]
-    pub(crate) fn get(&self, key: &[u8]) -> Option<i64> {
-        let slot = self.slots.get(self.search(self.hash(key)))?;
+    pub(crate) fn get(&self, hash: KeyHash) -> Option<i64> {
+        let slot = self.slots.get(self.search(hash))?;
         (slot.relative_offset != VACANT)
             .then(|| self.base_offset.unwrap_or(0) + i64::from(slot.relative_offset))
     }
@@ -112,7 +138,7 @@ impl OffsetMap {
     }
 
     #[inline]
-    fn hash(&self, key: &[u8]) -> [u32; 4] {
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         let hash = XxHash3_128::oneshot_with_seed(self.seed, key);
         [
             (hash >> 96) as u32,
@@ -122,13 +148,19 @@ impl OffsetMap {
         ]
     }
 
-    /// The slot of this hash, or the vacant one where it belongs.
+    /// Where the search for this hash begins.
     #[inline]
-    fn search(&self, hash: [u32; 4]) -> usize {
+    fn home(&self, hash: KeyHash) -> usize {
         let [high, middle, ..] = hash;
         let word = u64::from(high) << 32 | u64::from(middle);
         // The high half of the product: below the number of slots.
-        let mut index = ((u128::from(word) * self.slots.len() as u128) >> 64) as usize;
+        ((u128::from(word) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    /// The slot of this hash, or the vacant one where it belongs.
+    #[inline]
+    fn search(&self, hash: KeyHash) -> usize {
+        let mut index = self.home(hash);
         loop {
             match self.slots.get(index) {
                 Some(slot) if slot.relative_offset == VACANT || slot.hash == hash => return index,
@@ -158,19 +190,21 @@ mod tests {
     #[test]
     fn a_full_map_says_so_and_keeps_what_it_has() {
         let mut map = OffsetMap::new(1, 0, 90, 7);
-        assert!(map.put(b"a", 5));
-        assert!(!map.put(b"b", 6));
-        assert_eq!((map.get(b"a"), map.get(b"b")), (Some(5), None));
+        let (a, b) = (map.hash(b"a"), map.hash(b"b"));
+        assert_eq!(map.put(a, 5), Put::First);
+        assert_eq!(map.put(b, 6), Put::Full);
+        assert_eq!((map.get(a), map.get(b)), (Some(5), None));
         assert_eq!(map.latest_offset(), 5);
     }
 
     #[test]
     fn an_offset_too_far_from_the_first_is_as_if_full() {
         let mut map = OffsetMap::new(10, 1 << 20, 90, 7);
-        assert!(map.put(b"a", 1 << 40));
-        assert!(map.put(b"b", (1 << 40) + i64::from(u32::MAX) - 1));
-        assert!(!map.put(b"c", (1 << 40) + i64::from(u32::MAX)));
-        assert_eq!(map.get(b"b"), Some((1 << 40) + i64::from(u32::MAX) - 1));
+        let [a, b, c] = [b"a", b"b", b"c"].map(|key| map.hash(key));
+        assert_eq!(map.put(a, 1 << 40), Put::First);
+        assert_eq!(map.put(b, (1 << 40) + i64::from(u32::MAX) - 1), Put::First);
+        assert_eq!(map.put(c, (1 << 40) + i64::from(u32::MAX)), Put::Full);
+        assert_eq!(map.get(b), Some((1 << 40) + i64::from(u32::MAX) - 1));
     }
 
     proptest! {
@@ -179,15 +213,17 @@ mod tests {
             let mut map = OffsetMap::new(room, 1 << 20, 90, seed);
             let mut model = HashMap::new();
             for (offset, key) in keys.iter().enumerate() {
-                if !map.put(&key.to_be_bytes(), offset as i64) {
+                let put = map.put(map.hash(&key.to_be_bytes()), offset as i64);
+                if put == Put::Full {
                     prop_assert!(model.len() >= room as usize);
                     break;
                 }
-                model.insert(*key, offset as i64);
+                let before = model.insert(*key, offset as i64);
+                prop_assert_eq!(put, before.map_or(Put::First, Put::Supersedes));
             }
             prop_assert_eq!(map.len(), model.len());
             for key in 0u16..300 {
-                prop_assert_eq!(map.get(&key.to_be_bytes()), model.get(&key).copied());
+                prop_assert_eq!(map.get(map.hash(&key.to_be_bytes())), model.get(&key).copied());
             }
         }
     }

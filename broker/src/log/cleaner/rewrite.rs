@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
-use crate::log::cleaner::offset_map::OffsetMap;
+use crate::log::cleaner::dirty_section::{DirtySection, KEYS_AT_ONCE, Look};
+use crate::log::cleaner::offset_map::KeyHash;
 use crate::log::cleaner::{CleanError, CleanedGroup, CleaningJob, Pace, Source};
 use crate::log::index_file::GrowingIndex;
 use crate::log::segment::{
@@ -29,8 +30,10 @@ use crate::log::segment::{
 };
 use crate::log::transaction_index::AbortedTransactionEntry;
 use crate::log::{LogError, disk_error};
+use crate::protocol::compression::{self, Codec};
 use crate::protocol::record_batch::{
-    self, BatchError, BatchHeader, DECOMPRESSED_BYTES_MAX, RecordBatch, Rewrite, TimestampType,
+    self, BatchError, BatchHeader, DECOMPRESSED_BYTES_MAX, RecordBatch, Records, Rewrite,
+    TimestampType,
 };
 
 /// What a file of the pass ends in, until it is in place.
@@ -44,10 +47,26 @@ pub(super) fn cleaned_path(dir: &Path, base_offset: i64, extension: &str) -> Pat
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) decompressed: Vec<u8>,
+    /// `decompressed` has the records of the batch at hand.
+    is_decompressed: bool,
     /// Where in the decompressed records those that stay lie.
     kept: Vec<Range<usize>>,
+    /// Records to be compressed.
     records: Vec<u8>,
-    batch: Vec<u8>,
+    outlines: Vec<Outline>,
+}
+
+/// A record that is to be decided on.
+#[derive(Clone, Copy, Debug)]
+struct Outline {
+    /// Where it ends in the decompressed records.
+    end: usize,
+    offset: i64,
+    timestamp: i64,
+    /// If it has a key and that has to be looked up.
+    key_hash: KeyHash,
+    has_key: bool,
+    has_value: bool,
 }
 
 impl CleaningJob {
@@ -71,7 +90,7 @@ impl CleaningJob {
                 .map(|source| source.seen_ms)
                 .max()
                 .unwrap_or(self.now_ms),
-            buffer: Vec::new(),
+            buffer: Vec::with_capacity(self.limits.io_buffer_bytes),
             current: None,
             done: Vec::new(),
             files: Vec::new(),
@@ -153,6 +172,7 @@ impl CleaningJob {
         must_stay: bool,
         outputs: &mut Outputs,
     ) -> Result<(), Failed> {
+        self.scratch.is_decompressed = false;
         let keeps_header = must_stay || self.is_last_of_producer(batch);
         let mut index_entry = None;
         let (kept, needs_horizon) = if batch.is_control() {
@@ -184,8 +204,6 @@ impl CleaningJob {
         };
         let horizon_ms =
             needs_horizon.then(|| self.now_ms.saturating_add(self.delete_retention_ms));
-        let scratch = &mut self.scratch;
-        scratch.batch.clear();
         match (kept, horizon_ms) {
             (Kept::All, None) => outputs.push(&batch.header(), batch.bytes())?,
             (Kept::Nothing, _) if !keeps_header => {}
@@ -193,9 +211,7 @@ impl CleaningJob {
                 outputs.push(&batch.header(), batch.bytes())?;
             }
             (kept, _) => {
-                scratch.records.clear();
                 let mut change = Rewrite {
-                    records: &[],
                     record_count: batch.record_count(),
                     base_timestamp: horizon_ms.unwrap_or(batch.base_timestamp()),
                     max_timestamp: batch.max_timestamp(),
@@ -207,7 +223,7 @@ impl CleaningJob {
                         change.base_timestamp = -1;
                         change.has_delete_horizon = false;
                     }
-                    Kept::All => scratch.encode(batch, None, horizon_ms)?,
+                    Kept::All => {}
                     Kept::Some {
                         record_count,
                         max_timestamp,
@@ -216,20 +232,14 @@ impl CleaningJob {
                         if batch.timestamp_type() == TimestampType::CreateTime {
                             change.max_timestamp = max_timestamp;
                         }
-                        let kept = std::mem::take(&mut scratch.kept);
-                        let encoded = scratch.encode(batch, Some(&kept), horizon_ms);
-                        scratch.kept = kept;
-                        encoded?;
                     }
                 }
-                change.records = &scratch.records;
-                record_batch::rewrite(
-                    &batch.header(),
-                    batch.codec()?,
-                    &change,
-                    &mut scratch.batch,
-                )?;
-                outputs.push(&BatchHeader::parse(&scratch.batch)?, &scratch.batch)?;
+                let is_all = kept == Kept::All;
+                let codec = batch.codec()?;
+                let scratch = &mut self.scratch;
+                outputs.rewrite(&batch.header(), codec, &change, |output| {
+                    scratch.put_records(batch, is_all, horizon_ms, codec, output)
+                })?;
             }
         }
         if let Some(entry) = index_entry {
@@ -250,46 +260,63 @@ impl CleaningJob {
         }
     }
 
-    /// Which records stay, in `scratch.kept`; and whether the batch needs a delete horizon.
+    /// Which records stay, in `scratch.kept` if not all; and whether the batch needs a delete horizon.
     fn choose_records(&mut self, batch: &RecordBatch<'_>) -> Result<(Kept, bool), BatchError> {
+        let batch_records = u64::from(batch.record_count().max(0).cast_unsigned());
+        self.progress.records_before += batch_records;
+        let Some(dirty) = &self.dirty else {
+            self.progress.records_after += batch_records;
+            return Ok((Kept::All, false));
+        };
+        let look = dirty.look(&batch.header());
+        match look {
+            Look::AllStay => {
+                self.progress.records_after += batch_records;
+                return Ok((Kept::All, false));
+            }
+            Look::NoneStays => return Ok((Kept::Nothing, false)),
+            Look::AtOffsets | Look::AtKeys => {}
+        }
         let Scratch {
-            decompressed, kept, ..
+            decompressed,
+            is_decompressed,
+            kept,
+            outlines,
+            ..
         } = &mut self.scratch;
         kept.clear();
         let horizon_ms = batch.delete_horizon_ms();
         let tombstones_stay = horizon_ms.is_none_or(|horizon_ms| self.now_ms < horizon_ms);
-        let latest_offset = self.map.as_ref().map_or(-1, OffsetMap::latest_offset);
+        let latest_offset = dirty.latest_offset();
         let (mut record_count, mut max_timestamp, mut has_tombstone) = (0, -1, false);
         let mut records = batch.records(decompressed, DECOMPRESSED_BYTES_MAX)?;
-        let bytes = records.unread().len();
+        *is_decompressed = batch.codec()? != Codec::None;
         let mut start = 0;
-        while let Some(record) = records.next() {
-            let record = record?;
-            let end = bytes - records.unread().len();
-            let stays = record.offset > latest_offset
-                || match record.key {
-                    Some(key) => {
-                        let last = self.map.as_ref().and_then(|map| map.get(key));
-                        last.is_none_or(|last| record.offset >= last)
-                            && (record.value.is_some() || tombstones_stay)
-                    }
-                    None => {
+        loop {
+            read_outlines(&mut records, dirty, look, outlines)?;
+            if outlines.is_empty() {
+                break;
+            }
+            for record in outlines.iter() {
+                let stays = record.offset > latest_offset
+                    || if record.has_key {
+                        !is_superseded(record, dirty, look) && (record.has_value || tombstones_stay)
+                    } else {
                         self.progress.records_without_key += 1;
                         false
+                    };
+                if stays {
+                    match kept.last_mut() {
+                        Some(run) if run.end == start => run.end = record.end,
+                        _ => kept.push(start..record.end),
                     }
-                };
-            if stays {
-                match kept.last_mut() {
-                    Some(run) if run.end == start => run.end = end,
-                    _ => kept.push(start..end),
+                    record_count += 1;
+                    max_timestamp = record.timestamp.max(max_timestamp);
+                    has_tombstone |= !record.has_value;
                 }
-                record_count += 1;
-                max_timestamp = record.timestamp.max(max_timestamp);
-                has_tombstone |= record.value.is_none();
+                start = record.end;
             }
-            start = end;
         }
-        self.progress.records_before += u64::from(batch.record_count().max(0).cast_unsigned());
         self.progress.records_after += u64::from(record_count as u32);
         let kept = match record_count {
             0 => Kept::Nothing,
@@ -302,6 +329,48 @@ impl CleaningJob {
         // A tombstone that the map has not come to yet has not been cleaned: its time begins with the pass that does. (Kafka's begins now.)
         let is_mapped = batch.last_offset() <= latest_offset;
         Ok((kept, has_tombstone && is_mapped && horizon_ms.is_none()))
+    }
+}
+
+/// Reads the next records, as many as are looked up at once.
+fn read_outlines(
+    records: &mut Records<'_>,
+    dirty: &DirtySection,
+    look: Look,
+    outlines: &mut Vec<Outline>,
+) -> Result<(), BatchError> {
+    outlines.clear();
+    while outlines.len() < KEYS_AT_ONCE
+        && let Some(head) = records.next_head()
+    {
+        let head = head?;
+        outlines.push(Outline {
+            end: records.read_bytes(),
+            offset: head.offset,
+            timestamp: head.timestamp,
+            key_hash: match head.key {
+                Some(key) if look == Look::AtKeys => dirty.hash(key),
+                _ => KeyHash::default(),
+            },
+            has_key: head.key.is_some(),
+            has_value: head.value.is_some(),
+        });
+    }
+    if look == Look::AtKeys {
+        dirty.touch(outlines.iter().map(|record| record.key_hash));
+    }
+    Ok(())
+}
+
+/// Whether a later record has the key of this one, which has a key and is not above what is known.
+#[inline]
+fn is_superseded(record: &Outline, dirty: &DirtySection, look: Look) -> bool {
+    match look {
+        Look::AtKeys => {
+            let last = dirty.last_offset(record.key_hash);
+            last.is_some_and(|last| record.offset < last)
+        }
+        _ => dirty.is_superseded(record.offset),
     }
 }
 
@@ -318,43 +387,65 @@ enum Kept {
 }
 
 impl Scratch {
-    /// Puts the records of these places, or all, into `records`, as they are to be stored.
-    fn encode(
+    /// Appends the records of a batch that stay, or all, as they are to be stored.
+    fn put_records(
         &mut self,
         batch: &RecordBatch<'_>,
-        kept: Option<&[Range<usize>]>,
+        is_all: bool,
         horizon_ms: Option<i64>,
+        codec: Codec,
+        output: &mut Vec<u8>,
     ) -> Result<(), BatchError> {
-        let mut records = batch.records(&mut self.decompressed, DECOMPRESSED_BYTES_MAX)?;
-        let stored = records.unread();
-        let whole = 0..stored.len();
-        let kept = kept.unwrap_or(std::slice::from_ref(&whole));
-        let Some(horizon_ms) = horizon_ms else {
-            for run in kept {
-                let run = stored.get(run.clone()).unwrap_or_default();
-                self.records.extend_from_slice(run);
-            }
-            return Ok(());
+        let records = if self.is_decompressed {
+            batch.records_of(&self.decompressed)
+        } else {
+            batch.records(&mut self.decompressed, DECOMPRESSED_BYTES_MAX)?
         };
-        let mut kept = kept.iter().peekable();
-        let mut start = 0;
-        while let Some(record) = records.next() {
-            let timestamp = record?.timestamp;
-            let end = stored.len() - records.unread().len();
-            while kept.next_if(|run| run.end <= start).is_some() {}
-            if kept.peek().is_some_and(|run| run.contains(&start)) {
-                let record = stored.get(start..end).unwrap_or_default();
-                record_batch::put_record_with_base(
-                    record,
-                    timestamp,
-                    horizon_ms,
-                    &mut self.records,
-                )?;
+        let whole = 0..records.unread().len();
+        let kept = if is_all {
+            std::slice::from_ref(&whole)
+        } else {
+            &self.kept
+        };
+        match codec {
+            Codec::None => encode(records, kept, horizon_ms, output),
+            codec => {
+                self.records.clear();
+                encode(records, kept, horizon_ms, &mut self.records)?;
+                compression::compress(codec, &self.records, output);
+                Ok(())
             }
-            start = end;
         }
-        Ok(())
     }
+}
+
+/// Appends the records of these places, uncompressed; with a horizon their timestamps are made relative to it.
+fn encode(
+    mut records: Records<'_>,
+    kept: &[Range<usize>],
+    horizon_ms: Option<i64>,
+    output: &mut Vec<u8>,
+) -> Result<(), BatchError> {
+    let stored = records.unread();
+    let Some(horizon_ms) = horizon_ms else {
+        for run in kept {
+            output.extend_from_slice(stored.get(run.clone()).unwrap_or_default());
+        }
+        return Ok(());
+    };
+    let mut kept = kept.iter().peekable();
+    let mut start = 0;
+    while let Some(record) = records.next_head() {
+        let timestamp = record?.timestamp;
+        let end = records.read_bytes();
+        while kept.next_if(|run| run.end <= start).is_some() {}
+        if kept.peek().is_some_and(|run| run.contains(&start)) {
+            let record = stored.get(start..end).unwrap_or_default();
+            record_batch::put_record_with_base(record, timestamp, horizon_ms, output)?;
+        }
+        start = end;
+    }
+    Ok(())
 }
 
 /// Why a batch could not be rewritten.
@@ -422,28 +513,59 @@ impl Outputs {
         Ok(())
     }
 
+    /// Appends a batch as it is.
     fn push(&mut self, header: &BatchHeader<'_>, bytes: &[u8]) -> Result<(), LogError> {
-        let facts = BatchFacts::from(*header);
-        if let Some(output) = &self.current {
-            let segment = &output.segment;
-            let index_bytes = segment
-                .offset_index
-                .size_bytes()
-                .max(segment.time_index.size_bytes()) as u64;
-            let is_full = segment.size_bytes + facts.size_bytes > self.bytes_max
-                // Room for this batch's entries and the last one.
-                || index_bytes + 32 > self.index_bytes_max
-                || facts.last_offset - segment.base_offset > i32::MAX.into();
-            if is_full && segment.size_bytes > 0 {
-                let next_offset = output.next_offset;
-                self.seal(next_offset)?;
-                self.start(next_offset)?;
-            }
-        }
+        self.make_room(&BatchFacts::from(*header), 0)?;
         self.buffer.extend_from_slice(bytes);
+        self.note(&BatchFacts::from(*header))
+    }
+
+    /// Appends a batch with the header of another, encoded in the buffer.
+    fn rewrite(
+        &mut self,
+        header: &BatchHeader<'_>,
+        codec: Codec,
+        change: &Rewrite,
+        put_records: impl FnOnce(&mut Vec<u8>) -> Result<(), BatchError>,
+    ) -> Result<(), Failed> {
+        let start = self.buffer.len();
+        record_batch::rewrite(header, codec, change, &mut self.buffer, put_records)?;
+        let written = self.buffer.get(start..).unwrap_or_default();
+        let facts = BatchFacts::from(BatchHeader::parse(written)?);
+        self.make_room(&facts, written.len())?;
+        Ok(self.note(&facts)?)
+    }
+
+    /// Begins another segment if this batch has no room in the current one; so many bytes of it are in the buffer already.
+    fn make_room(&mut self, facts: &BatchFacts, buffered_bytes: usize) -> Result<(), LogError> {
+        let Some(output) = &self.current else {
+            return Ok(());
+        };
+        let segment = &output.segment;
+        let index_bytes = segment
+            .offset_index
+            .size_bytes()
+            .max(segment.time_index.size_bytes()) as u64;
+        let is_full = segment.size_bytes + facts.size_bytes > self.bytes_max
+            // Room for this batch's entries and the last one.
+            || index_bytes + 32 > self.index_bytes_max
+            || facts.last_offset - segment.base_offset > i32::MAX.into();
+        if is_full && segment.size_bytes > 0 {
+            let next_offset = output.next_offset;
+            let before = self.buffer.len().saturating_sub(buffered_bytes);
+            let buffered = self.buffer.split_off(before);
+            self.seal(next_offset)?;
+            self.start(next_offset)?;
+            self.buffer = buffered;
+        }
+        Ok(())
+    }
+
+    /// Notes the batch that lies at the buffer's end.
+    fn note(&mut self, facts: &BatchFacts) -> Result<(), LogError> {
         if let Some(output) = &mut self.current {
             let disk = self.disk.as_ref();
-            output.segment.note(disk, &facts, self.index_interval_bytes);
+            output.segment.note(disk, facts, self.index_interval_bytes);
             output.next_offset = facts.last_offset + 1;
         }
         if self.buffer.len() >= self.buffer_bytes {
