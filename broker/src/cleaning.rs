@@ -450,7 +450,10 @@ impl Core {
         };
         job.map(pace)?;
         while let Some(group) = job.next_group(pace)? {
-            partition.swap_cleaned(group)?;
+            let swapped = partition.swap_cleaned(group);
+            // A swap that was not finished has set some aside, too.
+            self.remove_deleted_segments(partition);
+            swapped?;
         }
         Ok(Compacted {
             cleaned_to: job.cleaned_to(),

@@ -116,6 +116,8 @@ pub struct Log {
     poison: Option<String>,
     /// Files of deleted segments under their new names, since the last `take_deleted`.
     deleted: Vec<PathBuf>,
+    /// How many times cleaned segments have taken the place of others since the log was opened.
+    swaps: u64,
 }
 
 /// What the next sync has to take along.

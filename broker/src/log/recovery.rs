@@ -42,7 +42,7 @@ use crate::log::transaction_index::AbortedTransactionEntry;
 use crate::log::{Log, LogError, OpenOptions, Unsynced, disk_error, write_small};
 
 /// Of files of deleted segments that are still there.
-const DELETED_SUFFIX: &str = ".deleted";
+pub(super) const DELETED_SUFFIX: &str = ".deleted";
 /// Bytes read at once where batches are verified.
 const WALK_BYTES: usize = 256 * 1024;
 /// Bytes read at once where only headers are looked at: the records of all but small batches are skipped.
@@ -95,6 +95,7 @@ pub(super) fn open(
         in_flight: None,
         poison: None,
         deleted: Vec::new(),
+        swaps: 0,
     };
     // A crash left it as it was.
     log.active.is_preallocated = log.config.preallocate && log.active.file.is_some();

@@ -545,7 +545,7 @@ impl Partition {
         Ok(deleted?)
     }
 
-    /// Files of deleted segments that are still there, each once, and for how long they are to stay.
+    /// Files of deleted and replaced segments that are still there, each once, and for how long they are to stay.
     pub(crate) fn take_deleted(&self) -> (i64, Vec<PathBuf>) {
         let mut guard = self.lock();
         guard.as_mut().map(Log::take_deleted).unwrap_or_default()
@@ -645,7 +645,10 @@ impl Partition {
             log.swap(&mut group);
             log.check_not_poisoned()?;
         }
-        group.finish().inspect_err(poison)?;
+        let files = group.finish().inspect_err(poison)?;
+        if let Some(log) = self.lock().as_mut() {
+            log.note_deleted(files);
+        }
         Ok(())
     }
 

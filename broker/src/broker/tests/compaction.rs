@@ -335,3 +335,45 @@ fn a_compressed_topic_keeps_its_codec_through_the_broker() {
     let codecs: Vec<_> = batches.map(|batch| batch.codec().unwrap()).collect();
     assert_eq!(codecs, [Codec::Zstd, Codec::Zstd]);
 }
+
+#[test]
+fn what_compaction_replaces_stays_for_its_delay_under_another_name() {
+    let mut fixture = Fixture::new();
+    let mut configs = COMPACTED.to_vec();
+    configs.push(("file.delete.delay.ms", "5000"));
+    create(fixture.broker(), "t", 1, &configs).unwrap();
+    let compact = |fixture: &Fixture| {
+        fill(fixture.broker(), "t", 12, 2);
+        fixture.broker().compact("t", 0).unwrap();
+    };
+    let logs = |fixture: &Fixture, suffix| {
+        let names = names_ending(fixture, "t-0", suffix);
+        names.iter().filter(|name| name.contains(".log")).count()
+    };
+    compact(&fixture);
+    let replaced = logs(&fixture, ".deleted");
+    assert!(replaced >= 3, "{replaced}");
+    assert_eq!(names_ending(&fixture, "t-0", ".swap").len(), 0);
+    // The first segment is replaced once more while its last replacement waits: both wait for their own time.
+    fixture.clock.advance(3000);
+    compact(&fixture);
+    let both = logs(&fixture, ".deleted");
+    assert!(both > replaced, "{both}");
+    fixture.clock.advance(2000);
+    fixture.broker().step();
+    assert_eq!(logs(&fixture, ".deleted"), both - replaced);
+    let found = table(fixture.broker(), "t");
+    assert_eq!(found.len(), 2);
+    // A start does not wait for the time.
+    fixture.crash();
+    assert!(names_ending(&fixture, "t-0", ".deleted").is_empty());
+    assert_eq!(table(fixture.broker(), "t"), found);
+    // Without a delay nothing waits.
+    let mut configs = COMPACTED.to_vec();
+    configs.push(("file.delete.delay.ms", "0"));
+    create(fixture.broker(), "u", 1, &configs).unwrap();
+    fill(fixture.broker(), "u", 12, 2);
+    let passes = fixture.broker().compact("u", 0).unwrap().unwrap();
+    assert!(!passes.is_empty());
+    assert!(names_ending(&fixture, "u-0", ".deleted").is_empty());
+}

@@ -6,9 +6,11 @@
 //!    from batches that were deleted before is written in the place of its first snapshot: no other tells it.
 //! 3. The directory is synced; then `%020d.swap` is written atomically, which says what replaces what. This is the commit: a crash after it
 //!    finishes the swap when the log is opened, and only then the log is looked at.
-//! 4. Under the log's lock the new files are renamed over the old ones, and the log has the new segments. Readers that have planned their read hold
-//!    the old files open.
-//! 5. The replaced segments whose names are no longer used are removed, the directory is synced, `.swap` is removed, the directory is synced.
+//! 4. Under the log's lock the old files whose names are taken get the suffix `.deleted`, the new files are renamed to those, and the log has the
+//!    new segments. Readers that have planned their read hold the old files open.
+//! 5. The replaced segments whose names are no longer used get the suffix `.deleted` too, the directory is synced, `.swap` is removed, the directory
+//!    is synced. What is `.deleted` goes after `file.delete.delay.ms`, or with the next open; with a delay of zero the old files are
+//!    overwritten in 4 and removed in 5.
 //!
 //! While a `.swap` is there, nobody else may remove a segment: `replica::Partition` has a lock for that, which is held from 2 to 5. If 4 or 5 fail
 //! the log takes no more writes, and reads on, the files where they are; the next open finishes it. The same if 3 fails and cannot be undone.
@@ -29,7 +31,7 @@ use tracing::{error, info, warn};
 
 use crate::disk::Disk;
 use crate::log::cleaner::rewrite::cleaned_path;
-use crate::log::recovery::{delete_segment, remove};
+use crate::log::recovery::{DELETED_SUFFIX, delete_segment, remove, rename_deleted};
 use crate::log::segment::{
     self, LOG, OFFSET_INDEX, SNAPSHOT, SealedSegment, TIME_INDEX, TRANSACTION_INDEX,
 };
@@ -51,6 +53,8 @@ pub struct CleanedGroup {
     plan: Plan,
     /// The producers' snapshot at the first offset, where the log begins with it.
     snapshot: Option<Vec<u8>>,
+    /// What is replaced stays for `file.delete.delay.ms`, under another name.
+    keeps_replaced: bool,
 }
 
 /// What replaces what, as the file says.
@@ -173,6 +177,7 @@ impl CleanedGroup {
             new,
             plan,
             snapshot: None,
+            keeps_replaced: false,
         }
     }
 
@@ -223,10 +228,17 @@ impl CleanedGroup {
         Err(CommitError { error, is_undone })
     }
 
-    /// Step 5.
-    pub fn finish(&self) -> Result<(), LogError> {
-        self.plan
-            .clear(self.disk.as_ref(), &self.dir, &self.plan_path())
+    /// Step 5. Returns the files of replaced segments that are still there, to be removed after `file.delete.delay.ms`.
+    pub fn finish(&self) -> Result<Vec<PathBuf>, LogError> {
+        let disk = self.disk.as_ref();
+        let mut renamed = Vec::new();
+        if self.keeps_replaced {
+            for base_offset in self.plan.vanishing() {
+                renamed.extend(rename_deleted(disk, &self.dir, base_offset)?);
+            }
+        }
+        self.plan.clear(disk, &self.dir, &self.plan_path())?;
+        Ok(renamed)
     }
 }
 
@@ -266,6 +278,7 @@ impl Log {
         {
             group.snapshot = self.producers.encode_snapshot_before(*first);
         }
+        group.keeps_replaced = self.config.file_delete_delay_ms > 0;
         place.is_some()
     }
 
@@ -293,8 +306,12 @@ impl Log {
             return;
         };
         let disk = Arc::clone(&self.disk);
+        self.swaps += 1;
         for segment in &mut group.new {
             let base_offset = segment.base_offset;
+            if group.keeps_replaced {
+                self.set_aside(base_offset);
+            }
             let mut rename = |extension, current: &mut PathBuf| {
                 let path = segment::path(&self.dir, base_offset, extension);
                 match disk.rename(current, &path) {
@@ -331,6 +348,28 @@ impl Log {
         }
     }
 
+    /// Renames the files of a segment whose name a new one takes. If that fails they are overwritten, which is as right.
+    fn set_aside(&mut self, base_offset: i64) {
+        for extension in EXTENSIONS {
+            let path = segment::path(&self.dir, base_offset, extension);
+            // The log's first segment is replaced by each pass, so one of this name may be waiting to be removed.
+            let aside = format!("{extension}.{}{DELETED_SUFFIX}", self.swaps);
+            let aside = segment::path(&self.dir, base_offset, &aside);
+            match self.disk.rename(&path, &aside) {
+                Ok(()) => self.deleted.push(aside),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    warn!(path = %path.display(), %error, "replaced file is not kept for its delay");
+                }
+            }
+        }
+    }
+
+    /// Files of replaced segments that are to be removed later.
+    pub fn note_deleted(&mut self, files: Vec<PathBuf>) {
+        self.deleted.extend(files);
+    }
+
     /// A swap has begun and could not be ended: nothing may change until the next open has finished it.
     pub fn poison_for_swap(&mut self, reason: &dyn std::fmt::Display) {
         error!(dir = %self.dir.display(), %reason, "swap of cleaned segments failed, the log takes no more writes");
@@ -357,9 +396,12 @@ impl Log {
         }
         self.swap(&mut group);
         self.check_not_poisoned()?;
-        if let Err(error) = group.finish() {
-            self.poison_for_swap(&error);
-            return Err(error.into());
+        match group.finish() {
+            Ok(files) => self.note_deleted(files),
+            Err(error) => {
+                self.poison_for_swap(&error);
+                return Err(error.into());
+            }
         }
         Ok(())
     }
