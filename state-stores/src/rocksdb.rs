@@ -18,7 +18,7 @@ mod column;
 mod database;
 mod options;
 
-pub(crate) use bulk::Bulk;
+pub(crate) use bulk::{Bulk, ComeTo};
 pub(crate) use column::{Column, ColumnCursor, ColumnSnapshot};
 pub(crate) use database::{Batch, Database};
 pub use options::Memory;

@@ -123,8 +123,14 @@ impl StoreState {
         self.epoch.set(self.epoch.get() + 1);
     }
 
-    /// The committed side has been written with what was restored. What is uncommitted stays so.
-    pub(crate) fn restored(&self) {
+    /// The committed side has been written with what was restored, up to this stream time, and segments below one are deleted. What is
+    /// uncommitted stays so.
+    pub(crate) fn restored(&self, stream_time_ms: i64, deleted_below: u64) {
+        for observed in [&self.stream_time_ms, &self.stream_time_committed_ms] {
+            observed.set(observed.get().max(stream_time_ms));
+        }
+        self.deleted_below
+            .set(self.deleted_below.get().max(deleted_below));
         self.epoch.set(self.epoch.get() + 1);
     }
 

@@ -11,10 +11,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::directory::Directory;
-use crate::key_schema::{self, WindowKey};
 use crate::key_value::KeyValue;
 use crate::memory;
-use crate::rocksdb::{Batch, Bulk, Database};
+use crate::rocksdb::{Batch, Bulk, ComeTo, Database};
 use crate::snapshot::{Entries, Snapshot};
 use crate::state::{Committed, NO_STREAM_TIME, StoreState};
 use crate::timestamped;
@@ -292,8 +291,9 @@ impl Stores {
         }
         let records = records.into_iter().map(Into::into);
         if let Some(bulk) = self.bulk.get_mut(store) {
-            let position = bulk.take(records, end_offset)?;
-            self.come_to(&state, position);
+            bulk.observe(state.stream_time_committed_ms.get());
+            let come_to = bulk.take(records, end_offset)?;
+            self.come_to(&state, come_to);
             return Ok(());
         }
         let mut positions = Positions::default();
@@ -307,7 +307,7 @@ impl Stores {
         restored
     }
 
-    /// Much of a store's changelog is about to be restored. Until [`Stores::finish_bulk`] what is restored of a key-value store on disk is
+    /// Much of a store's changelog is about to be restored. Until [`Stores::finish_bulk`] what is restored of a store on disk is
     /// collected, and written in large sorted pieces by another thread. It is seen, and [`Stores::positions`] says so, some time later,
     /// at the latest after `finish_bulk` or a commit.
     ///
@@ -317,13 +317,17 @@ impl Stores {
     /// When there is no such store, or the database refuses.
     pub fn begin_bulk(&mut self, store: &str) -> Result<(), StoreError> {
         let state = self.state(store)?;
-        if let (StoreKind::KeyValue, Committed::RocksDb(_), Some(database)) =
-            (state.kind, &state.committed, &self.database)
+        if let (Committed::RocksDb(_), Some(database)) = (&state.committed, &self.database)
             && !self.bulk.contains_key(store)
         {
+            let bulk = Bulk::new(
+                database,
+                store,
+                retention(state.kind),
+                state.deleted_below.get(),
+            );
             database.set_bulk(store, true)?;
-            self.bulk
-                .insert(store.to_owned(), Bulk::new(database, store));
+            self.bulk.insert(store.to_owned(), bulk);
         }
         Ok(())
     }
@@ -343,19 +347,19 @@ impl Stores {
     /// Waits until what was restored in bulk is in the store.
     fn settle_bulk(&mut self, store: &str) -> Result<(), StoreError> {
         if let Some(bulk) = self.bulk.get_mut(store) {
-            let position = bulk.settle()?;
+            let come_to = bulk.settle()?;
             let state = self.state(store)?.clone();
-            self.come_to(&state, position);
+            self.come_to(&state, come_to);
         }
         Ok(())
     }
 
     /// Rows that were restored in bulk have come into the store.
-    fn come_to(&mut self, state: &StoreState, position: Option<i64>) {
-        if let Some(end_offset) = position {
-            state.restored();
+    fn come_to(&mut self, state: &StoreState, come_to: Option<ComeTo>) {
+        if let Some(come_to) = come_to {
+            state.restored(come_to.stream_time_ms, come_to.deleted_below);
             let mut positions = Positions::default();
-            positions.set_offset(&state.name, end_offset);
+            positions.set_offset(&state.name, come_to.end_offset);
             self.positions.update(&positions);
             self.ahead.remove(&state.name);
         }
@@ -549,22 +553,11 @@ fn put_records<'r>(
             overlay.put(key, value);
             continue;
         };
-        let window_key = WindowKey::parse(key).ok_or_else(|| StoreError::InvalidWindowKey {
-            store: state.name.clone(),
-            bytes: key.len(),
-        })?;
-        let window_start_ms = window_key.window_start_ms;
-        if window_start_ms < 0 {
-            return Err(StoreError::NegativeWindowStart {
-                store: state.name.clone(),
-                window_start_ms,
-            });
-        }
-        let stream_time_ms = state.stream_time_ms.get().max(window_start_ms);
+        let mut stream_time_ms = state.stream_time_ms.get();
+        let stored = retention.restored_key(&state.name, key, &mut stream_time_ms, &mut stored_key);
+        let is_live = stored?;
         state.stream_time_ms.set(stream_time_ms);
-        let segment = retention.segment_of(window_start_ms);
-        if segment >= retention.live_segment_min(stream_time_ms) {
-            key_schema::stored_key(segment, &window_key, &mut stored_key);
+        if is_live {
             overlay.put(&stored_key, value);
         }
     }

@@ -1021,6 +1021,8 @@ pub(crate) fn window_store_does_what_a_sorted_map_with_retention_does(subject: &
                         prop_assert!(stores.restore("store", records, 0).is_err());
                     } else {
                         stores.restore("store", records, 0).unwrap();
+                        // A commit of nothing waits for what is restored in bulk.
+                        stores.commit(&Positions::default()).unwrap();
                         for (_, key, start, value) in piece {
                             let _ = model.put(key, start, value);
                         }

@@ -43,6 +43,35 @@ impl Retention {
         key_schema::segment_of(window_start_ms, self.segment_interval_ms)
     }
 
+    /// Replaces the content of `out` with the stored key of a record of the changelog of `store`, whose time is observed. Whether the record
+    /// has not expired.
+    pub(crate) fn restored_key(
+        self,
+        store: &str,
+        key: &[u8],
+        stream_time_ms: &mut i64,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, StoreError> {
+        let window_key = WindowKey::parse(key).ok_or_else(|| StoreError::InvalidWindowKey {
+            store: store.to_owned(),
+            bytes: key.len(),
+        })?;
+        let window_start_ms = window_key.window_start_ms;
+        if window_start_ms < 0 {
+            return Err(StoreError::NegativeWindowStart {
+                store: store.to_owned(),
+                window_start_ms,
+            });
+        }
+        *stream_time_ms = window_start_ms.max(*stream_time_ms);
+        let segment = self.segment_of(window_start_ms);
+        if segment < self.live_segment_min(*stream_time_ms) {
+            return Ok(false);
+        }
+        key_schema::stored_key(segment, &window_key, out);
+        Ok(true)
+    }
+
     /// Which windows a read of one key or of several may look at.
     pub(crate) fn visible(
         self,

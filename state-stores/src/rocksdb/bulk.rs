@@ -1,10 +1,10 @@
 //! Much of a store's changelog, put into it past the log and the memtable.
 //!
-//! 1. Rows are copied, as the store has them, into a run in memory. A full run goes to a thread of its own while the next one is
+//! 1. Rows are copied, as the store has them, those of windows that have not expired, into a run in memory. A full run goes to a thread of its own while the next one is
 //!    collected: two runs of a store are in memory at the most.
 //! 2. There it is put in the order of keys, the last row of each key only, and written and synced as a table file.
 //! 3. `ahead/STORE` is set to the end of the run; the database takes the file in as it is; one batch sets the position to the end of
-//!    the run and removes `ahead/STORE`.
+//!    the run and a window store's stream time to that of then, deletes the segments that have expired by it, and removes `ahead/STORE`.
 //!
 //! A kill, or a loss of power, between the steps of 3 leaves rows beyond the position, up to `ahead/STORE` and never beyond that.
 //! Restoration goes on from the position, and writes those rows again: it always goes as far as they did, or begins anew
@@ -23,7 +23,9 @@ use rocksdb::{Error, IngestExternalFileOptions, SstFileWriter};
 use super::database::{Database, column_name};
 use super::options::{self, BulkShare};
 use crate::overlay::{LENGTH_MAX, in_order_of_keys};
+use crate::state::NO_STREAM_TIME;
 use crate::stores::RestoredRecord;
+use crate::window::Retention;
 use crate::{StoreError, timestamped};
 
 /// Length that stands for a delete.
@@ -33,10 +35,27 @@ const TOMBSTONE: u32 = u32::MAX;
 pub(crate) struct Bulk {
     store: Arc<str>,
     database: Arc<Database>,
+    /// Of a window store.
+    retention: Option<Retention>,
+    /// Of a window store: the highest window start seen.
+    stream_time_ms: i64,
+    /// Of a window store: segments below are deleted when all runs are in the database.
+    deleted_below: u64,
     collected: Run,
     /// The run before, and its memory when it is written.
     writing: Option<JoinHandle<Result<Run, StoreError>>>,
     share: BulkShare,
+}
+
+/// What a store has come to on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ComeTo {
+    /// Of its changelog, exclusive.
+    pub(crate) end_offset: i64,
+    /// Of a window store.
+    pub(crate) stream_time_ms: i64,
+    /// Of a window store: segments below are deleted.
+    pub(crate) deleted_below: u64,
 }
 
 /// Rows in the order in which they were restored.
@@ -47,6 +66,18 @@ struct Run {
     rows: Vec<Row>,
     /// Of the changelog, exclusive; `None` when nothing was restored.
     end_offset: Option<i64>,
+    /// Of a window store, when the run is full.
+    window: Option<OfWindows>,
+    /// Where a stored key is put together.
+    key: Vec<u8>,
+}
+
+/// What a run of a window store's rows brings beside them.
+#[derive(Clone, Copy)]
+struct OfWindows {
+    stream_time_ms: i64,
+    /// Segments that expire by it, the end exclusive.
+    expired: (u64, u64),
 }
 
 #[derive(Clone, Copy)]
@@ -58,28 +89,43 @@ struct Row {
 }
 
 impl Bulk {
-    pub(crate) fn new(database: &Arc<Database>, store: &str) -> Bulk {
+    pub(crate) fn new(
+        database: &Arc<Database>,
+        store: &str,
+        retention: Option<Retention>,
+        deleted_below: u64,
+    ) -> Bulk {
         Bulk {
             store: store.into(),
             database: Arc::clone(database),
+            retention,
+            stream_time_ms: NO_STREAM_TIME,
+            deleted_below,
             collected: Run::default(),
             writing: None,
             share: database.memory().bulk_share(),
         }
     }
 
-    /// Takes a piece of the changelog that ends at `end_offset`. Returns the position that the store has come to on disk, when that is news.
+    /// The store's stream time is this at least.
+    pub(crate) fn observe(&mut self, stream_time_ms: i64) {
+        self.stream_time_ms = self.stream_time_ms.max(stream_time_ms);
+    }
+
+    /// Takes a piece of the changelog that ends at `end_offset`. Returns what the store has come to on disk, when that is news.
     pub(crate) fn take<'r>(
         &mut self,
         records: impl Iterator<Item = RestoredRecord<'r>>,
         end_offset: i64,
-    ) -> Result<Option<i64>, StoreError> {
+    ) -> Result<Option<ComeTo>, StoreError> {
         let (rows, bytes) = (self.collected.rows.len(), self.collected.arena.len());
+        let stream_time_ms = self.stream_time_ms;
         for record in records {
-            if let Err(error) = self.collected.push(&self.store, &record) {
+            if let Err(error) = self.collect(record) {
                 // Nothing of the piece.
                 self.collected.rows.truncate(rows);
                 self.collected.arena.truncate(bytes);
+                self.stream_time_ms = stream_time_ms;
                 return Err(error);
             }
         }
@@ -87,13 +133,34 @@ impl Bulk {
         if self.collected.bytes() < self.share.run_bytes() {
             return Ok(None);
         }
-        let position = self.join()?;
+        let come_to = self.join()?;
         self.write()?;
-        Ok(position)
+        Ok(come_to)
     }
 
-    /// Waits until all that was taken is in the database. Returns the position, when that is news.
-    pub(crate) fn settle(&mut self) -> Result<Option<i64>, StoreError> {
+    fn collect(&mut self, record: RestoredRecord<'_>) -> Result<(), StoreError> {
+        let Some(retention) = self.retention else {
+            return self.collected.push(&self.store, &record);
+        };
+        let mut key = std::mem::take(&mut self.collected.key);
+        let stored =
+            retention.restored_key(&self.store, record.key, &mut self.stream_time_ms, &mut key);
+        let pushed = stored.and_then(|is_live| {
+            if !is_live {
+                return Ok(());
+            }
+            let stored = RestoredRecord {
+                key: &key,
+                ..record
+            };
+            self.collected.push(&self.store, &stored)
+        });
+        self.collected.key = key;
+        pushed
+    }
+
+    /// Waits until all that was taken is in the database. Returns what the store has come to, when that is news.
+    pub(crate) fn settle(&mut self) -> Result<Option<ComeTo>, StoreError> {
         let before = self.join()?;
         if self.collected.end_offset.is_none() {
             return Ok(before);
@@ -104,7 +171,15 @@ impl Bulk {
 
     /// Has what is collected written by another thread. None is at work.
     fn write(&mut self) -> Result<(), StoreError> {
-        let run = std::mem::take(&mut self.collected);
+        let mut run = std::mem::take(&mut self.collected);
+        if let Some(retention) = self.retention {
+            let live_from = retention.live_segment_min(self.stream_time_ms);
+            run.window = Some(OfWindows {
+                stream_time_ms: self.stream_time_ms,
+                expired: (self.deleted_below, live_from.max(self.deleted_below)),
+            });
+            self.deleted_below = live_from.max(self.deleted_below);
+        }
         let (store, database) = (Arc::clone(&self.store), Arc::clone(&self.database));
         let writing = thread::Builder::new()
             .name(format!("restore-{}", self.store))
@@ -119,19 +194,25 @@ impl Bulk {
     }
 
     /// Waits for the run that is being written, and keeps its memory.
-    fn join(&mut self) -> Result<Option<i64>, StoreError> {
+    fn join(&mut self) -> Result<Option<ComeTo>, StoreError> {
         let Some(writing) = self.writing.take() else {
             return Ok(None);
         };
         let mut run = writing
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        let end_offset = run.end_offset.take();
+        let come_to = run.end_offset.take().map(|end_offset| ComeTo {
+            end_offset,
+            stream_time_ms: run
+                .window
+                .map_or(NO_STREAM_TIME, |window| window.stream_time_ms),
+            deleted_below: run.window.map_or(0, |window| window.expired.1),
+        });
         if self.collected.arena.capacity() == 0 {
             run.clear();
             self.collected = run;
         }
-        Ok(end_offset)
+        Ok(come_to)
     }
 }
 
@@ -189,6 +270,7 @@ impl Run {
         self.arena.clear();
         self.rows.clear();
         self.end_offset = None;
+        self.window = None;
     }
 
     /// The key of a row, and its value unless it is a delete.
@@ -202,7 +284,7 @@ impl Run {
     }
 
     /// Puts the run into the database; see the module's second and third point.
-    fn write(&self, database: &Database, store: &str) -> Result<(), StoreError> {
+    fn write(&self, database: &Arc<Database>, store: &str) -> Result<(), StoreError> {
         let Some(end_offset) = self.end_offset else {
             return Ok(());
         };
@@ -230,6 +312,14 @@ impl Run {
                 .map_err(|error| database.failed("cannot take in what is restored", error))?;
         }
         let mut batch = database.batch(0);
+        if let Some(window) = self.window {
+            let (from, to) = window.expired;
+            if from < to {
+                let column = database.column(store);
+                batch.delete_range(&column, &from.to_be_bytes(), &to.to_be_bytes());
+            }
+            batch.set_stream_time_ms(store, window.stream_time_ms);
+        }
         batch.set_offset(store, end_offset);
         batch.remove_ahead(store);
         batch.write()

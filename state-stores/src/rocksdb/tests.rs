@@ -8,6 +8,7 @@ use std::ops::Bound::Unbounded;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::key_schema::WindowKey;
 use crate::suite::{pairs, store_suite, windows};
 use crate::{
     Backend, Direction, KeyValueStore, Memory, Positions, StoreError, StoreKind, StoreSpec, Stores,
@@ -586,25 +587,68 @@ fn a_kill_at_any_moment_leaves_exactly_one_commit() {
     );
 }
 
+/// Records of a changelog.
+type Piece = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Fifty rows, piece `number` of a changelog of a thousand keys.
-fn piece(number: u64) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
-    (0..50).map(move |at| {
+fn piece(number: u64) -> Piece {
+    let row = |at: u64| {
         let key = format!("key-{}", (number * 50 + at) * 7 % 1000).into_bytes();
         (key, incompressible(number + 1, 400))
-    })
+    };
+    (0..50).map(row).collect()
+}
+
+/// As many windows; time goes on with each piece, and most of what was before expires by and by.
+fn piece_of_windows(number: u64) -> Piece {
+    let row = |at: u64| {
+        let mut key = Vec::new();
+        WindowKey {
+            key: format!("key-{}", at * 7 % 10).as_bytes(),
+            window_start_ms: i64::try_from(number * 30 + at * 11 % 40).unwrap(),
+            sequence: 0,
+        }
+        .append_to(&mut key);
+        (key, incompressible(number + 1, 400))
+    };
+    (0..50).map(row).collect()
+}
+
+/// All that a store shows.
+fn shown(stores: &Stores, spec: &StoreSpec) -> Vec<(Vec<u8>, i64, Vec<u8>)> {
+    match spec.kind {
+        StoreKind::KeyValue => {
+            let store = stores.key_value(&spec.name).unwrap();
+            let all = pairs(
+                store
+                    .range(Unbounded, Unbounded, Direction::Forward)
+                    .unwrap(),
+            );
+            all.into_iter()
+                .map(|(key, value)| (key, 0, value))
+                .collect()
+        }
+        StoreKind::Window { .. } => {
+            let store = stores.window(&spec.name).unwrap();
+            let time = store.observed_stream_time_ms();
+            let all = store.fetch_range(Unbounded, Unbounded, 0, i64::MAX, Direction::Forward);
+            let mut all = windows(all.unwrap());
+            all.push((b"stream time".to_vec(), time, Vec::new()));
+            all
+        }
+    }
 }
 
 /// As above, while much of a changelog is restored. The child says what it has restored, and where it has finished for good; the parent goes on
 /// from where it was cut off, a little way, and then from what that has left.
-#[test]
-fn a_kill_during_a_bulk_restoration_leaves_what_goes_on_to_be_the_whole() {
+fn killed_during_a_bulk_restoration(test: &str, spec: &StoreSpec, piece: fn(u64) -> Piece) {
     const PIECES_BULK: u64 = 90;
     // Small, so that runs are among what is interrupted.
     let memory = Memory::new(0);
-    let specs = [keys("store"), keys("other")];
+    let specs = [spec.clone(), keys("other")];
     let open = |directory: &Path| Stores::open(Some(directory), &specs, &memory).unwrap();
     let restore = |stores: &mut Stores, number: u64| {
-        let rows: Vec<_> = piece(number).collect();
+        let rows = piece(number);
         let end = i64::try_from((number + 1) * 50).unwrap();
         let records = rows.iter().map(|(key, value)| (&**key, Some(&**value)));
         stores.restore("store", records, end).unwrap();
@@ -634,12 +678,13 @@ fn a_kill_during_a_bulk_restoration_leaves_what_goes_on_to_be_the_whole() {
     }
 
     let directory = tempfile::tempdir().unwrap();
+    let model_directory = tempfile::tempdir().unwrap();
+    let mut model = open(model_directory.path());
     let mut seed = 0x2545_f491_4f6c_dd1d;
     let mut survived = 0;
     for round in 0..10 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "--test-threads=1"])
-            .arg("rocksdb::tests::a_kill_during_a_bulk_restoration_leaves_what_goes_on_to_be_the_whole")
+            .args(["--exact", "--nocapture", "--test-threads=1", test])
             .env(CRASH_DIRECTORY, directory.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -676,21 +721,43 @@ fn a_kill_during_a_bulk_restoration_leaves_what_goes_on_to_be_the_whole() {
         for number in next(&stores)..until {
             survived = restore(&mut stores, number);
         }
-        let mut model = std::collections::BTreeMap::new();
-        for number in 0..until {
-            model.extend(piece(number));
+        for number in next(&model)..until {
+            restore(&mut model, number);
         }
-        let store = stores.key_value("store").unwrap();
-        let found = store.range(Unbounded, Unbounded, Direction::Forward);
-        let found: std::collections::BTreeMap<_, _> = pairs(found.unwrap()).into_iter().collect();
+        let (found, expected) = (shown(&stores, spec), shown(&model, spec));
         assert!(
-            found == model,
+            found == expected,
             "round {round}: at {survived} there are {} rows, not the {} of its pieces",
             found.len(),
-            model.len()
+            expected.len()
         );
     }
     assert!(survived > 0, "nothing survived of all rounds");
+}
+
+#[test]
+fn a_kill_during_a_bulk_restoration_leaves_what_goes_on_to_be_the_whole() {
+    killed_during_a_bulk_restoration(
+        "rocksdb::tests::a_kill_during_a_bulk_restoration_leaves_what_goes_on_to_be_the_whole",
+        &keys("store"),
+        piece,
+    );
+}
+
+#[test]
+fn a_kill_during_a_bulk_restoration_of_windows_leaves_what_goes_on_to_be_the_whole() {
+    let kind = StoreKind::Window {
+        retention_ms: 2_000,
+        segment_interval_ms: 300,
+    };
+    killed_during_a_bulk_restoration(
+        "rocksdb::tests::a_kill_during_a_bulk_restoration_of_windows_leaves_what_goes_on_to_be_the_whole",
+        &StoreSpec {
+            kind,
+            ..keys("store")
+        },
+        piece_of_windows,
+    );
 }
 
 /// A kill between taking a run in and saying so, made by hand: the rows are there, the position is not.
