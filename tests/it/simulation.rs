@@ -77,7 +77,7 @@ impl Plan {
     fn of(random: &mut Random) -> Self {
         Self {
             cached: random.below(3) == 0,
-            on_disk: random.below(6) == 0,
+            on_disk: random.below(5) == 0,
             threads: 1 + random.below(2) as usize,
             commit_ms: [0, 5, 30, 100][random.below(4) as usize],
             same_process: random.below(2) == 0,
@@ -286,17 +286,20 @@ impl Simulation {
         }
     }
 
+    fn kill(&mut self) {
+        if let Some((number, killed)) = self.active.take() {
+            self.cluster.lock().note("kill", number);
+            drop(killed);
+            self.after_a_crash(number);
+        }
+    }
+
     /// What may happen at any time.
     fn act(&mut self) {
+        let commits_asked = self.cluster.lock().commits_asked;
         match self.random.below(1_000) {
-            0..4 => {
-                if let Some((number, killed)) = self.active.take() {
-                    self.cluster.lock().note("kill", number);
-                    drop(killed);
-                    self.after_a_crash(number);
-                }
-            }
-            4..7 => self.cluster.lock().rebalance(),
+            0..3 => self.kill(),
+            3..7 => self.cluster.lock().rebalance(),
             7..9 => {
                 let jump = 100 + i64::try_from(self.random.below(5_000)).unwrap();
                 let mut model = self.cluster.lock();
@@ -322,6 +325,10 @@ impl Simulation {
                 self.cluster.lock().now_ms += i64::try_from(self.random.below(30)).unwrap();
             }
             _ => self.step(),
+        }
+        // Between the question and its answer much is not certain.
+        if self.cluster.lock().commits_asked > commits_asked && self.random.below(25) == 0 {
+            self.kill();
         }
         if let Some((number, stopping)) = &mut self.active
             && stopping.stopped()

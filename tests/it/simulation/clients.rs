@@ -563,6 +563,7 @@ impl Producer for SimProducer {
                     self.pending_records, 0,
                     "a commit before its output is there"
                 );
+                self.model.lock().commits_asked += 1;
             }
             TransactionRequest::SendOffsets { .. } => {}
         }

@@ -147,6 +147,8 @@ pub(super) struct Model {
     generation: i32,
     rebalancing_until_ms: i64,
     late: Vec<Late>,
+    /// How often a producer was asked to commit.
+    pub(super) commits_asked: u64,
     /// What happened, how often.
     pub(super) happened: BTreeMap<&'static str, u64>,
     /// The last events, for the message of a failure.
@@ -178,6 +180,7 @@ impl Shared {
             generation: 0,
             rebalancing_until_ms: 0,
             late: Vec::new(),
+            commits_asked: 0,
             happened: BTreeMap::new(),
             events: VecDeque::new(),
             digest: 0,
