@@ -55,7 +55,7 @@ pub use cluster::{Cluster, Flush};
 #[doc(hidden)]
 pub mod fault {
     pub use brooklet_broker::fault::POINTS as BROKER_POINTS;
-    pub use brooklet_streams_core::fault::{POINTS, RESTORATION_POINTS};
+    pub use brooklet_streams_core::fault::{POINTS, RESTORATION_POINTS, UNDOING_POINTS};
 
     /// Ends the process by SIGKILL when it comes to the point `name` for the `passing`th time. Whether there is such a point.
     pub fn arm(name: &str, passing: u64) -> bool {

@@ -183,6 +183,54 @@ fn a_demo_killed_while_its_stores_are_restored_repeats_and_loses_nothing() {
     }
 }
 
+/// A demo that is killed while it undoes what failed: in its next life too, and then again, if it comes to that.
+fn killed_while_undoing(
+    point: &str,
+    address: &str,
+    cluster: impl Fn() -> Cluster,
+    random: &mut Random,
+) {
+    let cached = random.below(2) == 0;
+    let what = format!("{point} on {address}, cached {cached}");
+    let flights = some_flights(FLIGHTS / 4);
+    let directory = tempfile::tempdir().unwrap();
+    keep_every_update(&cluster());
+    let start = || demo(address, directory.path(), flights.len(), cached);
+    let mut lives = 0;
+    for _ in 0..3 {
+        let at = format!("{point}:{}", 1 + random.below(3));
+        let mut killed = Program::start(start().args(["--fault", &at]));
+        assert!(
+            killed.ended_within(LIMIT),
+            "{what}, {at}: neither killed nor done"
+        );
+        lives += u32::from(killed.was_killed());
+    }
+    assert!(lives > 1, "{what}: come to {lives} times only");
+    let printed = Program::start(&mut start()).finish(LIMIT);
+    check(&cluster(), &flights, cached, &printed, &what);
+}
+
+#[test]
+fn a_demo_killed_while_it_undoes_a_transaction_repeats_and_loses_nothing() {
+    for_seeds(1, |seed| {
+        let mut random = Random(seed);
+        for point in fault::UNDOING_POINTS.iter().copied() {
+            let directory = tempfile::tempdir().unwrap();
+            let data = directory.path().join("demo");
+            let address = format!("embedded:{}", data.display());
+            let embedded = || Cluster::embedded(&data);
+            killed_while_undoing(point, &address, embedded, &mut random);
+
+            let port = free_port();
+            let address = format!("127.0.0.1:{port}");
+            let _broker = start_broker(&directory.path().join("broker"), port);
+            let server = || Cluster::kafka(&address);
+            killed_while_undoing(point, &address, server, &mut random);
+        }
+    });
+}
+
 #[test]
 fn the_page_names_every_point_at_which_these_tests_kill() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/design/exactly-once.md");
@@ -190,6 +238,7 @@ fn the_page_names_every_point_at_which_these_tests_kill() {
     let points = [
         fault::POINTS,
         fault::RESTORATION_POINTS,
+        fault::UNDOING_POINTS,
         fault::BROKER_POINTS,
     ];
     for point in points.into_iter().flatten() {

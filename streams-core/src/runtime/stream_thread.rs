@@ -941,6 +941,10 @@ impl StreamThread {
         self.uncommitted |= processed > 0 || punctuated;
         if processed > 0 {
             fault::point("processed");
+            if self.exactly_once.is_some() && fault::undoes() {
+                let kind = ClientErrorKind::Abortable;
+                return Err(ClientError::new(kind, "a fault point").into());
+            }
             self.metrics
                 .process_total
                 .fetch_add(processed as u64, Ordering::Relaxed);
