@@ -146,8 +146,8 @@ pub struct BrokerConfig {
     /// `queued.max.request.bytes`: of all requests that are being read or not answered yet; beyond it nothing more is read. Kafka has no
     /// bound by default; here it is 512 MiB.
     pub request_bytes_queued_max: usize,
-    /// `brooklet.queued.max.response.bytes`: of all answers that are not written yet; beyond it no fetch is begun, and a client that does not
-    /// read its answer loses its connection.
+    /// `brooklet.queued.max.response.bytes`: in memory, of all answers that are not written yet; beyond it no fetch is begun, and a client that
+    /// does not read its answer loses its connection. Records that are sent from their files do not count.
     pub response_bytes_queued_max: usize,
     /// `brooklet.stall.max.ms`: a client that holds such memory and does nothing loses its connection after this: one that stops in the middle
     /// of a large request, or that takes no byte of its answer while the answers of all hold more than they may.

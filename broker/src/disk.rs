@@ -11,15 +11,20 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 
+mod buffers;
+mod file_range;
 mod file_system;
 mod sim;
 
+pub use file_range::{FileRange, Piece};
 pub use file_system::FileSystem;
 pub use sim::{Crash, Fault, SimDisk};
 
@@ -93,11 +98,16 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// As [`DiskFile::read_at`], into memory of its own, which need not be zeroed first.
-    fn read_new_at(&self, position: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+    fn read_new_at(&self, position: u64, bytes_max: usize) -> io::Result<Bytes> {
         let mut buffer = vec![0; bytes_max];
         let read = self.read_at(position, &mut buffer)?;
         buffer.truncate(read);
-        Ok(buffer)
+        Ok(buffer.into())
+    }
+
+    /// The system's own handle, if there is one, for calls that move bytes from file to file.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// Makes the file's bytes and its length durable. After an error the unsynced bytes may be lost for good, even if a later call
@@ -216,19 +226,25 @@ impl DiskFile for RealFile {
         Ok(filled)
     }
 
-    fn read_new_at(&self, position: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
-        let mut buffer = Vec::with_capacity(bytes_max);
-        while buffer.len() < bytes_max {
-            let from = position + buffer.len() as u64;
-            match rustix::io::pread(&self.0, spare_capacity(&mut buffer), from) {
-                Ok(0) => break,
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+    fn read_new_at(&self, position: u64, bytes_max: usize) -> io::Result<Bytes> {
+        let mut read = buffers::fill(bytes_max, |buffer| {
+            while buffer.len() < bytes_max {
+                let from = position + buffer.len() as u64;
+                match rustix::io::pread(&self.0, spare_capacity(buffer), from) {
+                    Ok(0) => break,
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
-        }
+            Ok(())
+        })?;
         // The capacity may be larger than asked for.
-        buffer.truncate(bytes_max);
-        Ok(buffer)
+        read.truncate(bytes_max);
+        Ok(read)
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -277,11 +293,11 @@ mod tests {
             let file = disk.open_or_create(&dir.join("file")).unwrap();
             file.write_all_at(0, b"0123456789").unwrap();
             let read = |position, bytes_max| file.read_new_at(position, bytes_max).unwrap();
-            assert_eq!(read(0, 10), b"0123456789", "{disk:?}");
-            assert_eq!(read(3, 4), b"3456", "{disk:?}");
-            assert_eq!(read(7, 100), b"789", "{disk:?}");
-            assert_eq!(read(10, 5), b"", "{disk:?}");
-            assert_eq!(read(2, 0), b"", "{disk:?}");
+            assert_eq!(read(0, 10), "0123456789", "{disk:?}");
+            assert_eq!(read(3, 4), "3456", "{disk:?}");
+            assert_eq!(read(7, 100), "789", "{disk:?}");
+            assert_eq!(read(10, 5), "", "{disk:?}");
+            assert_eq!(read(2, 0), "", "{disk:?}");
         }
     }
 }

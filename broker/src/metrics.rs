@@ -254,7 +254,7 @@ const FAMILIES: &[Family] = &[
         "kafka_network_socketserver_responsebytesqueued",
         Kind::Gauge,
         "",
-        "Bytes of fetch answers not written, bounded by brooklet.queued.max.response.bytes.",
+        "Bytes in memory of fetch answers not written, bounded by brooklet.queued.max.response.bytes.",
     ),
     family(
         "kafka_server_fetchsessioncache_numincrementalfetchsessions",

@@ -5,6 +5,7 @@
 //!   (a minute at most: a client that went away is not waited for) has passed.
 //! - v12: answers a diverging epoch. v13: topics by id.
 //! - Sessions (v7) as of `fetch_sessions`. Not served: preferred read replica (one rack), followers.
+//! - For a connection records are not read: the answer says where they are, in memory or in a file, and is sent from there.
 
 use std::sync::Arc;
 
@@ -16,9 +17,10 @@ use kafka_wire::{FetchRequest, FetchResponse, fetch_request};
 
 use super::{WAIT_MS_MAX, errors};
 use crate::broker::{Answer, Core};
+use crate::disk::Piece;
 use crate::log;
-use crate::protocol::{ErrorCode, RequestContext, id_of, message};
-use crate::replica::{Attempt, Isolation, Partition};
+use crate::protocol::{ErrorCode, RequestContext, Response, StoredFetch, id_of, message};
+use crate::replica::{Attempt, Fetched, Isolation, Partition};
 
 /// One partition of the request.
 struct Wanted {
@@ -31,9 +33,17 @@ struct WantedTopic {
     partitions: Vec<Wanted>,
 }
 
+/// How the partitions are read.
+#[derive(Clone, Copy)]
+struct Reading {
+    bytes_max: usize,
+    isolation: Isolation,
+    records_may_stay: bool,
+}
+
 /// An answer, and whether it is worth sending before the time is up.
 struct Found {
-    response: FetchResponse,
+    answer: StoredFetch,
     size_bytes: usize,
     has_error: bool,
 }
@@ -60,9 +70,15 @@ pub(super) fn handle(
         }
     };
     let (sessions, clock) = (core.fetch_sessions.clone(), core.config.clock.clone());
-    let answer = move |mut response: FetchResponse| {
-        turn.finish(&sessions, &mut response, clock.now_ms());
-        answer(response.into());
+    let records_may_stay = context.records_may_stay;
+    let answer = move |mut found: StoredFetch| {
+        // What it leaves out has no records.
+        turn.finish(&sessions, &mut found.response, clock.now_ms());
+        answer(if records_may_stay {
+            Response::StoredFetch(found)
+        } else {
+            found.response.into()
+        });
     };
     let isolation = if request.isolation_level == 1 {
         Isolation::ReadCommitted
@@ -77,14 +93,19 @@ pub(super) fn handle(
         .map(|topic| find(core, context, topic))
         .collect();
     let mut seen = Seen::of(&topics, isolation);
-    let found = read(&topics, bytes_max, isolation);
+    let reading = Reading {
+        bytes_max,
+        isolation,
+        records_may_stay,
+    };
+    let found = read(&topics, reading);
     let bytes_min = usize::try_from(request.min_bytes)
         .unwrap_or(0)
         .min(bytes_max);
     let wait_ms = i64::from(request.max_wait_ms).clamp(0, WAIT_MS_MAX);
     let is_empty = topics.iter().all(|topic| topic.partitions.is_empty());
     if found.size_bytes >= bytes_min || found.has_error || wait_ms == 0 || is_empty {
-        return answer(found.response);
+        return answer(found.answer);
     }
     let watched: Vec<_> = topics
         .iter()
@@ -102,12 +123,12 @@ pub(super) fn handle(
                 return false;
             }
             seen = now;
-            let found = read(&topics, bytes_max, isolation);
+            let found = read(&topics, reading);
             if attempt == Attempt::Event && found.size_bytes < bytes_min && !found.has_error {
                 return false;
             }
             if let Some(answer) = answer.take() {
-                answer(found.response);
+                answer(found.answer);
             }
             true
         }),
@@ -176,22 +197,24 @@ fn find(
     }
 }
 
-fn read(topics: &[WantedTopic], bytes_max: usize, isolation: Isolation) -> Found {
+fn read(topics: &[WantedTopic], reading: Reading) -> Found {
     let mut size_bytes = 0;
     let mut has_error = false;
     let mut responses = Vec::with_capacity(topics.len());
+    let mut beside = Vec::new();
     for topic in topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for wanted in &topic.partitions {
-            let data = read_partition(
+            let found = read_partition(
                 wanted,
-                bytes_max.saturating_sub(size_bytes),
+                reading.bytes_max.saturating_sub(size_bytes),
                 size_bytes == 0,
-                isolation,
+                reading,
             );
-            size_bytes += data.records.as_ref().map_or(0, Bytes::len);
-            has_error |= data.error_code != 0 || data.diverging_epoch.epoch >= 0;
-            partitions.push(data);
+            size_bytes += found.size_bytes;
+            has_error |= found.data.error_code != 0 || found.data.diverging_epoch.epoch >= 0;
+            partitions.push(found.data);
+            beside.extend(found.beside);
         }
         responses.push(message!(FetchableTopicResponse {
             topic: topic.request.topic.clone(),
@@ -200,22 +223,38 @@ fn read(topics: &[WantedTopic], bytes_max: usize, isolation: Isolation) -> Found
         }));
     }
     Found {
-        response: message!(FetchResponse {
-            responses: responses
-        }),
+        answer: StoredFetch {
+            response: message!(FetchResponse {
+                responses: responses
+            }),
+            records: beside,
+        },
         size_bytes,
         has_error,
     }
+}
+
+/// What a partition answers.
+struct FoundPartition {
+    /// Without `records` if they stand beside it.
+    data: PartitionData,
+    beside: Option<Vec<Piece>>,
+    size_bytes: usize,
 }
 
 fn read_partition(
     wanted: &Wanted,
     bytes_left: usize,
     at_least_one_batch: bool,
-    isolation: Isolation,
-) -> PartitionData {
+    reading: Reading,
+) -> FoundPartition {
     let index = wanted.request.partition;
-    let refused = |code: ErrorCode| {
+    let without_records = |data| FoundPartition {
+        data,
+        beside: None,
+        size_bytes: 0,
+    };
+    let refusal = |code: ErrorCode| {
         message!(PartitionData {
             partition_index: index,
             error_code: code.code(),
@@ -225,6 +264,7 @@ fn read_partition(
             records: Some(Bytes::new()),
         })
     };
+    let refused = |code| without_records(refusal(code));
     let partition = match &wanted.partition {
         Ok(partition) => partition,
         Err(code) => return refused(*code),
@@ -235,7 +275,7 @@ fn read_partition(
             Ok(Some((epoch, end_offset)))
                 if epoch < wanted.request.last_fetched_epoch || end_offset < offset =>
             {
-                let mut data = refused(ErrorCode::None);
+                let mut data = refusal(ErrorCode::None);
                 data.high_watermark = partition.high_watermark();
                 data.last_stable_offset = partition.last_stable_offset();
                 data.log_start_offset = partition.log_start_offset();
@@ -243,7 +283,7 @@ fn read_partition(
                     epoch: epoch,
                     end_offset: end_offset
                 });
-                return data;
+                return without_records(data);
             }
             Ok(Some(_)) => {}
             Ok(None) => return refused(ErrorCode::OffsetOutOfRange),
@@ -253,25 +293,62 @@ fn read_partition(
     let limit = usize::try_from(wanted.request.partition_max_bytes)
         .unwrap_or(0)
         .min(bytes_left);
-    match partition.fetch_bounded(offset, limit, isolation, at_least_one_batch) {
-        Ok(fetched) => message!(PartitionData {
-            partition_index: index,
-            high_watermark: fetched.high_watermark,
-            last_stable_offset: fetched.last_stable_offset,
-            log_start_offset: fetched.log_start_offset,
-            aborted_transactions: (isolation == Isolation::ReadCommitted)
-                .then(|| aborted(&fetched.aborted)),
-            records: Some(joined(fetched.batches, fetched.size_bytes)),
-        }),
+    let isolation = reading.isolation;
+    let found = if reading.records_may_stay {
+        partition
+            .locate_bounded(offset, limit, isolation, at_least_one_batch)
+            .map(|fetched| beside(index, isolation, fetched))
+    } else {
+        partition
+            .fetch_bounded(offset, limit, isolation, at_least_one_batch)
+            .map(|fetched| inside(index, isolation, fetched))
+    };
+    match found {
+        Ok(found) => found,
         Err(error) => {
-            let mut data = refused(errors::of_partition(&error));
+            let mut data = refusal(errors::of_partition(&error));
             if data.error_code == ErrorCode::OffsetOutOfRange.code() {
                 data.high_watermark = partition.high_watermark();
                 data.log_start_offset = partition.log_start_offset();
             }
-            data
+            without_records(data)
         }
     }
+}
+
+/// With the records beside it, unless there are none.
+fn beside(index: i32, isolation: Isolation, fetched: Fetched<Vec<Piece>>) -> FoundPartition {
+    let mut data = described(index, isolation, &fetched);
+    let size_bytes = fetched.size_bytes;
+    data.records = (size_bytes == 0).then(Bytes::new);
+    FoundPartition {
+        data,
+        beside: (size_bytes > 0).then_some(fetched.batches),
+        size_bytes,
+    }
+}
+
+/// With the records in it.
+fn inside(index: i32, isolation: Isolation, fetched: Fetched) -> FoundPartition {
+    let mut data = described(index, isolation, &fetched);
+    let size_bytes = fetched.size_bytes;
+    data.records = Some(joined(fetched.batches, size_bytes));
+    FoundPartition {
+        data,
+        beside: None,
+        size_bytes,
+    }
+}
+
+fn described<B>(index: i32, isolation: Isolation, fetched: &Fetched<B>) -> PartitionData {
+    message!(PartitionData {
+        partition_index: index,
+        high_watermark: fetched.high_watermark,
+        last_stable_offset: fetched.last_stable_offset,
+        log_start_offset: fetched.log_start_offset,
+        aborted_transactions: (isolation == Isolation::ReadCommitted)
+            .then(|| aborted(&fetched.aborted)),
+    })
 }
 
 fn aborted(transactions: &[log::AbortedTransaction]) -> Vec<AbortedTransaction> {

@@ -123,10 +123,11 @@ impl Session {
         let Some(cached) = self.partitions.get_mut(key) else {
             return true;
         };
+        // If there are none in it they stand beside it.
         let has_records = data
             .records
             .as_ref()
-            .is_some_and(|records| !records.is_empty());
+            .is_none_or(|records| !records.is_empty());
         let is_news = has_records
             || data.error_code != 0
             || data.diverging_epoch.epoch >= 0

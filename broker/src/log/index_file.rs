@@ -118,7 +118,12 @@ impl<E: IndexEntry> GrowingIndex<E> {
 
     /// The last entry with a key at or below this one.
     pub(super) fn floor(&self, key: i64) -> Option<E> {
-        floor(&self.entries, key)
+        self.last_of(|entry| entry.key() <= key)
+    }
+
+    /// The last entry that is so; all before one that is so are so as well.
+    pub(super) fn last_of(&self, is_so: impl Fn(&E) -> bool) -> Option<E> {
+        last_of(&self.entries, is_so)
     }
 
     pub(super) fn size_bytes(&self) -> usize {
@@ -208,16 +213,21 @@ impl<E: IndexEntry> OpenIndex<E> {
 
     /// The last entry with a key at or below this one.
     pub(super) fn floor(&self, key: i64) -> io::Result<Option<E>> {
-        // All entries before `low` are at or below the key, all from `high` on are above it.
+        self.last_of(|entry| entry.key() <= key)
+    }
+
+    /// The last entry that is so; all before one that is so are so as well.
+    pub(super) fn last_of(&self, is_so: impl Fn(&E) -> bool) -> io::Result<Option<E>> {
+        // All entries before `low` are so, all from `high` on are not.
         let (mut low, mut high) = (0, self.count);
         while high - low > SEARCH_ENTRIES {
             let middle = low + (high - low) / 2;
             match self.read(middle, 1)?.pop() {
-                Some(entry) if entry.key() <= key => low = middle,
+                Some(entry) if is_so(&entry) => low = middle,
                 _ => high = middle,
             }
         }
-        Ok(floor(&self.read(low, high - low)?, key))
+        Ok(last_of(&self.read(low, high - low)?, is_so))
     }
 
     fn read(&self, first: u64, count: u64) -> io::Result<Vec<E>> {
@@ -235,9 +245,9 @@ impl<E: IndexEntry> OpenIndex<E> {
     }
 }
 
-fn floor<E: IndexEntry>(entries: &[E], key: i64) -> Option<E> {
-    let above = entries.partition_point(|entry| entry.key() <= key);
-    above
+fn last_of<E: IndexEntry>(entries: &[E], is_so: impl Fn(&E) -> bool) -> Option<E> {
+    let beyond = entries.partition_point(is_so);
+    beyond
         .checked_sub(1)
         .and_then(|last| entries.get(last))
         .copied()

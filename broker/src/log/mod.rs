@@ -4,8 +4,8 @@
 //! the slow things without it, on values that the log hands out:
 //!
 //! - append: [`ValidBatch::check`] (CRC and records; no lock) → [`Log::append`] (offsets, sequences, one write).
-//! - read: [`Log::plan_read`] (bounds, index) → [`ReadPlan::perform`] (shares the in-memory tail or preads; no lock).
-//!   [`Log::read`] is both.
+//! - read: [`Log::plan_read`] (bounds, index) → [`ReadPlan::perform`] (shares the in-memory tail or preads; no lock), or
+//!   [`ReadPlan::locate`], which leaves in the file what is there. [`Log::read`] plans and performs.
 //! - group commit: [`Log::begin_sync`] → [`SyncJob::run`] (no lock) → [`Log::complete_sync`].
 //!
 //! The offsets, their order and who moves each: docs/design/offsets.md. What is synced when: docs/decisions/0003.
@@ -36,6 +36,7 @@ mod index_file;
 mod leader_epochs;
 pub mod offset_checkpoint;
 mod offset_index;
+mod open_segments;
 mod partition_metadata;
 mod producer_state;
 mod read;

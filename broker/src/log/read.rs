@@ -4,15 +4,20 @@
 //! 2. Where the in-memory tail still holds the batch, its bytes are shared.
 //! 3. Otherwise the offset index gives a position at or before the batch; headers are walked from there to the batch that holds the offset.
 //! 4. The bytes are read and cut after the last whole batch below the bound. A read ends with its segment.
+//!
+//! A reader that only passes the bytes on need not have them in memory: for it step 4 finds where they end, again by the index and a few headers, and
+//! gives their place in the file. Nothing below the high watermark is ever written again, and an open file outlives its name, so the place
+//! stays good as long as it is held. What lies between its ends is not looked at: a reader finds damage by the batches' own CRCs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::disk::{Disk, DiskFile};
-use crate::log::index_file::OpenIndex;
+use crate::disk::{Disk, DiskFile, FileRange, Piece};
+use crate::log::index_file::IndexEntry;
 use crate::log::offset_index::OffsetEntry;
+use crate::log::open_segments::OpenSegment;
 use crate::log::scan::{BatchScanner, Scan};
 use crate::log::segment::{ActiveSegment, MaxTimestamp, SealedSegment};
 use crate::log::tail::TailRead;
@@ -23,11 +28,14 @@ use crate::protocol::record_batch::{BatchError, DECOMPRESSED_BYTES_MAX, RecordBa
 /// Bytes read at once while walking from an index entry to the wanted batch: about an index interval.
 const WALK_BYTES: usize = 8 * 1024;
 
+/// Fewer bytes are read although they may stay in their file: a send of their own costs more.
+const RANGE_BYTES_MIN: usize = 16 * 1024;
+
 /// What a read found: whole batches in offset order.
 #[derive(Clone, Debug, Default)]
-pub struct ReadSlice {
+pub struct ReadSlice<B = Vec<Bytes>> {
     /// Each holds one or more whole batches. Shared with the log's tail, or read from the segment.
-    pub batches: Vec<Bytes>,
+    pub batches: B,
     pub size_bytes: usize,
     /// Base offset of the first batch, at or below the wanted offset; the wanted offset if empty.
     pub first_offset: i64,
@@ -38,10 +46,10 @@ pub struct ReadSlice {
     pub aborted: Vec<AbortedTransaction>,
 }
 
-impl ReadSlice {
+impl<B: Default> ReadSlice<B> {
     fn empty(offset: i64) -> Self {
         ReadSlice {
-            batches: Vec::new(),
+            batches: B::default(),
             size_bytes: 0,
             first_offset: offset,
             next_offset: offset,
@@ -68,19 +76,35 @@ enum Kind {
 impl ReadPlan {
     /// Fetches the bytes: at once from the tail, with one or two reads from a segment.
     pub fn perform(self) -> Result<ReadSlice, ReadError> {
+        self.run(|batches| batches, SegmentRead::perform)
+    }
+
+    /// Finds the bytes: in memory those of the tail, in their file those of a segment, without a look at more than the first and the last.
+    pub fn locate(self) -> Result<ReadSlice<Vec<Piece>>, ReadError> {
+        self.run(
+            |batches| batches.into_iter().map(Piece::Memory).collect(),
+            SegmentRead::locate,
+        )
+    }
+
+    fn run<B: Default>(
+        self,
+        of_tail: impl FnOnce(Vec<Bytes>) -> B,
+        of_segment: impl FnOnce(SegmentRead) -> Result<ReadSlice<B>, ReadError>,
+    ) -> Result<ReadSlice<B>, ReadError> {
         let mut slice = match self.kind {
             Kind::Empty { offset } => ReadSlice::empty(offset),
             Kind::Tail(read) => ReadSlice {
-                batches: read.batches,
+                batches: of_tail(read.batches),
                 size_bytes: read.size_bytes,
                 first_offset: read.first_offset,
                 next_offset: read.next_offset,
                 aborted: Vec::new(),
             },
-            Kind::Segment(read) => read.perform()?,
+            Kind::Segment(read) => of_segment(read)?,
         };
         if let Some(candidates) = self.candidates
-            && !slice.batches.is_empty()
+            && slice.size_bytes > 0
         {
             slice.aborted = candidates.concerning(slice.next_offset);
         }
@@ -88,13 +112,29 @@ impl ReadPlan {
     }
 }
 
+/// Where batches lie in a segment.
 #[derive(Debug)]
-enum Start {
-    Position(u64),
-    Lookup {
-        index: OpenIndex<OffsetEntry>,
-        relative_offset: i64,
+enum Places {
+    /// Of the active segment, whose index grows: looked up when the read was planned.
+    Known {
+        /// At or before the wanted batch.
+        start: u64,
+        /// A batch in the read, or before it, from which its end is not far.
+        near_end: u64,
     },
+    /// To be looked up in the index of a sealed segment.
+    Indexed {
+        segment: Arc<OpenSegment>,
+        base_offset: i64,
+    },
+}
+
+/// The batch that a read begins with.
+struct First {
+    position: u64,
+    size_bytes: usize,
+    base_offset: i64,
+    last_offset: i64,
 }
 
 #[derive(Debug)]
@@ -105,7 +145,7 @@ struct SegmentRead {
     end_position: u64,
     /// First offset after the segment.
     end_offset: i64,
-    start: Start,
+    places: Places,
     offset: i64,
     max_bytes: usize,
     end_bound: i64,
@@ -113,60 +153,18 @@ struct SegmentRead {
 }
 
 impl SegmentRead {
+    /// Reads the bytes, and looks at the header of each batch.
     fn perform(self) -> Result<ReadSlice, ReadError> {
-        let start = match &self.start {
-            Start::Position(position) => *position,
-            Start::Lookup {
-                index,
-                relative_offset,
-            } => {
-                let entry = index
-                    .floor(*relative_offset)
-                    .map_err(disk_error("look up in the index of", &self.path))?;
-                entry_position(entry)
-            }
+        let first = match self.first()? {
+            Ok(first) => first,
+            Err(next_offset) => return Ok(self.nothing(next_offset)),
         };
-        let file = self.file.as_ref();
-        let mut scanner = BatchScanner::new(file, start, self.end_position, WALK_BYTES);
-        let (position, first_bytes, first_offset) = loop {
-            match scanner
-                .next_header()
-                .map_err(disk_error("read", &self.path))?
-            {
-                Scan::End => {
-                    let next_offset = self.end_offset.min(self.end_bound).max(self.offset);
-                    return Ok(ReadSlice {
-                        next_offset,
-                        ..ReadSlice::empty(self.offset)
-                    });
-                }
-                Scan::Bad { position, error } => return Err(corrupt(&self.path, position, error)),
-                // Its file was changed under the log: an answer without an error would keep the reader here for ever.
-                Scan::Batch { position, batch } if batch.last_offset() >= self.end_offset => {
-                    return Err(corrupt(
-                        &self.path,
-                        position,
-                        BatchError::Invalid {
-                            reason: "its offsets reach beyond its segment",
-                        },
-                    ));
-                }
-                Scan::Batch { position, batch } if batch.last_offset() >= self.offset => {
-                    if batch.last_offset() >= self.end_bound {
-                        return Ok(ReadSlice::empty(self.offset));
-                    }
-                    break (position, batch.size_bytes(), batch.base_offset());
-                }
-                Scan::Batch { .. } => {}
-            }
-        };
-        if first_bytes > self.max_bytes && !self.at_least_one_batch {
-            return Ok(ReadSlice::empty(self.offset));
-        }
-        // Both are within the file.
-        let left = usize::try_from(self.end_position - position).unwrap_or(usize::MAX);
-        let mut buffer = file
-            .read_new_at(position, self.max_bytes.max(first_bytes).min(left))
+        let limit = self.limit(&first);
+        // Within the file.
+        let wanted = usize::try_from(limit - first.position).unwrap_or(usize::MAX);
+        let mut buffer = self
+            .file
+            .read_new_at(first.position, wanted)
             .map_err(disk_error("read", &self.path))?;
         let mut size_bytes = 0;
         let mut next_offset = self.offset;
@@ -181,22 +179,206 @@ impl SegmentRead {
         if size_bytes == 0 {
             return Err(corrupt(
                 &self.path,
-                position,
+                first.position,
                 BatchError::TooShort {
                     found: buffer.len(),
-                    want: first_bytes,
+                    want: first.size_bytes,
                 },
             ));
         }
         buffer.truncate(size_bytes);
         Ok(ReadSlice {
-            batches: vec![buffer.into()],
+            batches: vec![buffer],
             size_bytes,
-            first_offset,
+            first_offset: first.base_offset,
             next_offset,
             aborted: Vec::new(),
         })
     }
+
+    /// Finds where the bytes begin and end.
+    fn locate(self) -> Result<ReadSlice<Vec<Piece>>, ReadError> {
+        let first = match self.first()? {
+            Ok(first) => first,
+            Err(next_offset) => return Ok(self.nothing(next_offset)),
+        };
+        let (end, next_offset) = self.end(&first)?;
+        // No more than was asked for, or than one batch has.
+        let size_bytes = usize::try_from(end - first.position).unwrap_or(usize::MAX);
+        let mut range = FileRange {
+            file: self.file,
+            position: first.position,
+            size_bytes,
+        };
+        let piece = if size_bytes < RANGE_BYTES_MIN {
+            let bytes = range.take_front(size_bytes);
+            Piece::Memory(bytes.map_err(disk_error("read", &self.path))?)
+        } else {
+            Piece::File(range)
+        };
+        Ok(ReadSlice {
+            batches: vec![piece],
+            size_bytes,
+            first_offset: first.base_offset,
+            next_offset,
+            aborted: Vec::new(),
+        })
+    }
+
+    fn nothing<B: Default>(&self, next_offset: i64) -> ReadSlice<B> {
+        ReadSlice {
+            next_offset,
+            ..ReadSlice::empty(self.offset)
+        }
+    }
+
+    /// The first batch, or, if there is none for this read, where to read on.
+    fn first(&self) -> Result<Result<First, i64>, ReadError> {
+        let start = match &self.places {
+            Places::Known { start, .. } => *start,
+            Places::Indexed {
+                segment,
+                base_offset,
+            } => {
+                let relative_offset = self.offset - base_offset;
+                entry_position(self.look_up(segment, |entry| entry.key() <= relative_offset)?)
+            }
+        };
+        let mut scanner =
+            BatchScanner::new(self.file.as_ref(), start, self.end_position, WALK_BYTES);
+        let first = loop {
+            match scanner
+                .next_header()
+                .map_err(disk_error("read", &self.path))?
+            {
+                Scan::End => {
+                    return Ok(Err(self.end_offset.min(self.end_bound).max(self.offset)));
+                }
+                Scan::Bad { position, error } => return Err(corrupt(&self.path, position, error)),
+                // Its file was changed under the log: an answer without an error would keep the reader here for ever.
+                Scan::Batch { position, batch } if batch.last_offset() >= self.end_offset => {
+                    return Err(corrupt(
+                        &self.path,
+                        position,
+                        BatchError::Invalid {
+                            reason: "its offsets reach beyond its segment",
+                        },
+                    ));
+                }
+                Scan::Batch { position, batch } if batch.last_offset() >= self.offset => {
+                    break First {
+                        position,
+                        size_bytes: batch.size_bytes(),
+                        base_offset: batch.base_offset(),
+                        last_offset: batch.last_offset(),
+                    };
+                }
+                Scan::Batch { .. } => {}
+            }
+        };
+        let is_wanted = first.last_offset < self.end_bound
+            && (first.size_bytes <= self.max_bytes || self.at_least_one_batch);
+        Ok(if is_wanted {
+            Ok(first)
+        } else {
+            Err(self.offset)
+        })
+    }
+
+    /// Where the read ends at the latest.
+    fn limit(&self, first: &First) -> u64 {
+        let bytes = self.max_bytes.max(first.size_bytes) as u64;
+        first.position.saturating_add(bytes).min(self.end_position)
+    }
+
+    /// Where the last batch of the read ends, and where to read on: the same as a walk over all of its batches finds.
+    fn end(&self, first: &First) -> Result<(u64, i64), ReadError> {
+        let limit = self.limit(first);
+        if limit == self.end_position && self.end_bound >= self.end_offset {
+            return Ok((limit, self.end_offset));
+        }
+        let near_end = self.near_end(limit)?.max(first.position);
+        if let Some(end) = self.end_from(near_end, limit, first)? {
+            return Ok(end);
+        }
+        // The index did not point at a batch. From the first one on there is always an end.
+        let short = || {
+            let (found, want) = (0, first.size_bytes);
+            corrupt(
+                &self.path,
+                first.position,
+                BatchError::TooShort { found, want },
+            )
+        };
+        self.end_from(first.position, limit, first)?
+            .ok_or_else(short)
+    }
+
+    /// The last batch that the index knows before the limit and the bound, or one before it.
+    fn near_end(&self, limit: u64) -> Result<u64, ReadError> {
+        match &self.places {
+            Places::Known { near_end, .. } => Ok(*near_end),
+            Places::Indexed {
+                segment,
+                base_offset,
+            } => {
+                let last_relative_offset = self.end_bound - 1 - base_offset;
+                Ok(entry_position(self.look_up(segment, |entry| {
+                    is_before(entry, limit, last_relative_offset)
+                })?))
+            }
+        }
+    }
+
+    /// As [`SegmentRead::end`], by a walk from a batch in the read; `None` if there is no such batch at `from`.
+    fn end_from(
+        &self,
+        from: u64,
+        limit: u64,
+        first: &First,
+    ) -> Result<Option<(u64, i64)>, ReadError> {
+        let mut scanner =
+            BatchScanner::new(self.file.as_ref(), from, self.end_position, WALK_BYTES);
+        let mut found: Option<(u64, i64)> = None;
+        while let Scan::Batch { position, batch } = scanner
+            .next_header()
+            .map_err(disk_error("read", &self.path))?
+        {
+            let (base_offset, last_offset) = (batch.base_offset(), batch.last_offset());
+            let expected = match found {
+                Some((_, next_offset)) => next_offset,
+                None if from == first.position => first.base_offset,
+                None => first.last_offset + 1,
+            };
+            if base_offset < expected || last_offset >= self.end_offset {
+                // Not what was written.
+                break;
+            }
+            let end = position + batch.size_bytes() as u64;
+            if end > limit || last_offset >= self.end_bound {
+                // The read ends before it.
+                found = found.or((from > first.position).then_some((from, base_offset)));
+                break;
+            }
+            found = Some((end, last_offset + 1));
+        }
+        Ok(found)
+    }
+
+    fn look_up(
+        &self,
+        segment: &OpenSegment,
+        is_so: impl Fn(&OffsetEntry) -> bool,
+    ) -> Result<Option<OffsetEntry>, ReadError> {
+        let index = segment.offset_index.as_ref();
+        let found = index.map_or(Ok(None), |index| index.last_of(is_so));
+        Ok(found.map_err(disk_error("look up in the index of", &self.path))?)
+    }
+}
+
+/// Whether an entry's batch begins before this position, and ends at this offset or before it.
+fn is_before(entry: &OffsetEntry, position: u64, last_relative_offset: i64) -> bool {
+    entry_position(Some(*entry)) < position && entry.key() <= last_relative_offset
 }
 
 fn entry_position(entry: Option<OffsetEntry>) -> u64 {
@@ -265,36 +447,44 @@ impl Log {
         }
         let disk = self.disk.as_ref();
         let read = match self.segment_of(offset) {
-            SegmentRef::Active(segment) => SegmentRead {
-                file: open_active(segment, disk)?,
-                path: segment.path.clone(),
-                end_position: segment.size_bytes,
-                end_offset: log_end_offset,
-                start: Start::Position(entry_position(
-                    segment.offset_index.floor(offset - segment.base_offset),
-                )),
-                offset,
-                max_bytes,
-                end_bound,
-                at_least_one_batch,
-            },
-            SegmentRef::Sealed(segment) => SegmentRead {
-                file: open_sealed(segment, disk)?,
-                path: segment.path.clone(),
-                end_position: segment.size_bytes,
-                end_offset: segment.end_offset,
-                start: Start::Lookup {
-                    index: segment
-                        .offset_index
-                        .open(disk)
-                        .map_err(disk_error("open", segment.offset_index.path()))?,
-                    relative_offset: offset - segment.base_offset,
-                },
-                offset,
-                max_bytes,
-                end_bound,
-                at_least_one_batch,
-            },
+            SegmentRef::Active(segment) => {
+                let index = &segment.offset_index;
+                let start = entry_position(index.floor(offset - segment.base_offset));
+                let limit = start.saturating_add(max_bytes as u64);
+                let last_relative_offset = end_bound - 1 - segment.base_offset;
+                let near_end = index.last_of(|entry| is_before(entry, limit, last_relative_offset));
+                SegmentRead {
+                    file: open_active(segment, disk)?,
+                    path: segment.path.clone(),
+                    end_position: segment.size_bytes,
+                    end_offset: log_end_offset,
+                    places: Places::Known {
+                        start,
+                        near_end: entry_position(near_end),
+                    },
+                    offset,
+                    max_bytes,
+                    end_bound,
+                    at_least_one_batch,
+                }
+            }
+            SegmentRef::Sealed(segment) => {
+                let open = segment.open_to_read(disk)?;
+                SegmentRead {
+                    file: Arc::clone(&open.file),
+                    path: segment.path.clone(),
+                    end_position: segment.size_bytes,
+                    end_offset: segment.end_offset,
+                    places: Places::Indexed {
+                        segment: open,
+                        base_offset: segment.base_offset,
+                    },
+                    offset,
+                    max_bytes,
+                    end_bound,
+                    at_least_one_batch,
+                }
+            }
         };
         Ok(ReadPlan {
             kind: Kind::Segment(read),
@@ -425,15 +615,13 @@ impl Log {
                 )
             }
             SegmentRef::Sealed(segment) => {
-                let index = segment
-                    .offset_index
-                    .open(disk)
-                    .map_err(disk_error("open", segment.offset_index.path()))?;
+                let open = segment.open_to_read(disk)?;
+                let index = open.offset_index.as_ref();
                 let entry = index
-                    .floor(from - segment.base_offset)
+                    .map_or(Ok(None), |index| index.floor(from - segment.base_offset))
                     .map_err(disk_error("read", segment.offset_index.path()))?;
                 (
-                    open_sealed(segment, disk)?,
+                    Arc::clone(&open.file),
                     &segment.path,
                     segment.size_bytes,
                     entry_position(entry),
@@ -527,15 +715,8 @@ impl SegmentRef<'_> {
 }
 
 fn open_active(segment: &ActiveSegment, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, LogError> {
-    let opened = segment
-        .file
-        .as_ref()
-        .map_or_else(|| disk.open(&segment.path), |file| Ok(Arc::clone(file)));
-    opened.map_err(disk_error("open", &segment.path))
-}
-
-fn open_sealed(segment: &SealedSegment, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, LogError> {
-    disk.open(&segment.path)
+    segment
+        .open_to_read(disk)
         .map_err(disk_error("open", &segment.path))
 }
 

@@ -29,6 +29,7 @@ use crate::log::cleaner;
 use crate::log::index_file::{GrowingIndex, SealedIndex};
 use crate::log::leader_epochs::{self, LeaderEpochs};
 use crate::log::offset_index::OffsetEntry;
+use crate::log::open_segments::Slot;
 use crate::log::partition_metadata;
 use crate::log::producer_state::ProducerStates;
 use crate::log::scan::{BatchScanner, Scan};
@@ -568,6 +569,7 @@ impl<'a> Walk<'a> {
             aborted: self.aborted_of_file(base_offset),
             max_timestamp: OnceLock::new(),
             seen_ms: self.now_ms,
+            slot: Slot::default(),
         })
     }
 

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use crate::disk::{Disk, DiskFile};
-use crate::log::LogConfig;
 use crate::log::index_file::{GrowingIndex, IndexEntry, SealedIndex};
 use crate::log::offset_index::OffsetEntry;
+use crate::log::open_segments::{OpenSegment, Slot};
 use crate::log::time_index::TimeEntry;
 use crate::log::transaction_index::AbortedTransactionEntry;
+use crate::log::{LogConfig, LogError, disk_error};
 use crate::protocol::record_batch::{BatchHeader, EndTransaction};
 
 pub(super) const LOG: &str = "log";
@@ -93,6 +94,8 @@ pub(super) struct ActiveSegment {
     pub(super) created_ms: i64,
     /// More bytes may be set aside for the file than it has.
     pub(super) is_preallocated: bool,
+    /// For reads before the first append.
+    pub(super) slot: Slot,
 }
 
 impl ActiveSegment {
@@ -111,6 +114,7 @@ impl ActiveSegment {
             first_timestamp: None,
             created_ms: now_ms,
             is_preallocated: false,
+            slot: Slot::default(),
         }
     }
 
@@ -218,6 +222,20 @@ impl ActiveSegment {
         }
     }
 
+    /// The segment's file, which is there.
+    pub(super) fn open_to_read(&self, disk: &dyn Disk) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = &self.file {
+            return Ok(Arc::clone(file));
+        }
+        let open = || {
+            Ok::<_, io::Error>(OpenSegment {
+                file: disk.open(&self.path)?,
+                offset_index: None,
+            })
+        };
+        Ok(Arc::clone(&self.slot.open(open)?.file))
+    }
+
     /// Sets bytes aside for all of the segment. One that cannot be is appended to all the same.
     pub(super) fn preallocate(&mut self, segment_bytes: u32) {
         if let Some(file) = &self.file {
@@ -261,11 +279,12 @@ impl ActiveSegment {
             aborted: self.transaction_index.entries().into(),
             max_timestamp: OnceLock::from(self.max_timestamp),
             seen_ms: now_ms,
+            slot: Slot::default(),
         }
     }
 }
 
-/// A segment that no longer changes. Its files are opened for each use.
+/// A segment that no longer changes. Its files are open while it is read.
 #[derive(Debug)]
 pub(super) struct SealedSegment {
     pub(super) base_offset: i64,
@@ -281,9 +300,26 @@ pub(super) struct SealedSegment {
     pub(super) max_timestamp: OnceLock<Option<MaxTimestamp>>,
     /// When it was sealed or found: stands in for the time of records that have none.
     pub(super) seen_ms: i64,
+    pub(super) slot: Slot,
 }
 
 impl SealedSegment {
+    /// Its file, and its offset index.
+    pub(super) fn open_to_read(&self, disk: &dyn Disk) -> Result<Arc<OpenSegment>, LogError> {
+        self.slot.open(|| {
+            Ok(OpenSegment {
+                file: disk
+                    .open(&self.path)
+                    .map_err(disk_error("open", &self.path))?,
+                offset_index: Some(
+                    self.offset_index
+                        .open(disk)
+                        .map_err(disk_error("open", self.offset_index.path()))?,
+                ),
+            })
+        })
+    }
+
     pub(super) fn max_timestamp(&self, disk: &dyn Disk) -> io::Result<Option<MaxTimestamp>> {
         if let Some(max_timestamp) = self.max_timestamp.get() {
             return Ok(*max_timestamp);

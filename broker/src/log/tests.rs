@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::disk::{Crash, Fault, RealDisk, SimDisk};
+use crate::disk::{Crash, Fault, Piece, RealDisk, SimDisk};
 use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::{Builder, RecordBatch, batches};
 
@@ -75,6 +75,40 @@ fn sync(log: &mut Log) -> i64 {
         }
         None => log.flushed_offset(),
     }
+}
+
+/// What a read finds, carried out both ways: the bytes that are found in their file are those that are read.
+pub(super) fn both_ways(plan: impl Fn() -> ReadPlan) -> ReadSlice {
+    let read = plan().perform().unwrap();
+    let located = plan().locate().unwrap();
+    assert_eq!(
+        located.batches.iter().map(Piece::size_bytes).sum::<usize>(),
+        located.size_bytes
+    );
+    assert!(contents(&located) == read.batches.concat(), "{located:?}");
+    assert_eq!(located.first_offset, read.first_offset);
+    // A gap may be passed with what lies before it.
+    assert!(located.next_offset >= read.next_offset, "{located:?}");
+    assert!(
+        read.aborted
+            .iter()
+            .all(|aborted| located.aborted.contains(aborted)),
+        "{located:?}"
+    );
+    read
+}
+
+fn contents(located: &ReadSlice<Vec<Piece>>) -> Vec<u8> {
+    let mut found = Vec::new();
+    for piece in &located.batches {
+        match piece.clone() {
+            Piece::Memory(bytes) => found.extend_from_slice(&bytes),
+            Piece::File(mut range) => {
+                found.extend_from_slice(&range.take_front(range.size_bytes).unwrap());
+            }
+        }
+    }
+    found
 }
 
 /// All batches from an offset on, one by one.
@@ -263,6 +297,10 @@ proptest! {
                     let bounds: Vec<i64> = model.batches.iter().map(|batch| batch.0).filter(|base| *base >= model.start).chain([end]).collect();
                     let bound = bounds[bound.index(bounds.len())];
                     let whole = log.read(offset, max_bytes, bound, at_least_one).unwrap();
+                    let plan = || log.plan_read(offset, max_bytes, bound, at_least_one).unwrap();
+                    both_ways(plan);
+                    // No gaps here.
+                    prop_assert_eq!(plan().locate().unwrap().next_offset, plan().perform().unwrap().next_offset);
                     let found: Vec<Vec<u8>> =
                         whole.batches.iter().flat_map(|bytes| batches(bytes)).map(|batch| batch.bytes().to_vec()).collect();
                     let expected = model.read(offset, max_bytes, bound, at_least_one);
@@ -1002,6 +1040,102 @@ fn retries_are_answered_with_their_offset_after_a_restart() {
             })
         ));
     }
+}
+
+/// A log of batches that differ in size, several KiB each, in two sealed segments and an active one, with nothing in memory.
+fn large_batches(disk: &SimDisk, index_interval_bytes: u32) -> (Log, Vec<i64>) {
+    let config = LogConfig {
+        segment_bytes: 400_000,
+        index_interval_bytes,
+        tail_bytes_max: 0,
+        ..LogConfig::default()
+    };
+    let (mut log, _) = open(disk, options(config));
+    let mut bases = Vec::new();
+    for tag in 0..200 {
+        let mut builder = Builder::new();
+        for index in 0..1 + tag % 7 {
+            let value = vec![tag as u8; 700 + 31 * index];
+            builder.append(NOW_MS, None, Some(&value), &[]);
+        }
+        bases.push(append(&mut log, builder.build()).base_offset);
+    }
+    sync(&mut log);
+    assert!(log.segment_count() >= 2);
+    (log, bases)
+}
+
+#[test]
+fn bytes_that_stay_in_their_file_are_those_that_would_be_read() {
+    for index_interval_bytes in [0, 4_096, 50_000, 1 << 30] {
+        let (log, bases) = large_batches(&SimDisk::clone(&sim_disk()), index_interval_bytes);
+        let end = log.log_end_offset();
+        let mut in_files = 0;
+        for &from in bases.iter().step_by(7) {
+            for max_bytes in [0, 1, 16_384, 30_000, 60_001, 1 << 20] {
+                for bound in bases.iter().copied().step_by(23).chain([end]) {
+                    for at_least_one in [false, true] {
+                        let plan = || log.plan_read(from, max_bytes, bound, at_least_one).unwrap();
+                        let read = both_ways(plan);
+                        let located = plan().locate().unwrap();
+                        assert_eq!(located.next_offset, read.next_offset);
+                        in_files += located
+                            .batches
+                            .iter()
+                            .filter(|piece| piece.held_bytes() == 0)
+                            .count();
+                    }
+                }
+            }
+        }
+        assert!(in_files > 100, "{in_files}");
+    }
+}
+
+#[test]
+fn an_index_that_points_into_a_batch_costs_a_walk_and_no_records() {
+    let disk = sim_disk();
+    let (log, _) = large_batches(&disk, 4_096);
+    let expected = log.read(0, 100_000, 500, true).unwrap();
+    let index = disk
+        .open(&segment::path(Path::new(DIR), 0, segment::OFFSET_INDEX))
+        .unwrap();
+    // All but the first few entries, by which the read begins.
+    for at in (64..index.len_bytes().unwrap()).step_by(8) {
+        let mut position = [0; 4];
+        index.read_at(at + 4, &mut position).unwrap();
+        let moved = i32::from_be_bytes(position) + 100;
+        index.write_all_at(at + 4, &moved.to_be_bytes()).unwrap();
+    }
+    let located = log
+        .plan_read(0, 100_000, 500, true)
+        .unwrap()
+        .locate()
+        .unwrap();
+    assert!(contents(&located) == expected.batches.concat());
+    assert_eq!(located.next_offset, expected.next_offset);
+}
+
+#[test]
+fn bytes_in_a_file_stay_there_when_their_segment_is_deleted() {
+    let disk = sim_disk();
+    let (mut log, _) = large_batches(&disk, 4_096);
+    let end = log.log_end_offset();
+    let expected = log.read(0, 100_000, end, true).unwrap();
+    let located = log
+        .plan_read(0, 100_000, end, true)
+        .unwrap()
+        .locate()
+        .unwrap();
+    assert!(located.batches.iter().all(|piece| piece.held_bytes() == 0));
+    let later_ms = NOW_MS + 8 * 24 * 3_600_000;
+    assert!(log.apply_retention(later_ms, end).unwrap() > 1);
+    for path in log.take_deleted().1 {
+        disk.remove_file(&path).unwrap();
+    }
+    let name = segment::path(Path::new(DIR), 0, segment::LOG);
+    assert!(disk.open(&name).is_err());
+    assert!(contents(&located) == expected.batches.concat());
 }
 
 #[test]

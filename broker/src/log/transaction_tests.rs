@@ -444,11 +444,10 @@ fn check(log: &Log, model: &Model, max_bytes: usize) {
         let mut seen = Vec::new();
         let mut offset = start;
         loop {
-            let slice = log
-                .plan_committed_read(offset, max_bytes, stable, true)
-                .unwrap()
-                .perform()
-                .unwrap();
+            let slice = super::tests::both_ways(|| {
+                log.plan_committed_read(offset, max_bytes, stable, true)
+                    .unwrap()
+            });
             if slice.batches.is_empty() && slice.next_offset == offset {
                 break;
             }

@@ -173,21 +173,8 @@ pub(super) fn lower(response: &mut Response, version: i16) {
                 partition.current_leader = Default::default();
             }
         }
-        Response::Fetch(body) => {
-            if version < 16 {
-                body.node_endpoints.clear();
-            }
-            if version < 12 {
-                for partition in body
-                    .responses
-                    .iter_mut()
-                    .flat_map(|topic| &mut topic.partitions)
-                {
-                    partition.current_leader = Default::default();
-                    partition.diverging_epoch = Default::default();
-                }
-            }
-        }
+        Response::Fetch(body) => lower_fetch(body, version),
+        Response::StoredFetch(answer) => lower_fetch(&mut answer.response, version),
         Response::Metadata(body) => {
             if !(8..=10).contains(&version) {
                 body.cluster_authorized_operations = NO_AUTHORIZED_OPERATIONS;
@@ -303,6 +290,22 @@ pub(super) fn lower(response: &mut Response, version: i16) {
 }
 
 /// Clients learnt PRODUCER_FENCED late: before, a fenced producer's epoch was not valid.
+fn lower_fetch(body: &mut wire::FetchResponse, version: i16) {
+    if version < 16 {
+        body.node_endpoints.clear();
+    }
+    if version < 12 {
+        for partition in body
+            .responses
+            .iter_mut()
+            .flat_map(|topic| &mut topic.partitions)
+        {
+            partition.current_leader = Default::default();
+            partition.diverging_epoch = Default::default();
+        }
+    }
+}
+
 fn fenced_before(code: i16) -> i16 {
     if code == ErrorCode::ProducerFenced.code() {
         ErrorCode::InvalidProducerEpoch.code()

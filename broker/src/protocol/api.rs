@@ -68,6 +68,8 @@ macro_rules! apis {
         #[allow(missing_docs, reason = "the variants are Kafka's names")]
         pub enum Response {
             $($name(wire::$response),)*
+            /// An answer to Fetch whose records stay where they are: only where the request's context allows it.
+            StoredFetch(super::StoredFetch),
             /// No answer at all: a Produce with `acks=0`.
             Silence,
         }
@@ -96,11 +98,18 @@ macro_rules! apis {
 
         impl Response {
             pub(super) fn encoded_len(&self, version: ApiVersion) -> Result<usize, EncodeError> {
-                match self { $(Self::$name(body) => body.encoded_len(version),)* Self::Silence => Ok(0) }
+                match self {
+                    $(Self::$name(body) => body.encoded_len(version),)*
+                    Self::StoredFetch(_) => unreachable!("it is encoded in pieces"),
+                    Self::Silence => Ok(0),
+                }
             }
 
             pub(super) fn encode_into(&self, buffer: &mut BytesMut, version: ApiVersion) -> Result<usize, EncodeError> {
-                match self { $(Self::$name(body) => body.encode_into(buffer, version),)* Self::Silence => Ok(0) }
+                match self { $(Self::$name(body) => body.encode_into(buffer, version),)*
+                    Self::StoredFetch(_) => unreachable!("it is encoded in pieces"),
+                    Self::Silence => Ok(0),
+                }
             }
 
             #[cfg(test)]

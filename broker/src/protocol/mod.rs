@@ -5,7 +5,7 @@
 //! 3. `adapt` lifts old shapes of a request into the newest one, so a handler sees one struct a message.
 //! 4. The answer comes back as one `Response`; `adapt` lowers it to what its version can carry, and `encode` frames it.
 //!
-//! Record bytes of Produce and Fetch pass through untouched, as `Bytes`: those of a Fetch are written from where they were read (`fetch_frame`,
+//! Record bytes of Produce and Fetch pass through untouched: those of a Fetch are sent from where they are, in memory or in a file (`fetch_frame`,
 //! `pieces`).
 
 pub mod api;
@@ -25,9 +25,10 @@ pub(crate) use consumer_protocol::{
     ConsumerSubscription, consumer_assignment, consumer_subscription, encode_consumer_assignment,
 };
 pub use error_code::ErrorCode;
+pub use fetch_frame::StoredFetch;
 pub use pieces::Pieces;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use kafka_wire::{RequestHeader, request_header_version, response_header_version};
 pub(crate) use kafka_wire_core::StrBytes;
 use kafka_wire_core::{
@@ -69,6 +70,8 @@ pub struct RequestContext {
     pub transaction_version: i16,
     /// The client knows that after TRANSACTION_ABORTABLE (120) it has to abort.
     pub knows_abortable: bool,
+    /// The answer to a Fetch may leave records where they are, as `Response::StoredFetch`: they are only sent on.
+    pub records_may_stay: bool,
     /// CreateTopics v4+: -1 partitions or replicas mean the broker's default.
     pub counts_may_default: bool,
 }
@@ -86,6 +89,7 @@ impl RequestContext {
             knows_member_epochs: true,
             transaction_version: 2,
             knows_abortable: true,
+            records_may_stay: false,
             counts_may_default: true,
         }
     }
@@ -250,6 +254,7 @@ pub fn decode(frame: Bytes, client_host: &str) -> Result<Decoded, FrameError> {
             _ => false,
         },
         knows_member_epochs: version >= 9,
+        records_may_stay: true,
         counts_may_default: version >= 4,
     };
     let reply = ReplyFrame {
@@ -280,38 +285,34 @@ pub fn encode(reply: &ReplyFrame, mut response: Response) -> Result<Pieces, Fram
     let wire_version = ApiVersion::new(version);
     let flexible = api.is_flexible(version);
     let header_version = response_header_version(ApiKey::new(api.key), wire_version, flexible);
-    let body_bytes = response.encoded_len(wire_version).map_err(unencodable)?;
     let header_bytes = if header_version > 0 { 5 } else { 4 };
-    let frame_bytes = 4 + header_bytes + body_bytes;
-    let length = i32::try_from(header_bytes + body_bytes).map_err(|_| FrameError::Length {
-        length: (header_bytes + body_bytes) as i64,
-        length_max: i32::MAX as usize,
-    })?;
-    let start = |buffer: &mut BytesMut| {
+    let start = |buffer: &mut BytesMut, body_bytes: usize| {
+        let length = i32::try_from(header_bytes + body_bytes).map_err(|_| FrameError::Length {
+            length: (header_bytes + body_bytes) as i64,
+            length_max: i32::MAX as usize,
+        })?;
         buffer.extend_from_slice(&length.to_be_bytes());
         buffer.extend_from_slice(&correlation_id.to_be_bytes());
         if header_version > 0 {
             // No tagged fields.
             buffer.extend_from_slice(&[0]);
         }
+        Ok::<_, FrameError>(())
     };
-    match response {
-        Response::Fetch(response) if fetch_frame::can_be_split(&response) => {
-            let mut buffer = BytesMut::new();
-            start(&mut buffer);
-            let pieces = fetch_frame::encode(buffer, response, version).map_err(unencodable)?;
-            assert_eq!(pieces.remaining(), frame_bytes, "version {version}");
-            Ok(pieces)
-        }
-        response => {
-            let mut buffer = BytesMut::with_capacity(frame_bytes);
-            start(&mut buffer);
-            response
-                .encode_into(&mut buffer, wire_version)
-                .map_err(unencodable)?;
-            Ok(buffer.freeze().into())
-        }
+    let mut buffer = BytesMut::new();
+    if let Response::StoredFetch(answer) = response {
+        let mut pieces = fetch_frame::encode(answer, version).map_err(unencodable)?;
+        start(&mut buffer, pieces.left_bytes())?;
+        pieces.push_front(buffer.freeze());
+        return Ok(pieces);
     }
+    let body_bytes = response.encoded_len(wire_version).map_err(unencodable)?;
+    buffer.reserve(4 + header_bytes + body_bytes);
+    start(&mut buffer, body_bytes)?;
+    response
+        .encode_into(&mut buffer, wire_version)
+        .map_err(unencodable)?;
+    Ok(buffer.freeze().into())
 }
 
 fn be_i16(bytes: &[u8], at: usize) -> Option<i16> {

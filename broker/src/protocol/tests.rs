@@ -14,8 +14,8 @@ fn frame_of(framed: &Bytes) -> Bytes {
     framed.slice(4..)
 }
 
-fn joined(mut pieces: Pieces) -> Bytes {
-    pieces.copy_to_bytes(pieces.remaining())
+fn joined(pieces: Pieces) -> Bytes {
+    pieces.read_all().unwrap().into()
 }
 
 /// A request that every version of the API can carry.

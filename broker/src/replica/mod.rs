@@ -15,12 +15,14 @@ use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 use crate::config::Flush;
+use crate::disk::Piece;
 use crate::log::cleaner::{
     Candidate, CleanError, CleanedGroup, CleaningJob, CleaningLimits, CommitError, LogView,
 };
 use crate::log::{
     AbortedTransaction, AppendError, AppendOrigin, AppendRules, Appended, Log, LogConfig, LogError,
-    Marker, Producer, ReadError, TimestampOffset, ValidBatch, VerificationGuard,
+    Marker, Producer, ReadError, ReadPlan, ReadSlice, TimestampOffset, ValidBatch,
+    VerificationGuard,
 };
 use crate::metrics::Traffic;
 
@@ -47,10 +49,10 @@ pub enum Isolation {
 
 /// What a fetch found.
 #[derive(Debug, Clone, Default)]
-pub struct Fetched {
+pub struct Fetched<B = Vec<Bytes>> {
     /// Whole batches in offset order, shared with the log's tail or read from a segment. The first may begin below the wanted
     /// offset: the reader skips.
-    pub batches: Vec<Bytes>,
+    pub batches: B,
     /// Bytes in all of them.
     pub size_bytes: usize,
     /// Where to read on; the wanted offset if nothing was found.
@@ -335,48 +337,62 @@ impl Partition {
         isolation: Isolation,
         at_least_one_batch: bool,
     ) -> Result<Fetched, PartitionError> {
-        let mut from = offset;
-        loop {
-            let fetched = self.fetch_once(from, max_bytes, isolation, at_least_one_batch)?;
-            if !fetched.batches.is_empty() || fetched.next_offset == from {
-                return Ok(fetched);
-            }
-            // A gap without records: what is wanted may lie behind it.
-            from = fetched.next_offset;
-        }
+        let reading = (offset, max_bytes, isolation, at_least_one_batch);
+        self.fetch_with(reading, ReadPlan::perform)
     }
 
-    fn fetch_once(
+    /// As `fetch_bounded`, but what is in a file stays there.
+    pub(crate) fn locate_bounded(
         &self,
         offset: i64,
         max_bytes: usize,
         isolation: Isolation,
         at_least_one_batch: bool,
-    ) -> Result<Fetched, PartitionError> {
-        let guard = self.lock();
-        let log = guard.as_ref().ok_or_else(|| self.gone())?;
-        let high_watermark = self.high_watermark();
-        let last_stable_offset = self.last_stable_offset();
-        let log_start_offset = log.log_start_offset();
-        let plan = match isolation {
-            Isolation::ReadUncommitted => {
-                log.plan_read(offset, max_bytes, high_watermark, at_least_one_batch)?
+    ) -> Result<Fetched<Vec<Piece>>, PartitionError> {
+        let reading = (offset, max_bytes, isolation, at_least_one_batch);
+        self.fetch_with(reading, ReadPlan::locate)
+    }
+
+    fn fetch_with<B>(
+        &self,
+        (offset, max_bytes, isolation, at_least_one_batch): (i64, usize, Isolation, bool),
+        carry_out: impl Fn(ReadPlan) -> Result<ReadSlice<B>, ReadError>,
+    ) -> Result<Fetched<B>, PartitionError> {
+        let mut from = offset;
+        loop {
+            let guard = self.lock();
+            let log = guard.as_ref().ok_or_else(|| self.gone())?;
+            let high_watermark = self.high_watermark();
+            let last_stable_offset = self.last_stable_offset();
+            let log_start_offset = log.log_start_offset();
+            let plan = match isolation {
+                Isolation::ReadUncommitted => {
+                    log.plan_read(from, max_bytes, high_watermark, at_least_one_batch)?
+                }
+                Isolation::ReadCommitted => log.plan_committed_read(
+                    from,
+                    max_bytes,
+                    last_stable_offset,
+                    at_least_one_batch,
+                )?,
+            };
+            drop(guard);
+            let slice = carry_out(plan)?;
+            if slice.size_bytes == 0 && slice.next_offset != from {
+                // A gap without records: what is wanted may lie behind it.
+                from = slice.next_offset;
+                continue;
             }
-            Isolation::ReadCommitted => {
-                log.plan_committed_read(offset, max_bytes, last_stable_offset, at_least_one_batch)?
-            }
-        };
-        drop(guard);
-        let slice = plan.perform()?;
-        Ok(Fetched {
-            batches: slice.batches,
-            size_bytes: slice.size_bytes,
-            next_offset: slice.next_offset,
-            high_watermark,
-            last_stable_offset,
-            log_start_offset,
-            aborted: slice.aborted,
-        })
+            return Ok(Fetched {
+                batches: slice.batches,
+                size_bytes: slice.size_bytes,
+                next_offset: slice.next_offset,
+                high_watermark,
+                last_stable_offset,
+                log_start_offset,
+                aborted: slice.aborted,
+            });
+        }
     }
 
     /// Calls the waker whenever the high watermark has advanced (and once when the partition goes away), until the watch is dropped. No

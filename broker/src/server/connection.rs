@@ -5,7 +5,8 @@
 //!
 //! Both are bounded. At most `PIPELINE_MAX` answers are owed and `IN_FLIGHT_BYTES_MAX` request bytes are unanswered; beyond that nothing is
 //! read. A request whose answer can be large starts only when the answers before it are written, so a client that asks and does not
-//! read holds one answer, and its own connection only. What all connections hold together is bounded by `limits`.
+//! read holds one answer, and its own connection only. What all connections hold together is bounded by `limits`. An answer holds the records that
+//! are in memory for it; of those in a file, its handle (`sending`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,14 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::limits::{AnswerBytes, Limits, RequestBytes, SMALL_FRAME_BYTES};
+use super::sending::{Outlet, Socket};
 use crate::broker::Broker;
 use crate::protocol::framing::FrameCutter;
 use crate::protocol::{self, Decoded, FrameError, Pieces, ReplyFrame, Request, Response};
@@ -293,17 +295,17 @@ fn idle_time(idle_ms: i64) -> Duration {
 /// Writes all of it, unless the peer takes nothing for too long: until it counts as idle, or, while answers hold all the memory they may, as
 /// stalled.
 async fn write(
-    stream: &mut (impl AsyncWrite + Unpin),
-    mut bytes: impl Buf,
+    outlet: &mut impl Outlet,
+    mut answer: Pieces,
     idle_ms: i64,
     stall: Duration,
     is_full: impl Fn() -> bool,
 ) -> Result<(), ConnectionError> {
     let idle = idle_time(idle_ms);
     let mut waited = Duration::ZERO;
-    while bytes.has_remaining() {
+    while answer.left_bytes() > 0 {
         let patience = stall.min(idle.saturating_sub(waited));
-        match tokio::time::timeout(patience, stream.write_buf(&mut bytes)).await {
+        match tokio::time::timeout(patience, outlet.send(&mut answer)).await {
             Err(_) => {
                 waited += patience;
                 if waited >= idle {
@@ -313,23 +315,23 @@ async fn write(
                     return Err(ConnectionError::Slow(waited));
                 }
             }
-            Ok(Ok(0)) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-            Ok(written) => {
-                written?;
+            Ok(sent) => {
+                sent?;
                 waited = Duration::ZERO;
             }
-        };
+        }
     }
     Ok(())
 }
 
 async fn write_answers(
-    mut stream: OwnedWriteHalf,
+    stream: OwnedWriteHalf,
     mut owed: mpsc::Receiver<Owed>,
     done: watch::Sender<Progress>,
     idle_ms: i64,
     limits: Arc<Limits>,
 ) -> Result<(), ConnectionError> {
+    let mut socket = Socket::new(stream);
     while let Some(Owed {
         answer,
         request_bytes,
@@ -351,7 +353,7 @@ async fn write_answers(
         };
         if let Some(pieces) = pieces {
             let is_full = || limits.is_full_of_answers();
-            match write(&mut stream, pieces, idle_ms, limits.stall, is_full).await {
+            match write(&mut socket, pieces, idle_ms, limits.stall, is_full).await {
                 Err(ConnectionError::Io(error))
                     if matches!(
                         error.kind(),
@@ -369,8 +371,7 @@ async fn write_answers(
             progress.request_bytes += request_bytes as u64;
         });
     }
-    // The peer sees the end of the answers.
-    match stream.shutdown().await {
+    match socket.shutdown().await {
         Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error.into()),
         _ => Ok(()),
     }
@@ -382,6 +383,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::server::sending::Copying;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -395,10 +397,11 @@ mod tests {
     #[test]
     fn a_peer_that_takes_nothing_is_given_up() {
         runtime().block_on(async {
-            let (mut here, _there) = tokio::io::duplex(16);
+            let (here, _there) = tokio::io::duplex(16);
+            let mut here = Copying(here);
             let answer = Bytes::from(vec![7; 17]);
             assert!(matches!(
-                write(&mut here, answer, 1, LONG, || false).await,
+                write(&mut here, answer.into(), 1, LONG, || false).await,
                 Err(ConnectionError::Idle(1))
             ));
         });
@@ -407,11 +410,12 @@ mod tests {
     #[test]
     fn a_peer_that_takes_nothing_is_given_up_sooner_when_others_need_the_memory() {
         runtime().block_on(async {
-            let (mut here, _there) = tokio::io::duplex(16);
+            let (here, _there) = tokio::io::duplex(16);
+            let mut here = Copying(here);
             let answer = Bytes::from(vec![7; 17]);
             let soon = Duration::from_millis(1);
             assert!(matches!(
-                write(&mut here, answer, 60_000, soon, || true).await,
+                write(&mut here, answer.into(), 60_000, soon, || true).await,
                 Err(ConnectionError::Slow(_))
             ));
         });
@@ -420,11 +424,12 @@ mod tests {
     #[test]
     fn an_answer_larger_than_the_pipe_arrives_whole() {
         runtime().block_on(async {
-            let (mut here, mut there) = tokio::io::duplex(16);
+            let (here, mut there) = tokio::io::duplex(16);
+            let mut here = Copying(here);
             let answer = Bytes::from((0..=255).collect::<Vec<u8>>());
             let mut read = vec![0; answer.len()];
             let (written, taken) = tokio::join!(
-                write(&mut here, answer.clone(), 60_000, LONG, || true),
+                write(&mut here, answer.clone().into(), 60_000, LONG, || true),
                 there.read_exact(&mut read)
             );
             written.unwrap();

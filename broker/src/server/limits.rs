@@ -4,7 +4,7 @@
 //!   them back when its answer is written. When the pool is empty nothing more is read: the senders wait, the memory does not grow. The first
 //!   small request of a connection is always read, so that nobody is shut out by others.
 //! - Answers: fetches may be large, and their size is known only when they are read. While the answers that are not written hold more than the
-//!   bound, no fetch is begun; a peer that takes nothing meanwhile loses its connection.
+//!   bound, no fetch is begun; a peer that takes nothing meanwhile loses its connection. What is sent from a file is held by nobody, and not counted.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

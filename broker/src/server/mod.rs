@@ -14,6 +14,7 @@ use crate::config::BrokerConfig;
 mod connection;
 mod limits;
 mod metrics;
+mod sending;
 
 pub use metrics::MetricsServer;
 
