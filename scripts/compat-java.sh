@@ -63,6 +63,12 @@ check() {
   shift 2
   if out=$("$@" 2>&1) && grep -q -- "$pattern" <<< "$out"; then say "$name"; else say "$name: no \"$pattern\" in what it printed" "$out"; fi
 }
+# lacks NAME PATTERN COMMAND...: it must succeed without the pattern in its output.
+lacks() {
+  local name=$1 pattern=$2 out
+  shift 2
+  if out=$("$@" 2>&1) && ! grep -q -- "$pattern" <<< "$out"; then say "$name"; else say "$name: failed, or \"$pattern\" is in what it printed" "$out"; fi
+}
 wants() { [[ $sections == *" $1 "* ]]; }
 create() { tool $kafka.TopicCommand --bootstrap-server "$server" --create --topic "$1" --partitions "$2" "${@:3}"; }
 
@@ -89,10 +95,32 @@ if wants tools; then
   check "ConsumerGroupCommand --reset-offsets" "readers" tool $kafka.consumer.group.ConsumerGroupCommand "${at[@]}" --reset-offsets --to-earliest --group readers --topic numbers --execute
   check "GroupsCommand --list" "readers" tool $kafka.GroupsCommand "${at[@]}" --list
   check "ConsumerGroupCommand --delete" "successful" tool $kafka.consumer.group.ConsumerGroupCommand "${at[@]}" --delete --group readers
-  check "TransactionsCommand list" "performance" tool $kafka.TransactionsCommand "${at[@]}" list
-  check "TransactionsCommand describe" "performance" tool $kafka.TransactionsCommand "${at[@]}" describe --transactional-id performance
-  check "TransactionsCommand describe-producers" "ProducerId" tool $kafka.TransactionsCommand "${at[@]}" describe-producers --topic numbers --partition 0
-  check "TransactionsCommand find-hanging" "" tool $kafka.TransactionsCommand "${at[@]}" find-hanging --broker-id 1
+  transactions() { tool $kafka.TransactionsCommand "${at[@]}" "$@"; }
+  check "TransactionsCommand list" "performance" transactions list
+  check "TransactionsCommand describe" "performance" transactions describe --transactional-id performance
+  check "TransactionsCommand describe-producers" "ProducerId" transactions describe-producers --topic numbers --partition 0
+  # Of a producer that is gone, while the coordinator still waits for it.
+  create hung 1 > /dev/null
+  check "a transaction is left open" "open from offset 0" eos open "$server" hung terminated
+  check "TransactionsCommand describe, open" "Ongoing" transactions describe --transactional-id terminated
+  lacks "TransactionsCommand find-hanging, none" "hung" transactions find-hanging --broker-id 1 --max-transaction-timeout 0
+  check "TransactionsCommand forceTerminateTransaction" "" transactions forceTerminateTransaction --transactionalId terminated
+  check "TransactionsCommand describe, terminated" "Empty" transactions describe --transactional-id terminated
+  # One that the coordinator knows nothing of, as after its log was lost: a batch without AddPartitionsToTxn is refused, so that no client can
+  # make one. The last record is committed after it, and not seen before it ends.
+  check "another transaction is left open" "open from offset 2" eos open "$server" hung forgotten
+  check "VerifiableProducer, after it" '"sent":1,' tool $kafka.VerifiableProducer --bootstrap-server "$server" --topic hung --max-messages 1 --acks -1
+  stop
+  rm -r "$data"/__transaction_state-*
+  start
+  lacks "TransactionsCommand list, forgotten" "forgotten" transactions list
+  check "TransactionsCommand find-hanging" "^hung[[:space:]]*0[[:space:]].*[[:space:]]2[[:space:]]" transactions find-hanging --broker-id 1 --max-transaction-timeout 0
+  check "TransactionsCommand describe-producers, hanging" "[[:space:]]2[[:space:]]*$" transactions describe-producers --topic hung --partition 0
+  check "the last stable offset, hanging" "ends at 2" eos stable "$server" hung
+  check "TransactionsCommand abort" "" transactions abort --topic hung --partition 0 --start-offset 2
+  lacks "TransactionsCommand find-hanging, aborted" "hung" transactions find-hanging --broker-id 1 --max-transaction-timeout 0
+  lacks "TransactionsCommand describe-producers, aborted" "[[:space:]]2[[:space:]]*$" transactions describe-producers --topic hung --partition 0
+  check "the last stable offset, aborted" "ends at 5" eos stable "$server" hung
   check "FeatureCommand describe" "transaction.version" tool $kafka.FeatureCommand "${at[@]}" describe
   check "LogDirsCommand" "numbers-0" tool $kafka.LogDirsCommand "${at[@]}" --describe --topic-list numbers
   check "MetadataQuorumCommand" "LeaderId" tool $kafka.MetadataQuorumCommand "${at[@]}" describe --status

@@ -18,6 +18,8 @@ import org.apache.kafka.streams.state.*;
  *   EosCheck load BOOTSTRAP NAME RECORDS RATE      writes numbered records, so many a second
  *   EosCheck run BOOTSTRAP NAME PROTOCOL DIR       one instance (classic or streams), until it is killed
  *   EosCheck verify BOOTSTRAP NAME                 waits until all input is committed; output read committed must have every record once
+ *   EosCheck open BOOTSTRAP TOPIC ID               begins a transaction, writes one record to partition 0, and is gone
+ *   EosCheck stable BOOTSTRAP TOPIC                where partition 0 ends for a read-committed reader
  *   EosCheck copies BOOTSTRAP INPUT OUTPUT         what a read-committed reader finds in OUTPUT must be INPUT exactly, in order, by partition
  */
 public class EosCheck {
@@ -30,6 +32,8 @@ public class EosCheck {
       case "load": load(bootstrap, name, Integer.parseInt(a[3]), Integer.parseInt(a[4])); break;
       case "run": run(bootstrap, name, a[3], a[4]); break;
       case "verify": verify(bootstrap, name); break;
+      case "open": open(bootstrap, name, a[3]); break;
+      case "stable": stable(bootstrap, name); break;
       case "copies": copies(bootstrap, name, a[3]); break;
       default: throw new IllegalArgumentException(a[0]);
     }
@@ -50,6 +54,22 @@ public class EosCheck {
         long ahead = begin + (long) (i * 1e9 / rate) - System.nanoTime();
         if (ahead > 1_000_000) Thread.sleep(ahead / 1_000_000);
       }
+    }
+  }
+
+  static void open(String bootstrap, String topic, String id) throws Exception {
+    KafkaProducer<String, String> producer = new KafkaProducer<>(Map.of("bootstrap.servers", bootstrap, "transactional.id", id, "transaction.timeout.ms", "900000"), new StringSerializer(), new StringSerializer());
+    producer.initTransactions();
+    producer.beginTransaction();
+    System.out.println("open from offset " + producer.send(new ProducerRecord<>(topic, 0, "key", "never committed")).get().offset());
+    // Not closed: that would abort it.
+  }
+
+  static void stable(String bootstrap, String topic) throws Exception {
+    TopicPartition first = new TopicPartition(topic, 0);
+    try (Admin admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
+      var ends = admin.listOffsets(Map.of(first, OffsetSpec.latest()), new ListOffsetsOptions(IsolationLevel.READ_COMMITTED));
+      System.out.println("ends at " + ends.partitionResult(first).get().offset());
     }
   }
 
