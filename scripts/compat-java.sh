@@ -206,19 +206,72 @@ if wants streams; then
   done
 fi
 
+# until_found SECONDS PATTERN FILE: waits until the pattern is in the file.
+until_found() {
+  local until=$((SECONDS + $1))
+  until grep -q -- "$2" "$3" 2> /dev/null; do
+    [ $SECONDS -lt $until ] || return 1
+    sleep 0.5
+  done
+}
+
+# RelationalSmokeTest as Kafka's own system test runs it: each process is an application of its own, and all write the same. While the driver still
+# produces, the first is killed with -9 and the second ended; a third, started between, has to catch up.
+relational() {
+  local protocol=$1 id apps=() logs=$work/relational-$protocol
+  for topic in in-article:3 in-comment:5 out-augmented-article:3 out-augmented-comment:5; do create ${topic%:*} ${topic#*:} > /dev/null; done
+  mkdir -p "$logs"
+  application() {
+    LOG=info tool org.apache.kafka.streams.tests.RelationalSmokeTest application "$server" processor$1 exactly_once_v2 $protocol "$work/state-relational-$protocol-$1" > "$logs/processor$1.log" 2>&1 &
+    apps[$1]=$!
+    processes+=($!)
+  }
+  started() { until_found 90 "Streams has started" "$logs/processor$1.log"; }
+  application 1
+  application 2
+  if started 1 && started 2; then
+    LOG=info tool org.apache.kafka.streams.tests.RelationalSmokeTest driver "$server" > "$logs/driver.log" 2>&1 &
+    local driver=$!
+    processes+=($driver)
+    sleep 20
+    pkill -9 -P ${apps[1]} || true
+    application 3
+    if started 3; then pkill -P ${apps[2]} || true; fi
+    until_found 240 "Smoke test complete" "$logs/driver.log" || true
+    pkill -P $driver || true
+  fi
+  for id in "${!apps[@]}"; do pkill -P ${apps[id]} || true; done
+  if grep -q "Smoke test complete: passed" "$logs/driver.log" && started 3; then say "RelationalSmokeTest, exactly once, $protocol protocol"; else say "RelationalSmokeTest, exactly once, $protocol protocol" "$(tail -qn 10 "$logs"/*.log | cut -c1-300)"; fi
+}
+
 if wants smoke; then
   for protocol in classic streams; do
-    # They have their own names of topics and of the application: each protocol gets a broker with nothing in it.
-    stop
-    data=$work/data-$protocol
-    start
-    for topic in data echo max min min-suppressed min-raw sum sws-raw sws-suppressed dif cnt avg wcnt tagg fk; do create $topic 5 > /dev/null; done
-    printf 'bootstrap.servers=%s\nstate.dir=%s\nprocessing.guarantee=exactly_once_v2\ngroup.protocol=%s\nreplication.factor=1\nacks=all\n' "$server" "$work/smoke-$protocol" $protocol > "$work/smoke-$protocol.properties"
-    tool org.apache.kafka.streams.tests.StreamsSmokeTest "$work/smoke-$protocol.properties" process > "$work/smoke-process.log" 2>&1 &
-    processes+=($!)
-    out=$(JAVA_OPTS="-Xmx1g" timeout 600 bash "$here/benches/peers/kafka.sh" tool org.apache.kafka.streams.tests.StreamsSmokeTest "$work/smoke-$protocol.properties" run 2>&1) || true
-    if grep -q "SUCCESS" <<< "$out" && ! grep -q "FAILURE" <<< "$out"; then say "StreamsSmokeTest, exactly once, $protocol protocol"; else say "StreamsSmokeTest, exactly once, $protocol protocol" "$(tail -25 <<< "$out")"; fi
-    pkill -P "${processes[-1]}" || true
+    name="StreamsSmokeTest, exactly once, $protocol protocol"
+    for attempt in 1 2 3; do
+      # They have their own names of topics and of the application: each run gets a broker with nothing in it.
+      stop
+      data=$work/data-$protocol-$attempt
+      start
+      for topic in data echo max min min-suppressed min-raw sum sws-raw sws-suppressed dif cnt avg wcnt tagg fk; do create $topic 5 > /dev/null; done
+      printf 'bootstrap.servers=%s\nstate.dir=%s\nprocessing.guarantee=exactly_once_v2\ngroup.protocol=%s\nreplication.factor=1\nacks=all\n' "$server" "$work/smoke-$protocol-$attempt" $protocol > "$work/smoke-$protocol.properties"
+      tool org.apache.kafka.streams.tests.StreamsSmokeTest "$work/smoke-$protocol.properties" process > "$work/smoke-process-$protocol-$attempt.log" 2>&1 &
+      process=$!
+      processes+=($process)
+      out=$(JAVA_OPTS="-Xmx1g" timeout 600 bash "$here/benches/peers/kafka.sh" tool org.apache.kafka.streams.tests.StreamsSmokeTest "$work/smoke-$protocol.properties" run 2>&1) || true
+      pkill -P $process || true
+      wait $process || true
+      if grep -q "SUCCESS" <<< "$out" && ! grep -q "FAILURE" <<< "$out"; then
+        say "$name"
+      elif [ $attempt -lt 3 ] && raced=$(grep -o "Offset for partition .* is larger than topic endOffset: .*" <<< "$out"); then
+        # The test's own race, see docs/reference/kafka-tools.md: nothing is verified by then, so all of it is done again.
+        echo "again   $name: $raced, which is the test's own race"
+        continue
+      else
+        say "$name" "$(tail -25 <<< "$out")"
+      fi
+      break
+    done
+    relational $protocol
     for topic in brokerCompatibilitySourceTopic brokerCompatibilitySinkTopic; do create $topic 1 > /dev/null; done
     check "BrokerCompatibilityTest, $protocol protocol" "close Kafka Streams" timeout 120 bash "$here/benches/peers/kafka.sh" tool org.apache.kafka.streams.tests.BrokerCompatibilityTest "$work/smoke-$protocol.properties" exactly_once_v2
   done
