@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use kafka_wire::FetchResponse;
 use uuid::Uuid;
 
 use crate::cleaning::{CleanerStats, Cleaning, Compacted};
@@ -20,7 +19,6 @@ use crate::coordinator::producer_ids::ProducerIds;
 use crate::coordinator::transaction::{self, TransactionCoordinator};
 use crate::data_dir::{DataDir, Offsets};
 use crate::deletions::{Deletions, Doomed};
-use crate::disk::Piece;
 use crate::error::BrokerError;
 use crate::handlers::{self, FetchSessions, of_transaction};
 use crate::log::cleaner::CleanError;
@@ -602,7 +600,7 @@ impl Core {
                 0
             }
             Response::Fetch(response) => {
-                self.count_fetched(response, &[]);
+                handlers::count_fetched(self, response, &[]);
                 let topics = response.responses.iter();
                 let parts = topics.flat_map(|topic| &topic.partitions);
                 parts
@@ -610,40 +608,10 @@ impl Core {
                     .sum()
             }
             Response::StoredFetch(answer) => {
-                self.count_fetched(&answer.response, &answer.records);
+                handlers::count_fetched(self, &answer.response, &answer.records);
                 answer.held_bytes()
             }
             _ => 0,
-        }
-    }
-
-    /// Counts what an answer to Fetch holds, in it or beside it.
-    fn count_fetched(&self, response: &FetchResponse, beside: &[Vec<Piece>]) {
-        let mut beside = beside.iter();
-        let mut has_error = response.error_code != 0;
-        for topic in &response.responses {
-            let by_id = || self.topic_by_id(crate::protocol::id_of(topic.topic_id));
-            let by_id = topic.topic.is_empty().then(by_id).flatten();
-            let name = by_id
-                .as_ref()
-                .map_or(topic.topic.as_str(), |topic| &topic.name);
-            for data in &topic.partitions {
-                has_error |= data.error_code != 0;
-                let bytes = match &data.records {
-                    Some(records) => records.len(),
-                    None => beside
-                        .next()
-                        .map_or(0, |pieces| pieces.iter().map(Piece::size_bytes).sum()),
-                };
-                if bytes > 0
-                    && let Some(partition) = self.partition(name, data.partition_index)
-                {
-                    partition.traffic().fetched(bytes as u64);
-                }
-            }
-        }
-        if has_error {
-            self.metrics.failed_fetches.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -8,6 +8,7 @@
 //! - For a connection records are not read: the answer says where they are, in memory or in a file, and is sent from there.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use kafka_wire::fetch_response::{
@@ -134,6 +135,36 @@ pub(super) fn handle(
         }),
     );
     core.deadline_at(deadline_ms);
+}
+
+/// Counts what an answer holds, in it or beside it.
+pub(crate) fn count_fetched(core: &Core, response: &FetchResponse, beside: &[Vec<Piece>]) {
+    let mut beside = beside.iter();
+    let mut has_error = response.error_code != 0;
+    for topic in &response.responses {
+        let by_id = || core.topic_by_id(id_of(topic.topic_id));
+        let by_id = topic.topic.is_empty().then(by_id).flatten();
+        let name = by_id
+            .as_ref()
+            .map_or(topic.topic.as_str(), |topic| &topic.name);
+        for data in &topic.partitions {
+            has_error |= data.error_code != 0;
+            let bytes = match &data.records {
+                Some(records) => records.len(),
+                None => beside
+                    .next()
+                    .map_or(0, |pieces| pieces.iter().map(Piece::size_bytes).sum()),
+            };
+            if bytes > 0
+                && let Some(partition) = core.partition(name, data.partition_index)
+            {
+                partition.traffic().fetched(bytes as u64);
+            }
+        }
+    }
+    if has_error {
+        core.metrics.failed_fetches.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What a read depends on: while it is the same there is nothing new to read.

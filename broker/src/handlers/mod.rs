@@ -10,6 +10,7 @@ use crate::broker::{Answer, Core};
 use crate::protocol::{Request, RequestContext};
 
 pub(crate) use errors::of_transaction;
+pub(crate) use fetch::count_fetched;
 pub(crate) use fetch_sessions::FetchSessions;
 
 mod add_offsets_to_txn;
