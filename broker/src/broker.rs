@@ -31,6 +31,7 @@ use crate::metrics::{self, Metrics};
 use crate::protocol::compression::Codec;
 use crate::protocol::record_batch::{BatchHeader, TimestampType};
 use crate::protocol::{ApiRequest, ErrorCode, Request, RequestContext, Response};
+use crate::reopening::Reopenings;
 use crate::replica::{Dirty, Partition, PartitionError, Waiting, Watch};
 
 /// An open broker. Cloning it is cheap; the last clone that is dropped stops the threads, without a clean shutdown: use `shutdown`.
@@ -263,7 +264,7 @@ pub(crate) struct Core {
     endpoint: RwLock<(String, u16)>,
     /// Defaults of topic configs: those the broker was opened with, under those that were set on it since.
     topic_defaults: RwLock<Arc<BTreeMap<String, String>>>,
-    dirty: Arc<Dirty>,
+    pub(crate) dirty: Arc<Dirty>,
     /// Keep the coordinators told of their topics' high watermarks.
     coordinator_watches: Mutex<Vec<Watch>>,
     /// Held from collecting offsets to the end of writing them: an older collection must not replace a newer one.
@@ -272,6 +273,7 @@ pub(crate) struct Core {
     next_checkpoint_ms: AtomicI64,
     next_flush_ms: AtomicI64,
     deletions: Deletions,
+    pub(crate) reopenings: Reopenings,
     closed: AtomicBool,
     timer: Timer,
 }
@@ -381,6 +383,7 @@ impl Core {
                 now_ms.saturating_add(config.flush_scheduler_interval_ms),
             ),
             deletions: Deletions::default(),
+            reopenings: Reopenings::default(),
             closed: AtomicBool::new(false),
             timer: Timer::default(),
             catalog: RwLock::default(),
@@ -560,6 +563,22 @@ impl Core {
             .get(topic)?
             .get(usize::try_from(partition).ok()?)
             .cloned()
+    }
+
+    /// Puts another in the place of this one; `false` if it is not there any more.
+    pub(crate) fn replace_partition(&self, this: &Arc<Partition>, other: Arc<Partition>) -> bool {
+        let mut partitions = self
+            .partitions
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let place = partitions
+            .get_mut(this.topic())
+            .and_then(|partitions| partitions.iter_mut().find(|there| Arc::ptr_eq(there, this)));
+        let is_there = place.is_some();
+        if let Some(place) = place {
+            *place = other;
+        }
+        is_there
     }
 
     pub(crate) fn all_partitions(&self) -> Vec<Arc<Partition>> {
@@ -994,6 +1013,7 @@ impl Core {
         }
         self.deletions
             .remove_due(self.data_dir.disk.as_ref(), now_ms);
+        self.reopen_failed(now_ms);
         if self.config.drive == Drive::Manual {
             self.clean_if_due(now_ms);
         }
@@ -1043,6 +1063,7 @@ impl Core {
             self.waiting.next_deadline_ms(),
             self.groups.next_deadline_ms(),
             self.deletions.next_ms(),
+            self.reopenings.next_ms(),
             Some(self.transactions.next_deadline_ms()),
         ]
         .into_iter()

@@ -52,6 +52,7 @@ mod data_dir;
 mod deletions;
 mod handlers;
 mod metrics;
+mod reopening;
 
 pub use broker::{Answer, Broker, TransactionalAppendError};
 pub use cleaning::{CleanerStats, Compacted};

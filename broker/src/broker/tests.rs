@@ -16,6 +16,7 @@ use crate::protocol::{ErrorCode, message, wire_id};
 use crate::replica::Isolation;
 
 mod compaction;
+mod failed_logs;
 mod streams_groups;
 mod transactional_log;
 

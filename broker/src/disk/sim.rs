@@ -29,8 +29,10 @@ pub enum Fault {
     OnceAt(u64),
     /// The one with this number and all that follow: the machine has stopped there.
     StopAt(u64),
-    /// The next sync of a file, once.
+    /// The next sync of a file, once. What it was to write is read back from then on, counts as clean, and never reaches the disk, as on Linux.
     NextSync,
+    /// There is no room: files can neither be created nor grow; a write leaves half of its bytes.
+    Full,
 }
 
 /// A disk in memory. Clones share it.
@@ -112,6 +114,14 @@ struct FileState {
     unsynced: Vec<Change>,
 }
 
+impl FileState {
+    fn sync(&mut self) {
+        for change in self.unsynced.drain(..) {
+            change.apply(&mut self.synced);
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Change {
     Write { position: usize, bytes: Vec<u8> },
@@ -137,6 +147,10 @@ impl Change {
 
 fn injected() -> io::Error {
     io::Error::other("fault injected by the simulated disk")
+}
+
+fn full() -> io::Error {
+    io::Error::from(io::ErrorKind::StorageFull)
 }
 
 fn not_found(path: &Path) -> io::Error {
@@ -194,6 +208,11 @@ impl SimDisk {
     /// How many operations that change something have been tried.
     pub fn operations(&self) -> u64 {
         self.lock().operations
+    }
+
+    /// Nothing fails from now on.
+    pub fn clear_fault(&self) {
+        self.lock().fault = None;
     }
 
     pub fn set_fault(&self, fault: Fault) {
@@ -314,10 +333,7 @@ impl FileSystem for SimDisk {
             // The file whose it is says so too.
             return Err(injected());
         }
-        for file in state.files.values_mut() {
-            file.synced.clone_from(&file.now);
-            file.unsynced.clear();
-        }
+        state.files.values_mut().for_each(FileState::sync);
         state.durable_names = state.names.clone();
         state.pending_names.clear();
         Ok(())
@@ -347,6 +363,9 @@ impl Disk for SimDisk {
             Some(None) => Err(io::Error::from(io::ErrorKind::IsADirectory)),
             None => {
                 state.operate()?;
+                if state.fault == Some(Fault::Full) {
+                    return Err(full());
+                }
                 match path.parent() {
                     Some(dir) if state.is_dir(dir) => {}
                     _ => return Err(not_found(path)),
@@ -485,7 +504,11 @@ impl DiskFile for SimFile {
         let mut state = self.disk.lock();
         let was_stopped = state.is_stopped();
         let position = usize::try_from(position).map_err(io::Error::other)?;
-        let result = state.operate();
+        let length = state.files.get(&self.file).map_or(0, |file| file.now.len());
+        let has_room = state.fault != Some(Fault::Full) || position + bytes.len() <= length;
+        let result = state
+            .operate()
+            .and_then(|()| if has_room { Ok(()) } else { Err(full()) });
         let written = match result {
             Ok(()) => bytes,
             Err(error) if was_stopped => return Err(error),
@@ -536,8 +559,7 @@ impl DiskFile for SimFile {
             return Err(injected());
         }
         if let Some(file) = state.files.get_mut(&self.file) {
-            file.synced.clone_from(&file.now);
-            file.unsynced.clear();
+            file.sync();
         }
         Ok(())
     }
@@ -658,5 +680,39 @@ mod tests {
         disk.set_fault(Fault::NextSync);
         assert!(file.sync_data().is_err());
         file.sync_data().unwrap();
+    }
+
+    #[test]
+    fn what_a_failed_sync_was_to_write_is_read_back_and_never_written() {
+        let disk = disk();
+        let path = Path::new("/d/a");
+        let file = disk.open_or_create(path).unwrap();
+        disk.sync_dir(Path::new("/d")).unwrap();
+        file.write_all_at(0, b"one").unwrap();
+        file.sync_data().unwrap();
+        file.write_all_at(3, b"two").unwrap();
+        disk.set_fault(Fault::NextSync);
+        assert!(file.sync_data().is_err());
+        file.write_all_at(6, b"six").unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(disk.read_file(path).unwrap(), b"onetwosix");
+        let left = disk.crash(Crash::LoseUnsynced).read_file(path).unwrap();
+        assert_eq!(left, b"one\0\0\0six");
+    }
+
+    #[test]
+    fn a_full_disk_takes_no_more_until_there_is_room() {
+        let disk = disk();
+        let file = disk.open_or_create(Path::new("/d/a")).unwrap();
+        file.write_all_at(0, b"1111").unwrap();
+        disk.set_fault(Fault::Full);
+        let error = file.write_all_at(4, b"2222").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(disk.open_or_create(Path::new("/d/b")).is_err());
+        file.truncate(4).unwrap();
+        file.write_all_at(0, b"3333").unwrap();
+        disk.clear_fault();
+        file.write_all_at(4, b"2222").unwrap();
+        assert_eq!(disk.read_file(Path::new("/d/a")).unwrap(), b"33332222");
     }
 }

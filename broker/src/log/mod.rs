@@ -121,6 +121,28 @@ pub struct Log {
     swaps: u64,
 }
 
+/// A poisoned log that is to be opened anew from its files, as far as they are known to be on disk.
+///
+/// What lies beyond the last successful sync is cut off, though it may read well: after a failed sync the kernel's cache may hold bytes that it
+/// counts as written, and never writes. Cut off they are gone from the cache, too, and what is appended in their place is written.
+#[derive(Debug)]
+pub struct Reopening {
+    disk: Arc<dyn Disk>,
+    options: OpenOptions,
+}
+
+impl Reopening {
+    /// Meanwhile the poisoned log may be read, and nobody may remove its segments.
+    pub fn run(self, now_ms: i64) -> Result<Log, LogError> {
+        let mut log = recovery::reopen(self.disk, self.options, now_ms)?;
+        // Small files whose sync may have failed are written again along with the next append.
+        log.is_created = false;
+        log.unsynced.leader_epochs = true;
+        log.unsynced.dir = true;
+        Ok(log)
+    }
+}
+
 /// What the next sync has to take along.
 #[derive(Clone, Debug, Default)]
 struct Unsynced {
@@ -165,6 +187,25 @@ impl Log {
         now_ms: i64,
     ) -> Result<(Log, Recovery), LogError> {
         recovery::open(disk, options, now_ms)
+    }
+
+    /// What has to be known to open a poisoned log anew; `None` if it is not poisoned, or a sync is under way, which may still move what is known to
+    /// be on disk.
+    pub fn reopening(&self) -> Option<Reopening> {
+        if self.poison.is_none() || self.in_flight.is_some() {
+            return None;
+        }
+        Some(Reopening {
+            disk: Arc::clone(&self.disk),
+            options: OpenOptions {
+                dir: self.dir.clone(),
+                topic_id: self.topic_id,
+                config: self.config.clone(),
+                clean_shutdown: false,
+                recovery_point: self.flushed_offset,
+                log_start_offset: self.log_start_offset,
+            },
+        })
     }
 
     /// Appends one batch, already checked: assigns its offsets and leader epoch, checks idempotent sequences, rolls the segment when due,

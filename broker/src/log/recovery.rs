@@ -41,6 +41,7 @@ use crate::log::tail::Tail;
 use crate::log::time_index::TimeEntry;
 use crate::log::transaction_index::AbortedTransactionEntry;
 use crate::log::{Log, LogError, OpenOptions, Unsynced, disk_error, write_small};
+use crate::protocol::record_batch::BatchError;
 
 /// Of files of deleted segments that are still there.
 pub(super) const DELETED_SUFFIX: &str = ".deleted";
@@ -72,7 +73,32 @@ pub(super) fn open(
     let trust = Trust {
         clean: options.clean_shutdown,
         recovery_point: options.recovery_point,
+        end_offset_max: i64::MAX,
     };
+    open_with(disk, options, trust, now_ms)
+}
+
+/// Opens a log whose sync has failed, up to the recovery point: what is beyond is cut off.
+pub(super) fn reopen(
+    disk: Arc<dyn Disk>,
+    options: OpenOptions,
+    now_ms: i64,
+) -> Result<Log, LogError> {
+    let trust = Trust {
+        clean: false,
+        recovery_point: options.recovery_point,
+        end_offset_max: options.recovery_point,
+    };
+    let (log, _) = open_with(disk, options, trust, now_ms)?;
+    Ok(log)
+}
+
+fn open_with(
+    disk: Arc<dyn Disk>,
+    options: OpenOptions,
+    trust: Trust,
+    now_ms: i64,
+) -> Result<(Log, Recovery), LogError> {
     let recovered = recover(disk.as_ref(), &options, trust, now_ms)?;
     let is_clean = options.clean_shutdown && recovered.report == Recovery::default();
     let next_offset = recovered.next_offset;
@@ -122,12 +148,20 @@ pub(super) fn open(
 struct Trust {
     clean: bool,
     recovery_point: i64,
+    /// Batches at or beyond it are not believed, however well they read.
+    end_offset_max: i64,
 }
 
-const NO_TRUST: Trust = Trust {
-    clean: false,
-    recovery_point: 0,
-};
+impl Trust {
+    /// In nothing but the end.
+    fn lost(self) -> Self {
+        Trust {
+            clean: false,
+            recovery_point: 0,
+            ..self
+        }
+    }
+}
 
 struct Recovered {
     sealed: VecDeque<SealedSegment>,
@@ -194,6 +228,29 @@ impl Listing {
             }
         }
         Ok(Some(listing))
+    }
+
+    /// Removes the segments that begin beyond the end, newest first. One that begins there stays, empty: its name may be all that says where the
+    /// log is.
+    fn remove_beyond(
+        &mut self,
+        disk: &dyn Disk,
+        dir: &Path,
+        end_offset_max: i64,
+    ) -> Result<(), LogError> {
+        let beyond = self.logs.split_off(&end_offset_max.saturating_add(1));
+        for base_offset in beyond.keys().rev() {
+            delete_segment(disk, dir, *base_offset)?;
+            self.offset_indexes.remove(base_offset);
+            self.time_indexes.remove(base_offset);
+            self.transaction_indexes.remove(base_offset);
+            self.snapshots.remove(base_offset);
+        }
+        if !beyond.is_empty() {
+            // Before anything is cut: a crash in between must not find them behind a gap.
+            disk.sync_dir(dir).map_err(disk_error("sync", dir))?;
+        }
+        Ok(())
     }
 
     /// Removes what a crash left of deletions: half-written files, and indexes without their segment.
@@ -280,10 +337,11 @@ fn recover(
         listing = Listing::read(disk, dir)?.unwrap_or_default();
     }
     let has_metadata = listing.has_metadata && check_metadata(disk, options)?;
+    listing.remove_beyond(disk, dir, trust.end_offset_max)?;
     listing.remove_leftovers(disk, dir)?;
     let mut walk = Walk::prepare(disk, options, &mut listing, trust, now_ms)?;
     if walk.distrusts_aborted() {
-        return recover(disk, options, NO_TRUST, now_ms);
+        return recover(disk, options, trust.lost(), now_ms);
     }
     let Some(first) = listing.logs.keys().next().copied() else {
         return Ok(nothing(options, has_metadata, now_ms));
@@ -303,7 +361,7 @@ fn recover(
     let misses_recovery_point = walk.next_offset < trust.recovery_point && !trust.clean;
     if misses_recovery_point || walk.replay_from > walk.next_offset {
         // Not this log's recovery point, or synced records are lost.
-        let mut recovered = recover(disk, options, NO_TRUST, now_ms)?;
+        let mut recovered = recover(disk, options, trust.lost(), now_ms)?;
         recovered.report.ends_before_recovery_point = true;
         recovered.report.bytes_truncated += walk.report.bytes_truncated;
         recovered.report.segments_deleted += walk.report.segments_deleted;
@@ -377,6 +435,7 @@ struct Walk<'a> {
     clean: bool,
     /// Segments that reach beyond it are walked, and their batches beyond it verified.
     recovery_point: i64,
+    end_offset_max: i64,
     index_interval_bytes: u32,
     now_ms: i64,
     /// All base offsets.
@@ -404,6 +463,7 @@ impl<'a> Walk<'a> {
         Trust {
             clean,
             recovery_point,
+            end_offset_max,
         }: Trust,
         now_ms: i64,
     ) -> Result<Self, LogError> {
@@ -462,6 +522,7 @@ impl<'a> Walk<'a> {
             dir,
             clean,
             recovery_point,
+            end_offset_max,
             index_interval_bytes: options.config.index_interval_bytes,
             now_ms,
             bases,
@@ -718,6 +779,11 @@ impl<'a> Walk<'a> {
                 position,
                 error: reason,
             });
+        }
+        if facts.base_offset >= self.end_offset_max {
+            let reason = "it is beyond what is known to be on disk";
+            let error = BatchError::Invalid { reason };
+            return Ok(Scan::Bad { position, error });
         }
         let must_verify = facts.last_offset >= verify_from;
         if must_verify {

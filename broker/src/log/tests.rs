@@ -1395,3 +1395,123 @@ fn a_preallocated_segment_gives_back_what_it_does_not_need() {
     let (bytes, length) = allocated(4);
     assert!(bytes < 1 << 20, "{bytes} of {length}");
 }
+
+// ---- A failed log, opened anew ---------------------------------------------------------------------------------------------------------
+
+/// Two synced batches of producer 9, then eighteen that are not, over several segments; the sync of these fails.
+fn failed_log(disk: &SimDisk) -> (Log, Vec<Vec<u8>>) {
+    let (mut log, _) = open(disk, options(config()));
+    let idempotent = |sequence| build(Builder::new().producer(9, 0, sequence), 6, 1, NOW_MS);
+    append(&mut log, idempotent(0));
+    append(&mut log, idempotent(6));
+    sync(&mut log);
+    let acknowledged = read_all(&log, 0, 10_000);
+    for turn in 2..20 {
+        append(&mut log, idempotent(6 * turn));
+    }
+    assert!(log.segment_count() > 2);
+    disk.set_fault(Fault::NextSync);
+    let job = log.begin_sync().unwrap();
+    let result = job.run();
+    log.complete_sync(job, result).unwrap_err();
+    (log, acknowledged)
+}
+
+#[test]
+fn a_failed_log_is_opened_anew_with_what_was_acknowledged_and_nothing_else() {
+    let disk = sim_disk();
+    let (failed, acknowledged) = failed_log(&disk);
+    let flushed = failed.flushed_offset();
+    let mut log = failed.reopening().unwrap().run(NOW_MS).unwrap();
+    assert_eq!(
+        (log.log_end_offset(), log.flushed_offset()),
+        (flushed, flushed)
+    );
+    log.check_invariants(flushed);
+    assert!(log.reopening().is_none(), "it is not poisoned");
+    // The failed one still reads what it has read.
+    assert_eq!(
+        failed.read(0, 10_000, flushed, true).unwrap().next_offset,
+        flushed
+    );
+    // A retry of what was answered with an error is no duplicate, one of what was acknowledged is.
+    let retry = |sequence| build(Builder::new().producer(9, 0, sequence), 6, 1, NOW_MS);
+    assert!(append(&mut log, retry(6)).duplicate);
+    let retried = append(&mut log, retry(12));
+    assert_eq!((retried.duplicate, retried.base_offset), (false, flushed));
+    sync(&mut log);
+    let (read, _) = open(
+        &disk.crash(Crash::LoseUnsynced),
+        OpenOptions {
+            recovery_point: flushed,
+            ..options(config())
+        },
+    );
+    assert_eq!(read.log_end_offset(), flushed + 6);
+    assert_eq!(read_all(&read, 0, 10_000)[..2], acknowledged);
+}
+
+#[test]
+fn a_log_whose_first_sync_failed_begins_again() {
+    let disk = sim_disk();
+    let (mut log, _) = open(&disk, options(config()));
+    append(&mut log, batch(2, 1, NOW_MS));
+    disk.set_fault(Fault::NextSync);
+    let job = log.begin_sync().unwrap();
+    let result = job.run();
+    log.complete_sync(job, result).unwrap_err();
+    let mut log = log.reopening().unwrap().run(NOW_MS).unwrap();
+    assert_eq!(append(&mut log, batch(2, 2, NOW_MS)).base_offset, 0);
+    sync(&mut log);
+    let (log, _) = open(&disk.crash(Crash::LoseUnsynced), options(config()));
+    assert_eq!(log.log_end_offset(), 2);
+}
+
+/// Also on a disk that fails again meanwhile: the next attempt, or the next start, finds all that was acknowledged.
+#[test]
+fn a_crash_or_a_failure_at_each_operation_of_opening_anew_loses_nothing_acknowledged() {
+    for at in 0.. {
+        let disk = sim_disk();
+        let (failed, acknowledged) = failed_log(&disk);
+        let flushed = failed.flushed_offset();
+        let operations = disk.operations();
+        disk.set_fault(Fault::StopAt(operations + at));
+        let is_done = failed.reopening().unwrap().run(NOW_MS).is_ok();
+        for crash in [
+            Crash::LoseUnsynced,
+            Crash::KeepAll,
+            Crash::Torn { seed: at },
+            Crash::Torn { seed: at + 1000 },
+        ] {
+            let (log, _) = open(
+                &disk.crash(crash),
+                OpenOptions {
+                    recovery_point: flushed,
+                    ..options(config())
+                },
+            );
+            assert!(log.log_end_offset() >= flushed, "{at} {crash:?}: {log:?}");
+            assert_eq!(
+                read_all(&log, 0, 10_000)[..2],
+                acknowledged,
+                "{at} {crash:?}"
+            );
+        }
+        disk.clear_fault();
+        let mut log = match is_done {
+            true => break,
+            false => failed.reopening().unwrap().run(NOW_MS).unwrap(),
+        };
+        assert_eq!(log.log_end_offset(), flushed, "{at}");
+        append(&mut log, batch(1, 7, NOW_MS));
+        sync(&mut log);
+        let (log, _) = open(
+            &disk.crash(Crash::LoseUnsynced),
+            OpenOptions {
+                recovery_point: flushed,
+                ..options(config())
+            },
+        );
+        assert_eq!(log.log_end_offset(), flushed + 1, "{at}");
+    }
+}

@@ -29,6 +29,8 @@ pub(crate) struct Dirty {
 #[derive(Debug, Default)]
 struct State {
     partitions: Vec<Arc<Partition>>,
+    /// Those whose log takes no more writes, each once.
+    failed: Vec<Arc<Partition>>,
     stopped: bool,
 }
 
@@ -47,6 +49,17 @@ impl Dirty {
         if state.partitions.len() == 1 {
             self.changed.notify_one();
         }
+    }
+
+    pub(super) fn push_failed(&self, partition: Arc<Partition>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failed.push(partition);
+    }
+
+    /// Partitions whose log has failed since the last call.
+    pub(crate) fn take_failed(&self) -> Vec<Arc<Partition>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.failed)
     }
 
     /// Blocks until something is dirty; `false` once stopped.
@@ -91,7 +104,7 @@ impl Dirty {
                 drop(guard);
                 if job.is_none() && is_poisoned {
                     // A write failed beyond repair: what was appended before it will not be synced either.
-                    partition.failed.store(true, Ordering::Release);
+                    partition.report_failure();
                     partition.watchers.wake();
                 }
                 Some((partition, job?))
@@ -123,7 +136,7 @@ impl Dirty {
                 }
                 Err(error) => {
                     tracing::error!(topic = %partition.topic, partition = partition.index, %error, "sync failed");
-                    partition.failed.store(true, Ordering::Release);
+                    partition.report_failure();
                     partition.watchers.wake();
                 }
             }

@@ -110,6 +110,8 @@ pub struct Partition {
     is_dirty: AtomicBool,
     /// A sync failed, or the partition is gone: nothing more will be acknowledged.
     failed: AtomicBool,
+    /// That the log takes no more writes was told to `dirty`.
+    is_reported: AtomicBool,
     /// Log end offset when it was last asked whether the partition is idle.
     idle_since_offset: AtomicI64,
     traffic: Traffic,
@@ -144,6 +146,7 @@ impl Partition {
             dirty,
             is_dirty: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            is_reported: AtomicBool::new(false),
             idle_since_offset: AtomicI64::new(-1),
             traffic: Traffic::default(),
         }
@@ -253,13 +256,13 @@ impl Partition {
 
     /// The flag says whether a sync is to follow.
     fn write_unhurried(
-        &self,
+        self: &Arc<Self>,
         append: impl FnOnce(&mut Log) -> Result<Appended, AppendError>,
         now_ms: i64,
     ) -> Result<(Appended, Wake, bool), PartitionError> {
         let mut guard = self.lock();
         let log = guard.as_mut().ok_or_else(|| self.gone())?;
-        let appended = append(log)?;
+        let appended = append(log).inspect_err(|_| self.report_if_poisoned(log))?;
         // Before the high watermark may pass it.
         self.note_first_unstable(log);
         let (advanced, must_sync) = match self.flush {
@@ -295,6 +298,58 @@ impl Partition {
     fn note_first_unstable(&self, log: &Log) {
         let first = log.first_unstable_offset().unwrap_or(i64::MAX);
         self.first_unstable_offset.store(first, Ordering::Release);
+    }
+
+    /// The log takes no more writes, and nothing more will be acknowledged.
+    fn report_failure(self: &Arc<Self>) {
+        self.failed.store(true, Ordering::Release);
+        self.report_poison();
+    }
+
+    fn report_if_poisoned(self: &Arc<Self>, log: &Log) {
+        if log.poison_reason().is_some() {
+            self.report_poison();
+        }
+    }
+
+    /// The log takes no more writes.
+    fn report_poison(self: &Arc<Self>) {
+        if !self.is_reported.swap(true, Ordering::AcqRel) {
+            self.dirty.push_failed(self.clone());
+        }
+    }
+
+    /// The same partition on its log opened anew, after that has failed: with what is known to be on disk, which is all that was ever acknowledged.
+    /// This one is as it was, and reads on. `None` if it is gone, or more was acknowledged than is known to be on disk.
+    pub(crate) fn reopened(&self, now_ms: i64) -> Result<Option<Partition>, LogError> {
+        let _segments = self.lock_segments();
+        let guard = self.lock();
+        let Some(log) = guard.as_ref() else {
+            return Ok(None);
+        };
+        if self.high_watermark() > log.flushed_offset() {
+            tracing::error!(topic = %self.topic, partition = self.index, "more was acknowledged than is known to be on disk: the log takes writes after a restart");
+            return Ok(None);
+        }
+        let Some(reopening) = log.reopening() else {
+            // A sync is under way: later.
+            return log.check_not_poisoned().map(|()| None);
+        };
+        drop(guard);
+        // Without the log's lock: it takes no writes, and nobody removes segments.
+        let log = reopening.run(now_ms)?;
+        let mut reopened = Partition::new(
+            self.topic.clone(),
+            self.topic_id,
+            self.index,
+            self.leader_epoch,
+            self.flush,
+            log,
+            self.dirty.clone(),
+        );
+        // Who watches this one watches that one.
+        reopened.watchers = self.watchers.clone();
+        Ok(Some(reopened))
     }
 
     pub(crate) fn mark_dirty(self: &Arc<Self>) {
@@ -521,7 +576,7 @@ impl Partition {
     }
 
     /// Removes records below `offset` (-1: below the high watermark) and returns the new log start offset.
-    pub fn delete_records_before(&self, offset: i64) -> Result<i64, PartitionError> {
+    pub fn delete_records_before(self: &Arc<Self>, offset: i64) -> Result<i64, PartitionError> {
         let _segments = self.lock_segments();
         let high_watermark = self.high_watermark();
         let offset = if offset == -1 { high_watermark } else { offset };
@@ -535,7 +590,9 @@ impl Partition {
             }));
         }
         if offset > log.log_start_offset() {
-            log.delete_records_before(offset)?;
+            let deleted = log.delete_records_before(offset);
+            self.report_if_poisoned(log);
+            deleted?;
             // What it held back may be gone.
             self.note_first_unstable(log);
         }
@@ -551,12 +608,13 @@ impl Partition {
     }
 
     /// Deletes what retention no longer keeps; how many segments.
-    pub(crate) fn apply_retention(&self, now_ms: i64) -> Result<usize, PartitionError> {
+    pub(crate) fn apply_retention(self: &Arc<Self>, now_ms: i64) -> Result<usize, PartitionError> {
         let _segments = self.lock_segments();
         let high_watermark = self.high_watermark();
         let mut guard = self.lock();
         let log = guard.as_mut().ok_or_else(|| self.gone())?;
         let deleted = log.apply_retention(now_ms, high_watermark);
+        self.report_if_poisoned(log);
         self.note_first_unstable(log);
         Ok(deleted?)
     }
@@ -633,7 +691,10 @@ impl Partition {
     }
 
     /// Puts cleaned segments in the place of those they were made from. The log's lock is held for the renames only.
-    pub(crate) fn swap_cleaned(&self, mut group: CleanedGroup) -> Result<(), CleanError> {
+    pub(crate) fn swap_cleaned(
+        self: &Arc<Self>,
+        mut group: CleanedGroup,
+    ) -> Result<(), CleanError> {
         let _segments = self.lock_segments();
         let log = self.lock();
         let can_swap = log.as_ref().is_some_and(|log| log.prepare_swap(&mut group));
@@ -648,6 +709,7 @@ impl Partition {
             if let Some(log) = self.lock().as_mut() {
                 log.poison_for_swap(error);
             }
+            self.report_poison();
         };
         if let Err(CommitError { error, is_undone }) = committed {
             if is_undone {
@@ -657,9 +719,13 @@ impl Partition {
             }
             return Err(error.into());
         }
-        if let Some(log) = self.lock().as_mut() {
+        let swapped = self.lock().as_mut().map(|log| {
             log.swap(&mut group);
-            log.check_not_poisoned()?;
+            log.check_not_poisoned()
+        });
+        if let Some(Err(error)) = swapped {
+            self.report_poison();
+            return Err(error.into());
         }
         let files = group.finish().inspect_err(poison)?;
         if let Some(log) = self.lock().as_mut() {

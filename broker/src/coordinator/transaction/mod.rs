@@ -477,7 +477,11 @@ impl TransactionCoordinator {
                     markers.push((partition, appended.last_offset + 1));
                     fault::point("marker-appended");
                 }
-                Err(PartitionError::Gone(_)) => {}
+                Err(PartitionError::Gone(_)) => {
+                    // Deleted; or its log has just been opened anew, and the marker goes to that.
+                    let there = core.partition(topic, *index);
+                    failed |= there.is_some_and(|there| there.topic_id() == partition.topic_id());
+                }
                 // Somebody has ended it there already, with a later epoch.
                 Err(PartitionError::Append(
                     error @ (AppendError::InvalidProducerEpoch { .. }
@@ -544,16 +548,29 @@ impl TransactionCoordinator {
 
     /// A partition with a marker has advanced or failed: if every marker is durable the transaction is complete.
     fn look_at_markers(&self, core: &Arc<Core>, marking: &Arc<Marking>) {
-        let is_durable = |(partition, end_offset): &(Arc<Partition>, i64)| {
+        let mut reopened = false;
+        let mut is_durable = |(partition, end_offset): &(Arc<Partition>, i64)| {
             partition.high_watermark() >= *end_offset
-                // Deleted, not failed: there is nothing to wait for.
                 || (partition.has_failed()
-                    && core
-                        .partition(partition.topic(), partition.index())
-                        .is_none_or(|there| !Arc::ptr_eq(&there, partition)))
+                    && match core.partition(partition.topic(), partition.index()) {
+                        Some(there) if there.topic_id() == partition.topic_id() => {
+                            // The marker went with the end of the failed log, whose place another has taken.
+                            reopened |= !Arc::ptr_eq(&there, partition);
+                            false
+                        }
+                        // Deleted: there is nothing to wait for.
+                        _ => true,
+                    })
         };
+        // All of them are looked at.
+        let durable = marking.markers.iter().filter(|marker| is_durable(marker));
+        let all_durable = durable.count() == marking.markers.len();
+        if reopened && !self.closed.load(Ordering::Acquire) {
+            self.send_lost_markers(core, marking);
+            return;
+        }
         if self.closed.load(Ordering::Acquire)
-            || !marking.markers.iter().all(is_durable)
+            || !all_durable
             || marking.is_done.swap(true, Ordering::AcqRel)
         {
             return;
@@ -579,6 +596,44 @@ impl TransactionCoordinator {
         );
         drop(watches);
         self.run(core, after);
+    }
+
+    /// Some markers were cut off a failed log that is open again: they are written once more, with the next retry.
+    fn send_lost_markers(&self, core: &Arc<Core>, marking: &Arc<Marking>) {
+        let written = marking
+            .markers
+            .iter()
+            .filter_map(|(partition, end_offset)| {
+                let there = core.partition(partition.topic(), partition.index());
+                let there = there.filter(|there| there.topic_id() == partition.topic_id());
+                match there {
+                    Some(there) if !Arc::ptr_eq(&there, partition) => {
+                        // What was durable in the failed log is in the other.
+                        (partition.high_watermark() >= *end_offset).then_some((there, *end_offset))
+                    }
+                    _ => Some((partition.clone(), *end_offset)),
+                }
+            });
+        let written = written.collect();
+        let mut shard = self.lock(core, &marking.id);
+        let Some(entry) = shard.ids.get_mut(&marking.id) else {
+            return;
+        };
+        if !matches!(&entry.markers, Markers::Sent(of) if Arc::ptr_eq(of, marking)) {
+            return;
+        }
+        entry.markers = Markers::Failed(written);
+        drop(shard);
+        let watches = std::mem::take(
+            &mut *marking
+                .watches
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        drop(watches);
+        let retry_ms = core.now_ms().saturating_add(MARKERS_RETRY_MS);
+        self.next_markers_ms.fetch_min(retry_ms, Ordering::AcqRel);
+        core.deadline_at(retry_ms);
     }
 
     /// Refuses requests that have waited for too long, aborts transactions that are open for too long, and forgets ids that are idle for

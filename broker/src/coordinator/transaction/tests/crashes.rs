@@ -294,6 +294,38 @@ fn a_marker_that_cannot_be_written_is_written_after_a_restart() {
 }
 
 #[test]
+fn a_marker_that_a_failed_sync_has_lost_is_written_again_when_the_log_is_back() {
+    let mut machine = Machine::with_topics(&[("a", 2)]);
+    let mut client = Client::start(&machine, "x", 2);
+    assert_eq!(client.send(&machine, "a", 0, "v"), NONE);
+    assert_eq!(client.send(&machine, "a", 1, "v"), NONE);
+    let answer = submit(&machine.broker, 2, client.end_request(true));
+    machine.broker.flush_once();
+    assert_eq!(answer.try_recv().unwrap().error_code, NONE);
+    machine.disk.set_fault(Fault::NextSync);
+    machine.settle();
+    assert_eq!(machine.state_name("x"), "PrepareCommit");
+    let failed = |index| machine.broker.partition("a", index).unwrap().has_failed();
+    assert!(failed(0) != failed(1));
+    machine.broker.step();
+    machine.clock.advance(crate::reopening::FIRST_DELAY_MS);
+    machine.broker.step();
+    assert!(!failed(0) && !failed(1));
+    machine.clock.advance(MARKERS_RETRY_MS);
+    machine.broker.step();
+    machine.settle();
+    assert_eq!(machine.state_name("x"), "CompleteCommit");
+    for index in [0, 1] {
+        assert_eq!(machine.committed("a", index), ["v"]);
+        assert_eq!(machine.markers("a", index).len(), 1);
+    }
+    machine.crash(Crash::LoseUnsynced);
+    machine.settle();
+    assert_eq!(machine.committed("a", 0), ["v"]);
+    assert_eq!(machine.committed("a", 1), ["v"]);
+}
+
+#[test]
 fn a_marker_that_cannot_be_written_is_tried_again_until_it_can() {
     for version in [0, 2] {
         let machine = Machine::with_topics(&[("a", 2)]);
