@@ -484,3 +484,53 @@ fn a_scrape_tells_what_was_done_and_garbage_is_refused() {
         runtime.block_on(stopped).unwrap();
     });
 }
+
+/// A ConsumerGroupHeartbeat v1 that joins a group with this expression.
+fn subscribe(group: &str, expression: &str) -> Vec<u8> {
+    let mut request = wire::ConsumerGroupHeartbeatRequest::default();
+    request.group_id = group.into();
+    request.member_id = "m".into();
+    request.rebalance_timeout_ms = 60_000;
+    request.subscribed_topic_regex = Some(expression.into());
+    request.topic_partitions = Some(Vec::new());
+    encode_request(&Request::ConsumerGroupHeartbeat(request), 1, 1, "c")
+        .unwrap()
+        .to_vec()
+}
+
+#[test]
+fn expressions_that_take_long_hold_up_their_members_and_nobody_else() {
+    with_broker(|address, broker| {
+        let mut request = wire::CreateTopicsRequest::default();
+        for index in 1..=1000_u64 {
+            // Letters in no order, of which the expressions below have to keep many places in mind.
+            let bits = (0..4).map(|turn| index.wrapping_mul(0x9e37_79b9_7f4a_7c15 + 2 * turn));
+            let name: String = bits.map(|bits| format!("{bits:060b}")).collect();
+            let mut creatable = wire::create_topics_request::CreatableTopic::default();
+            creatable.name = name[..240].replace('0', "a").replace('1', "b").into();
+            creatable.num_partitions = 1;
+            creatable.replication_factor = 1;
+            request.topics.push(creatable);
+        }
+        let created = broker.call(request).unwrap();
+        assert!(created.topics.iter().all(|topic| topic.error_code == 0));
+        let mut slow: Vec<_> = (0..16)
+            .map(|index| {
+                let mut stream = connect(address);
+                let expression = format!("[ab]*a[ab]{{{}}}[c-z]", 100 + index);
+                let heartbeat = subscribe(&format!("slow-{index}"), &expression);
+                stream.write_all(&heartbeat).unwrap();
+                stream
+            })
+            .collect();
+        let mut good = connect(address);
+        for asked in 1..=100_i32 {
+            good.write_all(&api_versions(asked)).unwrap();
+            assert_eq!(read_answer(&mut good)[..4], asked.to_be_bytes());
+        }
+        // None waits for its turn behind the others.
+        for stream in &mut slow {
+            assert!(!read_answer(stream).is_empty());
+        }
+    });
+}

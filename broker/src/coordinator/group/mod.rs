@@ -1389,8 +1389,11 @@ impl GroupCoordinator {
                 .into_iter()
                 .collect(),
         };
-        self.expressions
-            .resolve(&unresolved, |lend| core.read_catalog(lend))
+        self.expressions.resolve(
+            &unresolved,
+            |lend| core.read_catalog(lend),
+            || core.now_ms(),
+        )
     }
 
     /// Decides about a consumer group. One who `joins` makes it, of nothing or of a classic group.

@@ -4,14 +4,18 @@
 //! slow expression holds up the member that sent it, and nobody else. Every group that asks for the same one while no topic comes or goes
 //! gets the same answer.
 //!
-//! An expression cannot cost much: its length and what it compiles to are bounded, and matching is linear in both and in the names. Beyond the bounds
-//! it is refused as one that does not compile.
+//! An expression cannot cost much: its length and what it compiles to are bounded, and matching is linear in both and in the names. What takes longer than
+//! a second all the same, for there are many topics, is given up. Beyond the bounds it is refused as one that does not compile, until topics come or
+//! go. Two expressions at most are looked up at a time, in all groups; what comes meanwhile is left to its member's next heartbeat. So whoever sends
+//! many that are slow has two threads at work at most, none of which serves a connection (`server/connection.rs` runs a heartbeat
+//! of a consumer group, and a join, where others take over).
 //!
 //! The syntax is RE2's, as Kafka's (RE2/J), with the `regex` crate as the engine, and `\Q…\E` on top. Refused here and taken there: octal escapes of more than
 //! one digit, and braces that are no repetition. Names are ASCII, so that `\d` or a case that Unicode folds is the same in both.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use regex::bytes::{Regex, RegexBuilder};
@@ -26,6 +30,10 @@ const EXPRESSION_BYTES_MAX: usize = 4096;
 const COMPILED_BYTES_MAX: usize = 128 << 10;
 /// Bytes that a search may use to be faster.
 const SEARCH_BYTES_MAX: usize = 256 << 10;
+/// The time to find what an expression matches.
+const RESOLVE_MS_MAX: i64 = 1000;
+/// Expressions that are looked up at a time.
+const RESOLVING_MAX: usize = 2;
 /// Expressions that are remembered, and names in all of them.
 const REMEMBERED_MAX: usize = 64;
 const REMEMBERED_NAMES_MAX: usize = 1 << 16;
@@ -42,6 +50,17 @@ pub(crate) static NO_MATCHES: Matches = BTreeMap::new();
 #[derive(Default)]
 pub(crate) struct Expressions {
     remembered: Mutex<Remembered>,
+    /// How many are looked up just now.
+    resolving: AtomicUsize,
+}
+
+/// Leave to look one up.
+struct Turn<'a>(&'a AtomicUsize);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Default)]
@@ -52,11 +71,13 @@ struct Remembered {
 }
 
 impl Expressions {
-    /// What these match now. `catalog` lends the topics for as long as it takes to copy their names.
+    /// What these match now; nothing of those that cannot be looked up just now. `catalog` lends the topics for as long as it takes to copy
+    /// their names.
     pub(crate) fn resolve<'a>(
         &self,
         expressions: impl IntoIterator<Item = &'a String>,
         catalog: impl Fn(&mut dyn FnMut(&Catalog)),
+        now_ms: impl Fn() -> i64,
     ) -> Matches {
         let mut matches = Matches::new();
         let mut names = None;
@@ -65,7 +86,10 @@ impl Expressions {
             let found = match self.remembered(expression, *version) {
                 Some(found) => found,
                 None => {
-                    let found = resolve(expression, names).map(Arc::new);
+                    let Some(_turn) = self.turn() else {
+                        continue;
+                    };
+                    let found = resolve(expression, names, &now_ms).map(Arc::new);
                     self.remember(expression, *version, &found);
                     found
                 }
@@ -73,6 +97,14 @@ impl Expressions {
             matches.insert(expression.clone(), found);
         }
         matches
+    }
+
+    fn turn(&self) -> Option<Turn<'_>> {
+        let next = |turns| Some(turns + 1).filter(|turns| *turns <= RESOLVING_MAX);
+        let taken = self
+            .resolving
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        taken.ok().map(|_| Turn(&self.resolving))
     }
 
     fn lock(&self) -> MutexGuard<'_, Remembered> {
@@ -117,13 +149,29 @@ fn names_of(catalog: impl Fn(&mut dyn FnMut(&Catalog))) -> (u64, Vec<Arc<str>>) 
 }
 
 /// The names that match.
-fn resolve(expression: &str, names: &[Arc<str>]) -> Result<BTreeSet<String>, Refusal> {
+fn resolve(
+    expression: &str,
+    names: &[Arc<str>],
+    now_ms: impl Fn() -> i64,
+) -> Result<BTreeSet<String>, Refusal> {
+    let give_up_ms = now_ms().saturating_add(RESOLVE_MS_MAX);
     let regex = compile(expression)?;
-    let matching = names
-        .iter()
-        .filter(|name| regex.is_match(name.as_bytes()))
-        .map(|name| name.to_string());
-    Ok(matching.collect())
+    let mut matching = BTreeSet::new();
+    for name in names {
+        if regex.is_match(name.as_bytes()) {
+            matching.insert(name.to_string());
+        }
+        if now_ms() >= give_up_ms {
+            return Err(Refusal {
+                error: GroupError::InvalidRegularExpression,
+                message: format!(
+                    "subscribed topic regex {expression} takes too long for {} topics",
+                    names.len()
+                ),
+            });
+        }
+    }
+    Ok(matching)
 }
 
 /// Compiles an expression that has to match whole names.
@@ -256,7 +304,7 @@ mod tests {
                 lent.set(lent.get() + 1);
                 borrow(catalog);
             };
-            let mut matches = expressions.resolve([&expression.to_owned()], lend);
+            let mut matches = expressions.resolve([&expression.to_owned()], lend, || 0);
             matches.remove(expression).unwrap()
         };
         let one = create("log-a");
@@ -270,6 +318,65 @@ mod tests {
             let _ = resolve(&two, &format!("log-.*|{number}"));
         }
         assert!(expressions.lock().matches.len() <= REMEMBERED_MAX);
-        assert!(expressions.resolve([], |_| unreachable!()).is_empty());
+        assert!(expressions.resolve([], |_| unreachable!(), || 0).is_empty());
+    }
+
+    fn catalog_of(topics: u32) -> Catalog {
+        let mut catalog = Catalog::default();
+        for index in 0..topics {
+            catalog.replay(&Command::CreateTopic(Topic {
+                name: format!("log-{index}").into(),
+                id: Uuid::from_u128(index.into()),
+                partition_count: 1,
+                configs: BTreeMap::default(),
+            }));
+        }
+        catalog
+    }
+
+    #[test]
+    fn an_expression_that_takes_too_long_is_given_up_and_not_tried_again() {
+        let expressions = Expressions::default();
+        let catalog = catalog_of(1001);
+        let expression = "log-.*".to_owned();
+        let now_ms = Cell::new(0);
+        // A millisecond a name.
+        let resolve = |catalog: &Catalog| {
+            let mut matches = expressions.resolve(
+                [&expression],
+                |lend| lend(catalog),
+                || now_ms.replace(now_ms.get() + 1),
+            );
+            matches.remove(&expression).unwrap()
+        };
+        let refused = resolve(&catalog).unwrap_err();
+        assert!(matches!(
+            refused.error,
+            GroupError::InvalidRegularExpression
+        ));
+        let took_ms = now_ms.get();
+        assert!(took_ms <= RESOLVE_MS_MAX + 1, "{took_ms}");
+        assert!(resolve(&catalog).is_err());
+        assert_eq!(now_ms.get(), took_ms);
+        assert_eq!(resolve(&catalog_of(900)).unwrap().len(), 900);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_up_now_is_left_to_the_next_heartbeat() {
+        let expressions = Expressions::default();
+        let catalog = catalog_of(2);
+        let resolve = |expression: &str| {
+            let mut matches =
+                expressions.resolve([&expression.to_owned()], |lend| lend(&catalog), || 0);
+            matches.remove(expression)
+        };
+        assert_eq!(resolve("log-1").unwrap().unwrap().len(), 1);
+        let turns: Vec<_> = (0..RESOLVING_MAX)
+            .map(|_| expressions.turn().unwrap())
+            .collect();
+        assert!(resolve("log-0").is_none());
+        assert!(resolve("log-1").is_some(), "it is known");
+        drop(turns);
+        assert_eq!(resolve("log-0").unwrap().unwrap().len(), 1);
     }
 }

@@ -96,7 +96,8 @@ impl World {
         let unresolved = self
             .group
             .unresolved(brought, topics_version, &self.rules, self.now_ms);
-        let matches = Expressions::default().resolve(&unresolved, |lend| lend(&self.catalog));
+        let matches =
+            Expressions::default().resolve(&unresolved, |lend| lend(&self.catalog), || self.now_ms);
         let view = View {
             now_ms: self.now_ms,
             catalog: &self.catalog,
