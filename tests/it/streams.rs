@@ -204,6 +204,48 @@ fn over_the_wire_too_a_store_whose_changelog_was_created_anew_is_rebuilt() {
     a_changelog_created_anew(&cluster, directory.path());
 }
 
+/// As Kafka's coordinator does, ours forgets what was committed of a topic with the topic.
+fn an_input_created_anew(cluster: &Cluster, directory: &Path, lines_anew: &[&str], be: i64) {
+    create(cluster, &["lines", "counts-by-word"]);
+    write(cluster, "lines", &["be", "be", "be", "be"]);
+    let run = || {
+        let streams = application(directory, cluster, word_count())
+            .processing_guarantee(ProcessingGuarantee::ExactlyOnce)
+            .start()
+            .unwrap();
+        streams.wait_until_caught_up(LIMIT).unwrap();
+        streams.stop().unwrap();
+    };
+    run();
+    let delete = client::AdminRequest::DeleteTopics(vec!["lines".to_owned()]);
+    topics::request(cluster, delete).unwrap();
+    create(cluster, &["lines"]);
+    write(cluster, "lines", lines_anew);
+    run();
+    assert_eq!(
+        counts(cluster).get("be"),
+        Some(&be),
+        "the new topic is read from its beginning, and counted on"
+    );
+}
+
+#[test]
+fn an_input_created_anew_is_read_from_its_beginning_be_it_shorter_or_longer() {
+    for (lines_anew, be) in [(&["be"][..], 5), (&["be"; 9][..], 13)] {
+        let directory = tempfile::tempdir().unwrap();
+        an_input_created_anew(&cluster(directory.path()), directory.path(), lines_anew, be);
+    }
+}
+
+#[test]
+fn over_the_wire_too_an_input_created_anew_is_read_from_its_beginning() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let _broker = start_broker(&directory.path().join("broker"), port);
+    let cluster = Cluster::kafka(format!("127.0.0.1:{port}"));
+    an_input_created_anew(&cluster, directory.path(), &["be"; 9], 13);
+}
+
 #[test]
 fn a_second_instance_is_refused() {
     let directory = tempfile::tempdir().unwrap();
