@@ -2,16 +2,19 @@
 //!
 //! ```text
 //! cargo bench --bench broker -- compare [--brooklet PATH] [--rounds N] [--records N] [--seconds N]
+//! cargo bench --bench broker -- flush [--brooklet PATH] [--rounds N] [--seconds N]
 //! ```
+//!
+//! `flush` needs no Java and writes nothing: it prints the loads of sixteen producers for `flush=os` and durable in turn.
 //!
 //! 1. Each round runs every side in turn, in an order that alternates, each on an empty data directory and a port of its own, nothing else running.
 //! 2. Under each: ProducerPerformance with records of 100 bytes and 1 KiB, ConsumerPerformance over both, ProducerPerformance at a steady
-//!    thousand records a second for the latency, one producer at that pace and sixteen at once (a load of ours, with one request in flight each), and
-//!    transactions one after another (`benches/peers/PeerBench.java`).
+//!    thousand records a second for the latency, one producer at that pace and sixteen at once (a load of ours, with one request in flight each, and with
+//!    five), and transactions one after another (`benches/peers/PeerBench.java`).
 //! 3. Beside the clients' figures: the CPU seconds that the broker used per GB, and its memory.
 //! 4. Then what needs no peer: start on an empty directory, and after kill -9 with a thousand partitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -59,13 +62,17 @@ fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args()
         .skip(1)
         .filter(|argument| argument != "--bench");
-    if arguments.next().as_deref() != Some("compare") {
+    let run: fn(&Options) -> Result<(), Failure> = match arguments.next().as_deref() {
+        Some("compare") => compare,
+        Some("flush") => flush,
         // `cargo bench` runs every benchmark, and this one needs Java.
-        println!(
-            "usage: compare; see the head of benches/broker/main.rs, or run `make bench-broker`"
-        );
-        return Ok(());
-    }
+        _ => {
+            println!(
+                "usage: compare or flush; see the head of benches/broker/main.rs, or run `make bench-broker`"
+            );
+            return Ok(());
+        }
+    };
     while let Some(argument) = arguments.next() {
         let mut value = || {
             arguments
@@ -87,7 +94,7 @@ fn main() -> Result<(), Failure> {
             "--brooklet: give the path of the built command, e.g. target/release/brooklet".into(),
         );
     }
-    let result = compare(&options);
+    let result = run(&options);
     let _ = fs::remove_dir_all(&options.directory);
     result
 }
@@ -128,6 +135,9 @@ const FIGURES: &[&str] = &[
     "16 producers of 64 KiB batches, MB/s",
     "16 producers of 64 KiB batches, p50 ms",
     "16 producers of 64 KiB batches, p99 ms",
+    "16 producers of 16 KiB batches, 5 in flight, MB/s",
+    "16 producers of 16 KiB batches, 5 in flight, p50 ms",
+    "16 producers of 16 KiB batches, 5 in flight, p99 ms",
     "16 producers of 1 record, requests/s",
     "16 producers of 1 record, p50 ms",
     "16 producers of 1 record, p99 ms",
@@ -175,6 +185,7 @@ fn compare(options: &Options) -> Result<(), Failure> {
                 ("steady", 1),
                 ("one", 1),
                 ("many", 16),
+                ("flights", 16),
                 ("ones", 16),
             ] {
                 tool.create(topic, partitions)?;
@@ -263,6 +274,7 @@ fn compare(options: &Options) -> Result<(), Failure> {
             let load = Load {
                 producers: 1,
                 records: 1,
+                in_flight: 1,
                 pause: Duration::from_millis(1),
                 time: Duration::from_secs(options.seconds),
             };
@@ -278,44 +290,9 @@ fn compare(options: &Options) -> Result<(), Failure> {
                 one.p99_ms,
                 &mut figures,
             );
-            let load = Load {
-                producers: 16,
-                records: 64,
-                pause: Duration::ZERO,
-                ..load
-            };
-            let many = produce(broker.address, "many", &load)?;
-            note(
-                "16 producers of 64 KiB batches, MB/s",
-                many.mb_per_s,
-                &mut figures,
-            );
-            note(
-                "16 producers of 64 KiB batches, p50 ms",
-                many.p50_ms,
-                &mut figures,
-            );
-            note(
-                "16 producers of 64 KiB batches, p99 ms",
-                many.p99_ms,
-                &mut figures,
-            );
-            let ones = produce(broker.address, "ones", &Load { records: 1, ..load })?;
-            note(
-                "16 producers of 1 record, requests/s",
-                ones.requests_per_s,
-                &mut figures,
-            );
-            note(
-                "16 producers of 1 record, p50 ms",
-                ones.p50_ms,
-                &mut figures,
-            );
-            note(
-                "16 producers of 1 record, p99 ms",
-                ones.p99_ms,
-                &mut figures,
-            );
+            for (name, value) in sixteen(broker.address, options)? {
+                note(name, value, &mut figures);
+            }
             let transactions = tool.transactions(options.seconds)?;
             note(
                 "transactions of 10 records, transactions/s",
@@ -615,12 +592,88 @@ impl Tools<'_> {
     }
 }
 
-/// Connections, each to its own partition, each with one Produce (acks=all) in flight.
+/// The loads of sixteen producers, each with its own partition of a topic of its own: a row and its value.
+fn sixteen(address: SocketAddr, options: &Options) -> Result<Vec<(&'static str, f64)>, Failure> {
+    let load = |records, in_flight| Load {
+        producers: 16,
+        records,
+        in_flight,
+        pause: Duration::ZERO,
+        time: Duration::from_secs(options.seconds),
+    };
+    let many = produce(address, "many", &load(64, 1))?;
+    let flights = produce(address, "flights", &load(16, 5))?;
+    let ones = produce(address, "ones", &load(1, 1))?;
+    Ok(vec![
+        ("16 producers of 64 KiB batches, MB/s", many.mb_per_s),
+        ("16 producers of 64 KiB batches, p50 ms", many.p50_ms),
+        ("16 producers of 64 KiB batches, p99 ms", many.p99_ms),
+        (
+            "16 producers of 16 KiB batches, 5 in flight, MB/s",
+            flights.mb_per_s,
+        ),
+        (
+            "16 producers of 16 KiB batches, 5 in flight, p50 ms",
+            flights.p50_ms,
+        ),
+        (
+            "16 producers of 16 KiB batches, 5 in flight, p99 ms",
+            flights.p99_ms,
+        ),
+        ("16 producers of 1 record, requests/s", ones.requests_per_s),
+        ("16 producers of 1 record, p50 ms", ones.p50_ms),
+        ("16 producers of 1 record, p99 ms", ones.p99_ms),
+    ])
+}
+
+/// What durability costs sixteen producers: our broker alone, both ways in turn.
+fn flush(options: &Options) -> Result<(), Failure> {
+    let mut figures = Figures::new();
+    for round in 0..options.rounds {
+        for (side, flush) in [(Side::OursOs, "os"), (Side::OursDurable, "durable")] {
+            let data = options.directory.join(format!("{flush}-{round}"));
+            fs::create_dir_all(&options.directory)?;
+            let broker = start_ours(options, &data, flush)?;
+            let address = format!("127.0.0.1:{}", options.port);
+            for topic in ["many", "flights", "ones"] {
+                let topic = ["topic", "create", topic, "--partitions", "16"];
+                checked(
+                    Command::new(&options.brooklet)
+                        .args(topic)
+                        .args(["-b", &address]),
+                )?;
+            }
+            let taken = sixteen(address.parse()?, options);
+            kill(broker);
+            fs::remove_dir_all(&data)?;
+            for (name, value) in taken? {
+                figures.entry((name, side)).or_default().push(value);
+            }
+        }
+    }
+    for (name, os) in figures
+        .iter()
+        .filter(|((_, side), _)| *side == Side::OursOs)
+    {
+        let durable = figures.get(&(name.0, Side::OursDurable));
+        let durable = durable.into_iter().flatten().copied();
+        println!(
+            "{:<55} os {:>9.2} durable {:>9.2}",
+            name.0,
+            median(os.iter().copied()),
+            median(durable)
+        );
+    }
+    Ok(())
+}
+
+/// Connections, each to its own partition, each with so many Produces (acks=all) in flight.
 #[derive(Clone, Copy)]
 struct Load {
     producers: i32,
     /// Of 1 KiB, in each batch.
     records: usize,
+    in_flight: usize,
     /// From one request to the next, if the answer is there by then.
     pause: Duration,
     time: Duration,
@@ -634,7 +687,8 @@ struct Taken {
 }
 
 fn produce(address: SocketAddr, topic: &str, load: &Load) -> Result<Taken, Failure> {
-    let (records, pause) = (load.records, load.pause);
+    let load = *load;
+    let records = load.records;
     let stop = Arc::new(AtomicBool::new(false));
     let latencies: Arc<Mutex<Vec<f64>>> = Arc::default();
     let began = Instant::now();
@@ -643,8 +697,7 @@ fn produce(address: SocketAddr, topic: &str, load: &Load) -> Result<Taken, Failu
             let (stop, latencies, topic) = (stop.clone(), latencies.clone(), topic.to_owned());
             std::thread::spawn(move || -> Result<(), String> {
                 let mut own = Vec::new();
-                let result =
-                    produce_until(address, &topic, partition, records, pause, &stop, &mut own);
+                let result = produce_until(address, &topic, partition, &load, &stop, &mut own);
                 latencies
                     .lock()
                     .map_err(|error| error.to_string())?
@@ -679,8 +732,7 @@ fn produce_until(
     address: SocketAddr,
     topic: &str,
     partition: i32,
-    records: usize,
-    pause: Duration,
+    load: &Load,
     stop: &AtomicBool,
     latencies_ms: &mut Vec<f64>,
 ) -> Result<(), Failure> {
@@ -689,7 +741,7 @@ fn produce_until(
     let now_ms = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)?
         .as_millis();
-    for _ in 0..records {
+    for _ in 0..load.records {
         batch.append(i64::try_from(now_ms)?, None, Some(&value), &[]);
     }
     let mut of_partition = messages::produce_request::PartitionProduceData::default();
@@ -708,15 +760,19 @@ fn produce_until(
     connection.set_nodelay(true)?;
     let mut answer = Vec::new();
     let mut due = Instant::now();
+    let mut sent = VecDeque::new();
     while !stop.load(Ordering::Relaxed) {
-        due += pause;
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let sent = Instant::now();
-        connection.write_all(&frame)?;
+        while sent.len() < load.in_flight {
+            due += load.pause;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            sent.push_back(Instant::now());
+            connection.write_all(&frame)?;
+        }
         let mut length = [0; 4];
         connection.read_exact(&mut length)?;
         answer.resize(usize::try_from(i32::from_be_bytes(length))?, 0);
         connection.read_exact(&mut answer)?;
+        let sent = sent.pop_front().ok_or("an answer too many")?;
         latencies_ms.push(sent.elapsed().as_secs_f64() * 1e3);
         // Version 9: correlation id, tags, one topic (count 2), its name, one partition (count 2), its index, its error.
         let error = answer
@@ -783,7 +839,7 @@ fn report(options: &Options, figures: &Figures, starts: &(f64, f64)) -> String {
         "# The broker beside Apache Kafka's\n\n\
          Written by `make bench-broker`; not edited by hand. Kafka's own ProducerPerformance and ConsumerPerformance against each broker in turn, {} \
          records of 100 bytes and {} of 1 KiB in 4 partitions, acks=all; a thousand records a second of 1 KiB for the latency; one connection \
-         of our own load at a thousand requests a second, and sixteen as fast as they are answered, one request in flight each; transactions of ten records, one after another, by the Java client. Medians of {} \
+         of our own load at a thousand requests a second, and sixteen as fast as they are answered, one request in flight each, and with five; transactions of ten records, one after another, by the Java client. Medians of {} \
          alternations, each on an empty directory.\n\n\
          Machine: {}.\n\n\
          - Clients and brokers share the cores, so that a rate is the client's limit as often as the broker's: the broker's CPU seconds per GB are \

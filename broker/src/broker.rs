@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use uuid::Uuid;
 
 use crate::cleaning::{CleanerStats, Cleaning, Compacted};
-use crate::config::{BrokerConfig, Drive};
+use crate::config::{BrokerConfig, Drive, Flush};
 use crate::coordinator::group::{self, GroupCoordinator, classic};
 use crate::coordinator::producer_ids::ProducerIds;
 use crate::coordinator::transaction::{self, TransactionCoordinator};
@@ -334,6 +334,11 @@ impl Core {
             config.node_id,
             config.lock_data_dir,
         )?;
+        crate::replica::replay(
+            data_dir.disk.as_ref(),
+            &data_dir.path,
+            data_dir.clean_shutdown,
+        )?;
         let (mut journal, mut catalog) = Journal::open(data_dir.disk.as_ref(), &data_dir.path)?;
         if !data_dir.clean_shutdown {
             let command = Command::StartLeaderEpoch {
@@ -353,7 +358,11 @@ impl Core {
             session_timeout_ms_max: config.group_session_timeout_ms_max,
             size_max: config.group_size_max,
         };
-        let file_system = data_dir.disk.file_system(&data_dir.path);
+        let journal_bytes_max = match config.flush {
+            Flush::Durable => config.sync_journal_bytes_max,
+            Flush::Os => 0,
+        };
+        let dirty = Dirty::new(data_dir.disk.clone(), &data_dir.path, journal_bytes_max);
         let (cleaning, cleaned) = Cleaning::open(data_dir.disk.as_ref(), &data_dir.path, &config);
         let core = Arc::new(Self {
             data_dir,
@@ -370,7 +379,7 @@ impl Core {
             producer_ids: Mutex::default(),
             endpoint: RwLock::new((host, port)),
             topic_defaults: RwLock::new(topic_defaults(&config, &catalog)),
-            dirty: Arc::new(Dirty::on(file_system)),
+            dirty: Arc::new(dirty),
             coordinator_watches: Mutex::default(),
             checkpoint: Mutex::default(),
             next_retention_ms: AtomicI64::new(
@@ -1013,12 +1022,16 @@ impl Core {
         }
         self.deletions
             .remove_due(self.data_dir.disk.as_ref(), now_ms);
+        if self.config.drive == Drive::Manual {
+            self.dirty.checkpoint();
+        }
         self.reopen_failed(now_ms);
         if self.config.drive == Drive::Manual {
             self.clean_if_due(now_ms);
         }
         if self.next_checkpoint_ms.load(Ordering::Acquire) <= now_ms {
-            if self.config.flush == crate::config::Flush::Os {
+            self.dirty.request_checkpoint();
+            if self.config.flush == Flush::Os {
                 // Nobody waits for it, but files that were rolled stay open until they are synced, and recovery is shorter.
                 for partition in self.all_partitions() {
                     partition.mark_dirty();
@@ -1288,6 +1301,11 @@ impl Threads {
                 }
             }),
         )?;
+        let checkpointed = core.clone();
+        let checkpointer = spawn(
+            "broker-checkpoint",
+            Box::new(move || while checkpointed.dirty.checkpoint_when_due() {}),
+        )?;
         let (stepped, stop) = (core.clone(), stopped.clone());
         let timer = spawn(
             "broker-timer",
@@ -1298,7 +1316,7 @@ impl Threads {
                 }
             }),
         )?;
-        let mut handles = vec![flusher, timer];
+        let mut handles = vec![flusher, checkpointer, timer];
         if core.config.cleaner_enabled {
             let cleaned = core.clone();
             let clean = Box::new(move || cleaned.clean_until_stopped());

@@ -78,7 +78,7 @@ impl std::str::FromStr for MigrationPolicy {
 /// Who drives what waits: fsyncs, deadlines, retention, compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Drive {
-    /// Three threads of the broker's own: for fsyncs, for deadlines, for compaction.
+    /// Four threads of the broker's own: for group commit, for checkpoints of its journal, for deadlines, for compaction.
     #[default]
     Threads,
     /// The caller, with `Broker::flush_once` and `Broker::step`: a simulation or a test on virtual time.
@@ -92,6 +92,9 @@ pub struct BrokerConfig {
     pub data_dir: PathBuf,
     /// When writes are acknowledged.
     pub flush: Flush,
+    /// `brooklet.sync.journal.bytes`: size that the sync journal grows to; zero for none. What is acknowledged as durable is written there first,
+    /// for all partitions at once.
+    pub sync_journal_bytes_max: u64,
     /// Who drives fsyncs and deadlines.
     pub drive: Drive,
     /// The disk under the data directory.
@@ -219,6 +222,7 @@ impl BrokerConfig {
         Self {
             data_dir: data_dir.into(),
             flush: Flush::default(),
+            sync_journal_bytes_max: 128 << 20,
             drive: Drive::default(),
             disk: Arc::new(RealDisk),
             lock_data_dir: true,
@@ -322,6 +326,7 @@ impl BrokerConfig {
             }
             "num.partitions" => self.partitions_default = number(name, value, 1)?,
             "brooklet.partitions.max" => self.partitions_max = number(name, value, 1)?,
+            "brooklet.sync.journal.bytes" => self.sync_journal_bytes_max = number(name, value, 0)?,
             "brooklet.replication.factor.clamp" => {
                 self.replication_factor_clamp = value
                     .parse()
@@ -534,6 +539,7 @@ const NAMES: &[&str] = &[
     "brooklet.queued.max.response.bytes",
     "brooklet.replication.factor.clamp",
     "brooklet.stall.max.ms",
+    "brooklet.sync.journal.bytes",
     "connections.max.idle.ms",
     "delete.topic.enable",
     "fetch.max.bytes",

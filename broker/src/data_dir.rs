@@ -4,6 +4,7 @@
 //! .lock                              held by the process that uses the directory
 //! meta.properties                    version, cluster.id, node.id, brooklet.format
 //! metadata.journal                   topics and what else the cluster knows
+//! sync-0.journal, sync-1.journal     what was acknowledged and is not synced in the logs' own files yet
 //! .kafka_cleanshutdown               the last stop was clean; removed before anything is written
 //! recovery-point-offset-checkpoint   below it, logs are synced
 //! log-start-offset-checkpoint        below it, records are deleted

@@ -12,7 +12,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,11 +21,9 @@ use rustix::buffer::spare_capacity;
 
 mod buffers;
 mod file_range;
-mod file_system;
 mod sim;
 
 pub use file_range::{FileRange, Piece};
-pub use file_system::FileSystem;
 pub use sim::{Crash, Fault, SimDisk};
 
 /// A name in a directory, with its length.
@@ -62,11 +60,6 @@ pub trait Disk: Send + Sync + fmt::Debug {
 
     /// Removes a directory with everything in it; no error if it is not there.
     fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
-
-    /// The file system that holds a directory, if it can be synced as a whole.
-    fn file_system(&self, _dir: &Path) -> Option<Arc<dyn FileSystem>> {
-        None
-    }
 
     /// Makes creations, renames and removals in this directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
@@ -113,11 +106,6 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     /// Makes the file's bytes and its length durable. After an error the unsynced bytes may be lost for good, even if a later call
     /// succeeds: the caller must not retry.
     fn sync_data(&self) -> io::Result<()>;
-
-    /// Of the file system it is on, to compare; `None` if that is not known.
-    fn device(&self) -> Option<u64> {
-        None
-    }
 
     /// Cuts or extends (with zeros) the file to this length.
     fn truncate(&self, len_bytes: u64) -> io::Result<()>;
@@ -196,10 +184,6 @@ impl Disk for RealDisk {
         }
     }
 
-    fn file_system(&self, dir: &Path) -> Option<Arc<dyn FileSystem>> {
-        file_system::of(dir)
-    }
-
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(dir)?.sync_all()
     }
@@ -249,10 +233,6 @@ impl DiskFile for RealFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
-    }
-
-    fn device(&self) -> Option<u64> {
-        Some(self.0.metadata().ok()?.dev())
     }
 
     fn truncate(&self, len_bytes: u64) -> io::Result<()> {

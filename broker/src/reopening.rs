@@ -3,7 +3,7 @@
 //! 1. After a failed sync, or a write that could not be undone, a log takes no more writes: it is poisoned, and serves what is known to be on disk.
 //!    Its partition is reported here.
 //! 2. After a second, and then after twice as long each time, up to a minute, the log is opened anew from its files, up to the offset that the
-//!    last successful sync has reached ([`crate::log::Reopening`]); what is beyond goes, for who wrote it was told of an error. If the disk still
+//!    last successful sync has reached ([`crate::log::Reopening`]), after what the sync journal has of it was put back; what is beyond goes, for who wrote it was told of an error. If the disk still
 //!    fails, the partition stays as it is until the next try.
 //! 3. The partition's place is taken by another one with that log. The failed one stays failed for whoever holds it: an offset that was appended to
 //!    it is never mistaken for one of the new log.
@@ -109,6 +109,7 @@ impl Core {
         }
         self.metrics.deleted_traffic.add(failed.traffic());
         drop(failed.take_log());
+        self.dirty.retry_checkpoint();
         failed.wake();
         tracing::info!(%topic, partition = index, log_end_offset, "failed log opened anew, it takes writes again");
         true

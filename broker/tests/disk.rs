@@ -15,6 +15,8 @@ fn open() -> (SimDisk, Broker) {
     config.disk = Arc::new(disk.clone());
     config.lock_data_dir = false;
     config.drive = Drive::Manual;
+    // Each log is synced by itself, so that one can fail.
+    config.sync_journal_bytes_max = 0;
     let broker = Broker::open(config).unwrap();
     for topic in ["a", "b"] {
         assert_eq!(create(&broker, topic), 0);

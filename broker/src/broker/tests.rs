@@ -18,6 +18,7 @@ use crate::replica::Isolation;
 mod compaction;
 mod failed_logs;
 mod streams_groups;
+mod sync_journal;
 mod transactional_log;
 
 const NOW_MS: i64 = 1_700_000_000_000;
@@ -1519,51 +1520,16 @@ fn threads_share_fsyncs_and_lose_nothing() {
 }
 
 fn open_on(disk: &SimDisk, clock: &Arc<ManualClock>) -> Broker {
+    open_with_journal(disk, clock, 1 << 20)
+}
+
+/// With a sync journal of this size. Without one each log is synced by itself: so one of them can fail.
+fn open_with_journal(disk: &SimDisk, clock: &Arc<ManualClock>, bytes_max: u64) -> Broker {
     let mut config = config(Path::new("/data"), clock.clone());
+    config.sync_journal_bytes_max = bytes_max;
     config.disk = Arc::new(disk.clone());
     config.lock_data_dir = false;
     Broker::open(config).unwrap()
-}
-
-#[test]
-fn partitions_that_are_synced_at_once_lose_nothing_and_fail_one_by_one() {
-    let disk = SimDisk::new();
-    disk.create_dir_all(Path::new("/data")).unwrap();
-    disk.sync_at_once();
-    let clock = Arc::new(ManualClock::new(NOW_MS));
-    let broker = open_on(&disk, &clock);
-    create(&broker, "t", 3, &[]).unwrap();
-    let partitions = [0, 1, 2].map(|index| broker.partition("t", index).unwrap());
-    let append = |values: &[usize]| {
-        for partition in values {
-            partitions[*partition]
-                .append(batch(&["v"]), NOW_MS)
-                .unwrap();
-        }
-    };
-    let ends = |broker: &Broker| {
-        [0, 1, 2].map(|index| broker.partition("t", index).unwrap().high_watermark())
-    };
-    // What one file costs is learnt first; the directories are new in that round.
-    append(&[0, 1, 2]);
-    assert_eq!(broker.flush_once(), 3);
-    append(&[0, 1, 2]);
-    let before = disk.operations();
-    assert_eq!(broker.flush_once(), 3);
-    assert_eq!(disk.operations() - before, 1, "one sync for three");
-    assert_eq!(ends(&broker), [2, 2, 2]);
-    let restarted = open_on(&disk.crash(Crash::LoseUnsynced), &clock);
-    assert_eq!(ends(&restarted), [2, 2, 2]);
-
-    // The sync of all fails, and then that of one file: only its partition is lost.
-    append(&[0, 1, 2]);
-    disk.set_fault(Fault::OnceAt(disk.operations()));
-    assert_eq!(broker.flush_once(), 3);
-    assert_eq!(ends(&broker), [3, 3, 3]);
-    append(&[0, 1, 2]);
-    disk.set_fault(Fault::NextSync);
-    broker.flush_once();
-    assert_eq!(ends(&broker).iter().filter(|end| **end == 4).count(), 2);
 }
 
 fn append_many(broker: &Broker, topic: &str, count: usize) {

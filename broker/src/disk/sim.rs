@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::disk::{DirEntry, Disk, DiskFile, FileSystem};
+use crate::disk::{DirEntry, Disk, DiskFile};
 
 /// What a crash leaves of what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,6 @@ struct State {
     next_file: FileId,
     operations: u64,
     fault: Option<Fault>,
-    syncs_at_once: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -200,11 +199,6 @@ impl SimDisk {
         SimDisk::default()
     }
 
-    /// Can be synced as a whole, in one operation, from now on.
-    pub fn sync_at_once(&self) {
-        self.lock().syncs_at_once = true;
-    }
-
     /// How many operations that change something have been tried.
     pub fn operations(&self) -> u64 {
         self.lock().operations
@@ -269,7 +263,6 @@ impl SimDisk {
             names,
             durable_names,
             next_file: state.next_file,
-            syncs_at_once: state.syncs_at_once,
             ..State::default()
         };
         SimDisk {
@@ -322,36 +315,7 @@ impl Random {
     }
 }
 
-/// All files of a simulated disk are on one file system.
-const DEVICE: u64 = 1;
-
-impl FileSystem for SimDisk {
-    fn sync(&self) -> io::Result<()> {
-        let mut state = self.lock();
-        state.operate()?;
-        if state.fault == Some(Fault::NextSync) {
-            // The file whose it is says so too.
-            return Err(injected());
-        }
-        state.files.values_mut().for_each(FileState::sync);
-        state.durable_names = state.names.clone();
-        state.pending_names.clear();
-        Ok(())
-    }
-
-    fn device(&self) -> u64 {
-        DEVICE
-    }
-}
-
 impl Disk for SimDisk {
-    fn file_system(&self, _dir: &Path) -> Option<Arc<dyn FileSystem>> {
-        if !self.lock().syncs_at_once {
-            return None;
-        }
-        Some(Arc::new(self.clone()))
-    }
-
     fn open_or_create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.lock();
         match state.names.get(path) {
@@ -541,10 +505,6 @@ impl DiskFile for SimFile {
             to.copy_from_slice(from);
         }
         Ok(count)
-    }
-
-    fn device(&self) -> Option<u64> {
-        Some(DEVICE)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -62,7 +62,7 @@ pub use producer_state::{Marker, Producer, VerificationGuard};
 pub use read::{ReadPlan, ReadSlice, TimestampOffset};
 pub use recovery::Recovery;
 pub use scan::{BatchScanner, Scan};
-pub use sync::SyncJob;
+pub use sync::{AppendedBytes, SyncJob, SyncedIn};
 pub use transaction_index::AbortedTransaction;
 pub use verify::{VerifiedSegment, verify_segment};
 
@@ -103,7 +103,14 @@ pub struct Log {
     log_start_offset: i64,
     /// The log end offset.
     next_offset: i64,
+    /// What is below is durable.
     flushed_offset: i64,
+    /// What is below is durable in the log's own files, and not only in a journal.
+    synced_offset: i64,
+    /// Bytes of the active segment that a sync has taken along.
+    taken_bytes: u64,
+    /// Of those, the journal alone has some.
+    is_journaled: bool,
     /// The directory and its `partition.metadata` are there.
     is_created: bool,
     /// Since it was opened, or since the last clean close before that.
@@ -115,6 +122,8 @@ pub struct Log {
     in_flight: Option<Unsynced>,
     /// Why nothing more is written.
     poison: Option<String>,
+    /// A sync failed: what the files have beyond the synced offset is not known.
+    has_lost_bytes: bool,
     /// Files of deleted segments under their new names, since the last `take_deleted`.
     deleted: Vec<PathBuf>,
     /// How many times cleaned segments have taken the place of others since the log was opened.
@@ -352,8 +361,22 @@ impl Log {
         let unsynced = std::mem::take(&mut self.unsynced);
         self.unsynced_since_ms = None;
         self.in_flight = Some(unsynced.clone());
+        let is_plain = unsynced.files.is_empty()
+            && !(unsynced.leader_epochs || unsynced.dir || unsynced.parent_dir);
+        let active = self.active.file.as_ref();
+        let appended = active.filter(|_| is_plain).map(|file| AppendedBytes {
+            segment_base_offset: self.active.base_offset,
+            file: Arc::clone(file),
+            position: self.taken_bytes,
+            length: self.active.size_bytes.saturating_sub(self.taken_bytes),
+        });
+        self.taken_bytes = self.active.size_bytes;
         let mut files = unsynced.files;
-        files.extend(self.active.file.clone().filter(|_| unsynced.active));
+        files.extend(
+            active
+                .filter(|_| unsynced.active || self.is_journaled)
+                .cloned(),
+        );
         let leader_epochs = unsynced.leader_epochs.then(|| {
             let path = self.dir.join(leader_epochs::FILE);
             (path, self.leader_epochs.encode())
@@ -373,27 +396,84 @@ impl Log {
             leader_epochs,
             dirs,
             end_offset: self.next_offset,
+            appended,
         })
     }
 
     /// Moves the flushed offset; returns it. A failed sync poisons the log: appends and syncs fail from now on, reads below the flushed
     /// offset go on.
-    pub fn complete_sync(&mut self, job: SyncJob, result: io::Result<()>) -> Result<i64, LogError> {
+    pub fn complete_sync(
+        &mut self,
+        job: SyncJob,
+        result: io::Result<SyncedIn>,
+    ) -> Result<i64, LogError> {
         self.in_flight = None;
         match result {
-            Ok(()) => {
-                self.flushed_offset = self.flushed_offset.max(job.end_offset);
-                Ok(self.flushed_offset)
+            Ok(SyncedIn::Journal) => self.is_journaled = true,
+            Ok(SyncedIn::Files) => {
+                // The system tells of an error once, and may have told another sync of these files.
+                self.check_synced()?;
+                self.synced_offset = self.synced_offset.max(job.end_offset);
+                self.is_journaled = false;
             }
-            Err(error) => {
-                warn!(dir = %self.dir.display(), %error, flushed_offset = self.flushed_offset, "sync failed, the log takes no more writes");
-                let reason = self.poison.get_or_insert(error.to_string()).clone();
-                Err(LogError::Poisoned {
-                    log: self.name(),
-                    reason,
-                })
-            }
+            Err(error) => return Err(self.sync_failed(&error)),
         }
+        self.flushed_offset = self.flushed_offset.max(job.end_offset);
+        Ok(self.flushed_offset)
+    }
+
+    /// What has to be synced for all that is appended by now to be durable in the log's own files, beside the jobs that acknowledge: it may
+    /// overlap with one. `None` if that will be done by the next job only, with the leader epochs.
+    pub fn begin_checkpoint(&self) -> Option<SyncJob> {
+        let parts = || std::iter::once(&self.unsynced).chain(&self.in_flight);
+        if self.poison.is_some() || parts().any(|part| part.leader_epochs) {
+            return None;
+        }
+        let mut dirs = Vec::new();
+        if parts().any(|part| part.dir) {
+            dirs.push(self.dir.clone());
+        }
+        if parts().any(|part| part.parent_dir) {
+            dirs.extend(self.dir.parent().map(Path::to_owned));
+        }
+        let files = parts().flat_map(|part| &part.files);
+        Some(SyncJob {
+            disk: Arc::clone(&self.disk),
+            files: files.chain(&self.active.file).cloned().collect(),
+            leader_epochs: None,
+            dirs,
+            end_offset: self.next_offset,
+            appended: None,
+        })
+    }
+
+    /// Moves the synced offset. No job of this log may have synced files meanwhile: the system tells of an error once.
+    pub fn complete_checkpoint(
+        &mut self,
+        job: SyncJob,
+        result: io::Result<SyncedIn>,
+    ) -> Result<(), LogError> {
+        result.map_err(|error| self.sync_failed(&error))?;
+        self.check_synced()?;
+        self.synced_offset = self.synced_offset.max(job.end_offset);
+        Ok(())
+    }
+
+    fn sync_failed(&mut self, error: &io::Error) -> LogError {
+        warn!(dir = %self.dir.display(), %error, flushed_offset = self.flushed_offset, "sync failed, the log takes no more writes");
+        self.has_lost_bytes = true;
+        let reason = self.poison.get_or_insert(error.to_string()).clone();
+        LogError::Poisoned {
+            log: self.name(),
+            reason,
+        }
+    }
+
+    fn check_synced(&self) -> Result<(), LogError> {
+        if self.has_lost_bytes {
+            self.check_not_poisoned()?;
+        }
+        Ok(())
     }
 
     /// Deletes segments that retention no longer keeps, never at or above the high watermark, and forgets producers that have expired.
@@ -489,9 +569,14 @@ impl Log {
         self.next_offset
     }
 
-    /// Below it all is on disk: the recovery point, to be noted in a checkpoint from time to time.
+    /// Below it all is durable.
     pub fn flushed_offset(&self) -> i64 {
         self.flushed_offset
+    }
+
+    /// Below it all is durable in the log's own files: the recovery point, to be noted in a checkpoint from time to time.
+    pub fn synced_offset(&self) -> i64 {
+        self.synced_offset
     }
 
     /// The first offset of a transaction that is open, or that ended at or above the high watermark last told: what read-committed readers
@@ -560,6 +645,11 @@ impl Log {
         assert!(
             start <= flushed && flushed <= end,
             "log start {start}, flushed {flushed}, log end {end}: {self:?}"
+        );
+        let synced = self.synced_offset;
+        assert!(
+            start <= synced && synced <= flushed,
+            "log start {start}, synced {synced}, flushed {flushed}: {self:?}"
         );
         assert!(
             start <= high_watermark && high_watermark <= end,
@@ -663,6 +753,8 @@ impl Log {
         self.write_snapshot()?;
         self.unsynced.files.extend(files);
         self.unsynced.active = false;
+        self.taken_bytes = 0;
+        self.is_journaled = false;
         self.unsynced.dir = true;
         self.has_changed = true;
         let next = ActiveSegment::empty(&self.dir, self.next_offset, now_ms);
@@ -777,10 +869,25 @@ impl Log {
         }
         // Without fsync (`flush=os`) the log start may overtake what was synced.
         self.flushed_offset = self.flushed_offset.max(self.log_start_offset);
+        self.synced_offset = self.synced_offset.max(self.log_start_offset);
         if self.leader_epochs.truncate_before(self.log_start_offset) {
             self.unsynced.leader_epochs = true;
         }
         Ok(())
+    }
+}
+
+/// The file of records of a segment, `DIR/00000000000000000042.log`.
+pub(crate) fn segment_path(dir: &Path, base_offset: i64) -> PathBuf {
+    segment::path(dir, base_offset, segment::LOG)
+}
+
+/// Which topic a partition's directory belongs to; `None` if it is not there, or does not say.
+pub(crate) fn topic_id_of(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Uuid>> {
+    match disk.read_file(&dir.join(partition_metadata::FILE)) {
+        Ok(contents) => Ok(partition_metadata::decode(&contents)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

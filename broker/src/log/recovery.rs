@@ -115,15 +115,20 @@ fn open_with(
         log_start_offset: recovered.log_start_offset,
         next_offset,
         flushed_offset: next_offset,
+        synced_offset: next_offset,
+        taken_bytes: 0,
+        is_journaled: false,
         is_created: recovered.is_created,
         has_changed: !is_clean,
         unsynced: recovered.unsynced,
         unsynced_since_ms: None,
         in_flight: None,
         poison: None,
+        has_lost_bytes: false,
         deleted: Vec::new(),
         swaps: 0,
     };
+    log.taken_bytes = log.active.size_bytes;
     // A crash left it as it was.
     log.active.is_preallocated = log.config.preallocate && log.active.file.is_some();
     let must_sync = log.unsynced.active || !log.unsynced.files.is_empty();

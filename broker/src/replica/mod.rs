@@ -7,7 +7,7 @@
 //!
 //! Readers are bounded by the high watermark, so they never see what a crash takes back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -22,16 +22,18 @@ use crate::log::cleaner::{
 use crate::log::{
     AbortedTransaction, AppendError, AppendOrigin, AppendRules, Appended, Log, LogConfig, LogError,
     Marker, Producer, ReadError, ReadPlan, ReadSlice, TimestampOffset, ValidBatch,
-    VerificationGuard,
+    VerificationGuard, disk_error,
 };
 use crate::metrics::Traffic;
 
 mod flusher;
-mod sync_choice;
+mod sync_journal;
 mod waiting;
 mod watch;
 
 pub(crate) use flusher::Dirty;
+use sync_journal::LogName;
+pub(crate) use sync_journal::replay;
 pub use waiting::Attempt;
 pub(crate) use waiting::Waiting;
 use watch::Watchers;
@@ -94,6 +96,10 @@ pub struct Partition {
     index: i32,
     leader_epoch: i32,
     flush: Flush,
+    /// The name of the log's directory.
+    dir_name: String,
+    /// Held by whoever syncs the log's files, before the log's lock: an error is told once, and to who asked.
+    file_syncs: Mutex<()>,
     /// Held by whoever removes segments or swaps cleaned ones in, before the log's lock: none of them meets another halfway.
     segments: Mutex<()>,
     /// `None` once the partition is deleted or closed.
@@ -132,11 +138,13 @@ impl Partition {
         let rules = RwLock::new(log.append_rules());
         let first_unstable_offset = AtomicI64::new(log.first_unstable_offset().unwrap_or(i64::MAX));
         Self {
+            dir_name: format!("{topic}-{index}"),
             topic,
             topic_id,
             index,
             leader_epoch,
             flush,
+            file_syncs: Mutex::default(),
             segments: Mutex::default(),
             log: Mutex::new(Some(log)),
             rules,
@@ -336,6 +344,10 @@ impl Partition {
             return log.check_not_poisoned().map(|()| None);
         };
         drop(guard);
+        if !self.dirty.put_back(self.log_name())? {
+            tracing::error!(topic = %self.topic, partition = self.index, "the sync journal has failed as well: the log takes writes after a restart");
+            return Ok(None);
+        }
         // Without the log's lock: it takes no writes, and nobody removes segments.
         let log = reopening.run(now_ms)?;
         let mut reopened = Partition::new(
@@ -629,7 +641,7 @@ impl Partition {
     pub(crate) fn checkpoint(&self) -> Option<(i64, i64)> {
         self.lock()
             .as_ref()
-            .map(|log| (log.flushed_offset(), log.log_start_offset()))
+            .map(|log| (log.synced_offset(), log.log_start_offset()))
     }
 
     /// Drops the record bytes that are kept for readers at the tail, if nothing was written since the last call.
@@ -648,6 +660,42 @@ impl Partition {
         let log = self.lock().take();
         self.failed.store(true, Ordering::Release);
         log
+    }
+
+    /// Syncs the log's own files up to this offset, where that has not been done. What the next job alone can sync is left to it: `false`.
+    fn sync_files_to(self: &Arc<Self>, offset: i64) -> Result<bool, LogError> {
+        let _file_syncs = self.lock_file_syncs();
+        let guard = self.lock();
+        let Some(log) = guard.as_ref().filter(|log| log.synced_offset() < offset) else {
+            // Synced, or deleted.
+            return Ok(true);
+        };
+        log.check_not_poisoned()?;
+        let Some(job) = log.begin_checkpoint() else {
+            return Ok(false);
+        };
+        drop(guard);
+        let result = job.run();
+        let mut guard = self.lock();
+        let Some(log) = guard.as_mut() else {
+            return Ok(true);
+        };
+        let completed = log.complete_checkpoint(job, result);
+        let is_synced = log.synced_offset() >= offset;
+        drop(guard);
+        if completed.is_err() {
+            self.report_failure();
+            self.watchers.wake();
+        }
+        completed.map(|()| is_synced)
+    }
+
+    /// How the sync journal knows the log.
+    fn log_name(&self) -> LogName<'_> {
+        LogName {
+            dir: &self.dir_name,
+            topic_id: self.topic_id,
+        }
     }
 
     /// Has everyone look who waits for the partition.
@@ -703,6 +751,12 @@ impl Partition {
             group.discard();
             return Err(CleanError::Changed);
         }
+        // What the journal has of the old segments must not be written over the new ones.
+        if let Err(error) = self.dirty.void(self.log_name(), group.replaced_below()) {
+            group.discard();
+            let dir = Path::new(&self.dir_name);
+            return Err(disk_error("note in the sync journal the cleaning of", dir)(error).into());
+        }
         let committed = group.commit();
         // `take_log` waits for the segments: it is still there.
         let poison = |error: &LogError| {
@@ -744,6 +798,12 @@ impl Partition {
 
     fn lock_segments(&self) -> MutexGuard<'_, ()> {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_file_syncs(&self) -> MutexGuard<'_, ()> {
+        self.file_syncs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Log>> {

@@ -14,7 +14,7 @@ impl OnDisk {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::new(NOW_MS));
         let disk = SimDisk::new();
-        let broker = open_on(&disk, &clock);
+        let broker = open_with_journal(&disk, &clock, 0);
         create(&broker, "t", 2, &[]).unwrap();
         OnDisk {
             disk,
@@ -58,7 +58,7 @@ impl OnDisk {
 
     fn crash(&mut self) {
         self.disk = self.disk.crash(Crash::LoseUnsynced);
-        self.broker = open_on(&self.disk, &self.clock);
+        self.broker = open_with_journal(&self.disk, &self.clock, 0);
     }
 }
 

@@ -34,8 +34,11 @@ struct Machine {
     disk: SimDisk,
     clock: Arc<ManualClock>,
     flush: Flush,
+    sync_journal_bytes_max: u64,
     broker: Broker,
 }
+
+const JOURNAL_BYTES: u64 = 1 << 20;
 
 impl Machine {
     fn new() -> Self {
@@ -43,14 +46,26 @@ impl Machine {
     }
 
     fn with(flush: Flush) -> Self {
+        Self::with_journal(flush, JOURNAL_BYTES)
+    }
+
+    fn with_journal(flush: Flush, sync_journal_bytes_max: u64) -> Self {
         let (disk, clock) = (SimDisk::new(), Arc::new(ManualClock::new(NOW_MS)));
-        let broker = open(&disk, &clock, flush);
+        let broker = open(&disk, &clock, flush, sync_journal_bytes_max);
         Self {
             disk,
             clock,
             flush,
+            sync_journal_bytes_max,
             broker,
         }
+    }
+
+    /// Each log is synced by itself: so one of them can fail.
+    fn without_journal(topics: &[(&str, i32)]) -> Self {
+        let machine = Self::with_journal(Flush::Durable, 0);
+        machine.create(topics);
+        machine
     }
 
     fn with_topics(topics: &[(&str, i32)]) -> Self {
@@ -72,7 +87,12 @@ impl Machine {
     /// The power goes and comes back.
     fn crash(&mut self, crash: Crash) {
         self.disk = self.disk.crash(crash);
-        self.broker = open(&self.disk, &self.clock, self.flush);
+        self.broker = open(
+            &self.disk,
+            &self.clock,
+            self.flush,
+            self.sync_journal_bytes_max,
+        );
     }
 
     /// Until nothing is unsynced.
@@ -174,8 +194,14 @@ impl Machine {
     }
 }
 
-fn open(disk: &SimDisk, clock: &Arc<ManualClock>, flush: Flush) -> Broker {
+fn open(
+    disk: &SimDisk,
+    clock: &Arc<ManualClock>,
+    flush: Flush,
+    sync_journal_bytes_max: u64,
+) -> Broker {
     let mut config = BrokerConfig::new(Path::new("/data"));
+    config.sync_journal_bytes_max = sync_journal_bytes_max;
     config.drive = Drive::Manual;
     config.flush = flush;
     config.clock = clock.clone();

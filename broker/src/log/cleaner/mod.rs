@@ -249,8 +249,8 @@ impl Log {
         Ok(LogView {
             log_start_offset: self.log_start_offset,
             log_end_offset: self.next_offset,
-            bound: bound.min(self.flushed_offset),
-            synced_to: self.flushed_offset,
+            bound: bound.min(self.synced_offset),
+            synced_to: self.synced_offset,
             sealed,
             active_first_timestamp: self
                 .active

@@ -192,6 +192,11 @@ impl CleanedGroup {
         remove_cleaned(self.disk.as_ref(), &self.dir, &bases);
     }
 
+    /// All segments that are replaced begin below it.
+    pub fn replaced_below(&self) -> i64 {
+        self.replaced.last().map_or(0, |(base, _)| base + 1)
+    }
+
     /// Steps 2 and 3. Only after [`Log::prepare_swap`], and with nobody removing segments until [`CleanedGroup::finish`].
     pub fn commit(&self) -> Result<(), CommitError> {
         let disk = self.disk.as_ref();

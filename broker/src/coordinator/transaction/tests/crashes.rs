@@ -145,11 +145,12 @@ fn cut_off_everywhere(version: i16, crash: impl Fn(u64) -> Crash) {
     for cut in 0.. {
         let at = format!("version {version}, cut {cut}, {:?}", crash(cut));
         let disk = base.crash(Crash::KeepAll);
-        let broker = open(&disk, &clock, Flush::Durable);
+        let broker = open(&disk, &clock, Flush::Durable, JOURNAL_BYTES);
         let mut machine = Machine {
             disk,
             clock: clock.clone(),
             flush: Flush::Durable,
+            sync_journal_bytes_max: JOURNAL_BYTES,
             broker,
         };
         let mut client = Client::start(&machine, "x", version);
@@ -266,7 +267,7 @@ fn an_open_transaction_of_a_producer_that_never_comes_back_times_out() {
 /// A disk that fails under one partition of a transaction holds back that transaction, and no other.
 #[test]
 fn a_marker_that_cannot_be_written_is_written_after_a_restart() {
-    let mut machine = Machine::with_topics(&[("a", 2)]);
+    let mut machine = Machine::without_journal(&[("a", 2)]);
     let mut client = Client::start(&machine, "x", 2);
     let mut other = Client::start(&machine, "y", 2);
     assert_eq!(client.send(&machine, "a", 0, "v"), NONE);
@@ -295,7 +296,7 @@ fn a_marker_that_cannot_be_written_is_written_after_a_restart() {
 
 #[test]
 fn a_marker_that_a_failed_sync_has_lost_is_written_again_when_the_log_is_back() {
-    let mut machine = Machine::with_topics(&[("a", 2)]);
+    let mut machine = Machine::without_journal(&[("a", 2)]);
     let mut client = Client::start(&machine, "x", 2);
     assert_eq!(client.send(&machine, "a", 0, "v"), NONE);
     assert_eq!(client.send(&machine, "a", 1, "v"), NONE);
@@ -333,10 +334,10 @@ fn a_marker_that_cannot_be_written_is_tried_again_until_it_can() {
         assert_eq!(client.send(&machine, "a", 0, "v"), NONE);
         assert_eq!(client.send(&machine, "a", 1, "v"), NONE);
         let answer = submit(&machine.broker, version, client.end_request(true));
-        // PREPARE is synced, then two markers are written: the second one fails, and what is written of it is undone.
+        // PREPARE is written to the journal and synced, then two markers are written: the second one fails, and what is written of it is undone.
         machine
             .disk
-            .set_fault(Fault::OnceAt(machine.disk.operations() + 2));
+            .set_fault(Fault::OnceAt(machine.disk.operations() + 3));
         machine.broker.flush_once();
         assert_eq!(answer.try_recv().unwrap().error_code, NONE);
         machine.settle();
@@ -355,7 +356,7 @@ fn a_marker_that_cannot_be_written_is_tried_again_until_it_can() {
 
 #[test]
 fn a_transaction_whose_failed_partition_is_deleted_completes() {
-    let machine = Machine::with_topics(&[("a", 1), ("b", 1)]);
+    let machine = Machine::without_journal(&[("a", 1), ("b", 1)]);
     let mut client = Client::start(&machine, "x", 2);
     assert_eq!(client.send(&machine, "a", 0, "v"), NONE);
     assert_eq!(client.send(&machine, "b", 0, "v"), NONE);
