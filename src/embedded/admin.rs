@@ -233,6 +233,7 @@ pub(super) fn check(
         | ErrorCode::NotEnoughReplicas
         | ErrorCode::ConcurrentTransactions
         | ErrorCode::UnstableOffsetCommit
+        | ErrorCode::KafkaStorageError
         | ErrorCode::RequestTimedOut => ClientErrorKind::Retriable,
         ErrorCode::ProducerFenced | ErrorCode::FencedInstanceId => ClientErrorKind::Fenced,
         ErrorCode::TransactionAbortable => ClientErrorKind::Abortable,

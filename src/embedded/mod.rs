@@ -27,9 +27,14 @@ use producer::EmbeddedProducer;
 
 mod admin;
 mod producer;
+#[cfg(test)]
+mod tests;
 
 /// There is no way to the broker that larger fetches would shorten, and what is decoded while it is in the nearest caches costs less.
 const FETCH_BYTES_MAX: usize = 256 << 10;
+/// How long a failed log is waited for to be opened anew: the broker has tried four times by then. Kafka's clients wait for ever, but there the
+/// broker's own stop is seen; here its disk is the application's own.
+const FAILED_PATIENCE_MS: i64 = 30_000;
 /// A decompressed batch is refused above this size: it comes from whoever may produce to the broker.
 const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
@@ -134,6 +139,13 @@ fn watch(partition: &Partition, wake: &Arc<Wake>) -> Watch {
     partition.watch(Arc::new(move || wake.wake()))
 }
 
+fn failed_for_good(reason: &str) -> String {
+    format!(
+        "the broker's log has failed and has not come back for {} s, its disk needs care: {reason}",
+        FAILED_PATIENCE_MS / 1000
+    )
+}
+
 struct ConsumerSlot {
     at: TopicPartition,
     /// `None` while the topic does not exist.
@@ -144,6 +156,8 @@ struct ConsumerSlot {
     paused: bool,
     /// Reported an error that only a seek ends.
     stuck: bool,
+    /// When it was found that the partition has failed.
+    failed_since_ms: Option<i64>,
 }
 
 struct EmbeddedConsumer {
@@ -170,6 +184,7 @@ impl Consumer for EmbeddedConsumer {
             reported_end: -1,
             paused: false,
             stuck: false,
+            failed_since_ms: None,
         });
         let index = match self.free.pop() {
             Some(index) => {
@@ -200,6 +215,7 @@ impl Consumer for EmbeddedConsumer {
         if let Some(slot) = self.slot(slot) {
             slot.position = offset;
             slot.stuck = false;
+            slot.failed_since_ms = None;
             slot.reported_end = -1;
         }
     }
@@ -218,7 +234,7 @@ impl Consumer for EmbeddedConsumer {
 
     fn poll(
         &mut self,
-        _now_ms: i64,
+        now_ms: i64,
         waker: &Waker,
         fetched: &mut Vec<Fetched>,
     ) -> Result<(), ClientError> {
@@ -236,6 +252,7 @@ impl Consumer for EmbeddedConsumer {
                 &self.wake,
                 self.isolation,
                 self.fetch_bytes_max,
+                now_ms,
             ) {
                 slot.stuck = found
                     .error
@@ -255,6 +272,7 @@ fn poll_slot(
     wake: &Arc<Wake>,
     isolation: Isolation,
     bytes_max: usize,
+    now_ms: i64,
 ) -> Option<Fetched> {
     let failed = |slot: &ConsumerSlot, kind: ClientErrorKind, message: String| Fetched {
         slot: id,
@@ -279,10 +297,30 @@ fn poll_slot(
         }
     }
     let (partition, _) = slot.partition.as_ref()?;
-    let end = match isolation {
-        Isolation::ReadUncommitted => partition.high_watermark(),
-        Isolation::ReadCommitted => partition.last_stable_offset(),
-    };
+    let has_failed = partition.has_failed();
+    // Its log opened anew is another partition, which holds all that was ever seen here; until then this one reads on.
+    if has_failed
+        && let Some(current) = broker.partition(&slot.at.topic, slot.at.partition)
+        && !Arc::ptr_eq(&current, partition)
+    {
+        let watch = watch(&current, wake);
+        slot.partition = Some((current, watch));
+        slot.failed_since_ms = None;
+    } else if !has_failed {
+        slot.failed_since_ms = None;
+    }
+    let (partition, _) = slot.partition.as_ref()?;
+    let end = partition.end_offset(isolation);
+    // What is behind its end never comes: nor a marker, that would show what is held back.
+    if has_failed && !slot.paused && slot.position >= end && partition.has_failed() {
+        let since_ms = *slot.failed_since_ms.get_or_insert(now_ms);
+        if now_ms - since_ms > FAILED_PATIENCE_MS
+            && let Some(reason) = partition.failure()
+        {
+            let message = failed_for_good(&reason);
+            return Some(failed(slot, ClientErrorKind::Fatal, message));
+        }
+    }
     if slot.paused || (slot.position == end && slot.reported_end == end) {
         return None;
     }

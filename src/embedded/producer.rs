@@ -7,6 +7,11 @@
 //! 3. The end is a record of the coordinator: durable, it is the outcome, by a second round. Markers follow; nobody waits for them but readers.
 //!
 //! Each end brings the next epoch (KIP-890), so sequences begin with zero in every transaction.
+//!
+//! ## A log that has failed
+//! The broker opens it anew, as another partition in the same place. Batches wait for that as long as [`FAILED_PATIENCE_MS`], in their order, and
+//! go on there. What was appended and not acknowledged is appended again, from a copy; in a transaction there is none: it fails, and the
+//! transaction is undone and its records are made again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +39,10 @@ use brooklet_streams_core::client::{
 use bytes::BytesMut;
 
 use super::admin::{by_topic, check, unexpected};
-use super::{Wake, watch};
+use super::{FAILED_PATIENCE_MS, Wake, failed_for_good, watch};
+
+/// When a partition is tried again that has refused a batch and whose log goes on: there was no room.
+const REFUSED_BACKOFF_MS: i64 = 100;
 
 /// A partition with its open batch.
 struct Open {
@@ -46,8 +54,17 @@ struct Open {
     membership: Membership,
     /// Of the next batch in this transaction.
     sequence: i32,
-    /// Closed before the partition was part of the transaction.
-    held: Vec<Held>,
+    /// Closed and to be appended: once the partition is part of the transaction, or takes batches again.
+    held: VecDeque<Held>,
+    /// Takes no batches for now.
+    refusal: Option<Refusal>,
+}
+
+/// A partition that has refused a batch for its disk's sake.
+struct Refusal {
+    since_ms: i64,
+    again_ms: i64,
+    reason: String,
 }
 
 /// Whether a partition is part of the open transaction.
@@ -77,6 +94,8 @@ struct Sent {
     last_offset: i64,
     records: u32,
     bytes: usize,
+    /// To append it again; `None` in a transaction.
+    again: Option<BytesMut>,
 }
 
 pub(super) struct EmbeddedProducer {
@@ -88,6 +107,8 @@ pub(super) struct EmbeddedProducer {
     topics: Vec<ProducerTopic>,
     sent: VecDeque<Sent>,
     failed: Vec<Completion>,
+    /// Partitions with a refusal, each once.
+    refusing: Vec<(TopicHandle, i32)>,
     pending_records: usize,
     pending_bytes: usize,
     now_ms: i64,
@@ -136,6 +157,7 @@ impl EmbeddedProducer {
             topics: Vec::new(),
             sent: VecDeque::new(),
             failed: Vec::new(),
+            refusing: Vec::new(),
             pending_records: 0,
             pending_bytes: 0,
             now_ms: 0,
@@ -170,27 +192,26 @@ impl EmbeddedProducer {
         if records == 0 {
             return;
         }
-        let Some(transactions) = &self.transactions else {
-            let batch = open.builder.finish();
-            self.hand_over(topic, partition, batch, records, bytes);
-            return;
-        };
-        let (producer_id, producer_epoch) = transactions.producer.unwrap_or((-1, -1));
-        let batch = open.builder.finish_as(&Writer {
-            producer_id,
-            producer_epoch,
-            base_sequence: open.sequence,
-            is_transactional: true,
-        });
-        open.sequence = after(open.sequence, records);
-        if open.membership == Membership::Yes {
-            self.hand_over(topic, partition, batch, records, bytes);
-        } else {
-            open.held.push(Held {
-                batch,
-                records,
-                bytes,
+        let batch = if let Some(transactions) = &self.transactions {
+            let (producer_id, producer_epoch) = transactions.producer.unwrap_or((-1, -1));
+            let batch = open.builder.finish_as(&Writer {
+                producer_id,
+                producer_epoch,
+                base_sequence: open.sequence,
+                is_transactional: true,
             });
+            open.sequence = after(open.sequence, records);
+            batch
+        } else {
+            open.builder.finish()
+        };
+        open.held.push_back(Held {
+            batch,
+            records,
+            bytes,
+        });
+        if self.transactions.is_none() || open.membership == Membership::Yes {
+            self.hand_over(topic, partition);
         }
     }
 
@@ -202,59 +223,219 @@ impl EmbeddedProducer {
             .get_mut(index)
     }
 
-    /// Appends a closed batch to its partition.
-    fn hand_over(
+    /// Appends the closed batches of a partition, in their order, unless it takes none for now.
+    fn hand_over(&mut self, topic: TopicHandle, partition: i32) {
+        let now_ms = self.now_ms;
+        loop {
+            let Some(open) = self.open(topic, partition) else {
+                return;
+            };
+            if open.refusal.is_some() || open.held.is_empty() {
+                return;
+            }
+            if open.partition.has_failed() {
+                // What was appended there before goes first: the next poll knows of it.
+                let reason = open.partition.failure().unwrap_or_default();
+                self.refused(topic, partition, reason);
+                return;
+            }
+            let Some(Held {
+                batch,
+                records,
+                bytes,
+            }) = open.held.pop_front()
+            else {
+                return;
+            };
+            let at = Arc::clone(&open.partition);
+            let again = self.transactions.is_none().then(|| batch.clone());
+            let appended = match &self.transactions {
+                None => at.append(batch, now_ms).map_err(append_failed),
+                Some(transactions) => self
+                    .broker
+                    .append_in_transaction(
+                        &transactions.options.transactional_id,
+                        &at,
+                        batch,
+                        now_ms,
+                    )
+                    .map_err(|error| match error {
+                        TransactionalAppendError::Refused(code) => {
+                            match check(
+                                code.code(),
+                                format_args!("{}-{partition}", at.topic()),
+                                None,
+                            ) {
+                                Err(error) => error,
+                                Ok(()) => unexpected("an append in a transaction"),
+                            }
+                        }
+                        TransactionalAppendError::Partition(error) => append_failed(error),
+                    }),
+            };
+            match (appended, again) {
+                (Ok(appended), again) => self.sent.push_back(Sent {
+                    topic,
+                    partition,
+                    at,
+                    last_offset: appended.last_offset,
+                    records,
+                    bytes,
+                    again,
+                }),
+                (Err(error), Some(batch)) if may_pass(&error) => {
+                    if let Some(open) = self.open(topic, partition) {
+                        open.held.push_front(Held {
+                            batch,
+                            records,
+                            bytes,
+                        });
+                    }
+                    self.refused(topic, partition, error.message);
+                    return;
+                }
+                (Err(error), _) => self.fail(topic, partition, (records, bytes), error),
+            }
+        }
+    }
+
+    fn fail(
         &mut self,
         topic: TopicHandle,
         partition: i32,
-        batch: BytesMut,
-        records: u32,
-        bytes: usize,
+        (records, bytes): (u32, usize),
+        error: ClientError,
     ) {
+        self.pending_records -= records as usize;
+        self.pending_bytes -= bytes;
+        self.failed.push(Completion {
+            topic,
+            partition,
+            records,
+            result: Err(error),
+        });
+    }
+
+    /// The partition takes no batches for now.
+    fn refused(&mut self, topic: TopicHandle, partition: i32, reason: String) {
         let now_ms = self.now_ms;
-        let Some(at) = self
-            .open(topic, partition)
-            .map(|open| Arc::clone(&open.partition))
-        else {
+        let Some(open) = self.open(topic, partition) else {
             return;
         };
-        let appended = match &self.transactions {
-            None => at.append(batch, now_ms).map_err(append_failed),
-            Some(transactions) => self
-                .broker
-                .append_in_transaction(&transactions.options.transactional_id, &at, batch, now_ms)
-                .map_err(|error| match error {
-                    TransactionalAppendError::Refused(code) => {
-                        match check(
-                            code.code(),
-                            format_args!("{}-{partition}", at.topic()),
-                            None,
-                        ) {
-                            Err(error) => error,
-                            Ok(()) => unexpected("an append in a transaction"),
-                        }
+        if open.refusal.is_none() {
+            open.refusal = Some(Refusal {
+                since_ms: now_ms,
+                again_ms: now_ms.saturating_add(REFUSED_BACKOFF_MS),
+                reason,
+            });
+            self.refusing.push((topic, partition));
+        }
+    }
+
+    /// Takes back what was appended to logs that have failed since.
+    fn take_back(&mut self) {
+        let mut failed: Vec<Arc<Partition>> = Vec::new();
+        for sent in &self.sent {
+            if sent.at.has_failed() && !failed.iter().any(|known| Arc::ptr_eq(known, &sent.at)) {
+                failed.push(Arc::clone(&sent.at));
+            }
+        }
+        if failed.is_empty() {
+            return;
+        }
+        // Failed partitions stay failed and acknowledge no more: all that is left of one is taken, so its order stays.
+        let (lost, sent) = std::mem::take(&mut self.sent)
+            .into_iter()
+            .partition(|sent: &Sent| {
+                sent.at.high_watermark() <= sent.last_offset
+                    && failed.iter().any(|failed| Arc::ptr_eq(failed, &sent.at))
+            });
+        self.sent = sent;
+        let mut lost: VecDeque<Sent> = lost;
+        while let Some(sent) = lost.pop_back() {
+            let (topic, partition) = (sent.topic, sent.partition);
+            let (records, bytes) = (sent.records, sent.bytes);
+            let reason = sent.at.failure().unwrap_or_default();
+            match (sent.again, self.open(topic, partition)) {
+                (Some(batch), Some(open)) => {
+                    open.held.push_front(Held {
+                        batch,
+                        records,
+                        bytes,
+                    });
+                    self.refused(topic, partition, reason);
+                }
+                _ => {
+                    let message = format!(
+                        "{}-{partition}: its log has failed: {reason}",
+                        sent.at.topic()
+                    );
+                    let error = ClientError::new(ClientErrorKind::Retriable, message);
+                    self.fail(topic, partition, (records, bytes), error);
+                }
+            }
+        }
+    }
+
+    /// Tries partitions again that took no batches.
+    fn retry_refusing(&mut self) {
+        let now_ms = self.now_ms;
+        for (topic, partition) in std::mem::take(&mut self.refusing) {
+            let name = self
+                .topics
+                .get(topic.0 as usize)
+                .map(|topic| Arc::clone(&topic.name));
+            let (broker, wake) = (self.broker.clone(), Arc::clone(&self.wake));
+            let Some((name, open)) = name.zip(self.open(topic, partition)) else {
+                continue;
+            };
+            let Some(refusal) = open.refusal.take() else {
+                continue;
+            };
+            if open.held.is_empty() {
+                continue;
+            }
+            let mut error = None;
+            let mut waits = now_ms < refusal.again_ms;
+            if open.partition.has_failed() {
+                match broker.partition(&name, partition) {
+                    Some(current) if !Arc::ptr_eq(&current, &open.partition) => {
+                        open._watch = watch(&current, &wake);
+                        open.partition = current;
+                        waits = false;
                     }
-                    TransactionalAppendError::Partition(error) => append_failed(error),
-                }),
-        };
-        match appended {
-            Ok(appended) => self.sent.push_back(Sent {
-                topic,
-                partition,
-                at,
-                last_offset: appended.last_offset,
-                records,
-                bytes,
-            }),
-            Err(error) => {
-                self.pending_records -= records as usize;
-                self.pending_bytes -= bytes;
-                self.failed.push(Completion {
-                    topic,
-                    partition,
-                    records,
-                    result: Err(error),
-                });
+                    Some(_) => waits = true,
+                    None => {
+                        error = Some(ClientError::new(
+                            ClientErrorKind::UnknownTopicOrPartition,
+                            format!("{name}-{partition} does not exist any more"),
+                        ));
+                    }
+                }
+            }
+            if error.is_none() && now_ms - refusal.since_ms > FAILED_PATIENCE_MS {
+                error = Some(ClientError::new(
+                    ClientErrorKind::Retriable,
+                    format!("{name}-{partition}: {}", failed_for_good(&refusal.reason)),
+                ));
+            }
+            if let Some(error) = error {
+                for held in std::mem::take(&mut open.held) {
+                    let size = (held.records, held.bytes);
+                    self.fail(topic, partition, size, error.clone());
+                }
+            } else if waits {
+                open.refusal = Some(refusal);
+                self.refusing.push((topic, partition));
+            } else {
+                self.hand_over(topic, partition);
+                // Refused again: it has been so for longer.
+                if let Some(again) = self
+                    .open(topic, partition)
+                    .and_then(|open| open.refusal.as_mut())
+                {
+                    again.since_ms = refusal.since_ms;
+                }
             }
         }
     }
@@ -297,7 +478,8 @@ impl EmbeddedProducer {
                 since_ms: 0,
                 membership: Membership::No,
                 sequence: 0,
-                held: Vec::new(),
+                held: VecDeque::new(),
+                refusal: None,
             });
         }
     }
@@ -402,31 +584,26 @@ impl Producer for EmbeddedProducer {
         {
             return Err(failure);
         }
+        if self.sent.iter().any(|sent| sent.at.has_failed()) {
+            self.take_back();
+        }
+        if !self.refusing.is_empty() {
+            self.retry_refusing();
+        }
         completions.append(&mut self.failed);
         // Acknowledged is what the high watermark has passed. Batches of one partition are acknowledged in order, those of several are not.
         let (pending_records, pending_bytes) = (&mut self.pending_records, &mut self.pending_bytes);
         self.sent.retain(|sent| {
-            let result = if sent.at.high_watermark() > sent.last_offset {
-                Ok(sent.last_offset)
-            } else if sent.at.has_failed() {
-                Err(ClientError::new(
-                    ClientErrorKind::Fatal,
-                    format!(
-                        "{}-{} takes no more records: see the broker's log",
-                        sent.at.topic(),
-                        sent.partition
-                    ),
-                ))
-            } else {
+            if sent.at.high_watermark() <= sent.last_offset {
                 return true;
-            };
+            }
             *pending_records -= sent.records as usize;
             *pending_bytes -= sent.bytes;
             completions.push(Completion {
                 topic: sent.topic,
                 partition: sent.partition,
                 records: sent.records,
-                result,
+                result: Ok(sent.last_offset),
             });
             false
         });
@@ -484,9 +661,21 @@ fn append_failed(error: PartitionError) -> ClientError {
             | AppendError::OutOfOrderSequence { .. }
             | AppendError::InvalidTxnState { .. },
         ) => ClientErrorKind::ProducerLost,
+        // KAFKA_STORAGE_ERROR: there may be room again, or the log is opened anew.
+        PartitionError::Append(AppendError::Log(_)) | PartitionError::Log(_) => {
+            ClientErrorKind::Retriable
+        }
         _ => ClientErrorKind::Fatal,
     };
     ClientError::new(kind, error)
+}
+
+/// Whether the same batch may be taken a moment later, or by what has taken the partition's place.
+fn may_pass(error: &ClientError) -> bool {
+    matches!(
+        error.kind,
+        ClientErrorKind::Retriable | ClientErrorKind::UnknownTopicOrPartition
+    )
 }
 
 fn initialized(response: Response) -> Result<(i64, i16), ClientError> {
@@ -673,9 +862,7 @@ impl EmbeddedProducer {
             return;
         };
         open.membership = Membership::Yes;
-        for held in std::mem::take(&mut open.held) {
-            self.hand_over(topic, partition, held.batch, held.records, held.bytes);
-        }
+        self.hand_over(topic, partition);
     }
 
     /// Has partitions added to the transaction; the first time together with that of the group's offsets.

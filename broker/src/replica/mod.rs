@@ -324,6 +324,10 @@ impl Partition {
     fn report_poison(self: &Arc<Self>) {
         if !self.is_reported.swap(true, Ordering::AcqRel) {
             self.dirty.push_failed(self.clone());
+            // The flusher finds it poisoned, when no sync is under way: nothing more will be acknowledged then, and who waits is told.
+            if !self.has_failed() {
+                self.mark_dirty();
+            }
         }
     }
 
@@ -496,6 +500,12 @@ impl Partition {
     /// Nothing more will be acknowledged: a sync failed, or the partition is gone.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// Why the log takes no more writes; `None` if it does, or is gone.
+    pub fn failure(&self) -> Option<String> {
+        let guard = self.lock();
+        guard.as_ref()?.poison_reason().map(str::to_owned)
     }
 
     /// Exclusive end of what no open transaction holds back.
