@@ -35,6 +35,14 @@ fn append_to_all(broker: &Broker, value: &str) {
     }
 }
 
+/// A round of group commit for each value, in every partition.
+fn commit_to_all(broker: &Broker, values: impl IntoIterator<Item = impl ToString>) {
+    for value in values {
+        append_to_all(broker, &value.to_string());
+        broker.flush_once();
+    }
+}
+
 fn ends(broker: &Broker) -> [i64; 3] {
     [0, 1, 2].map(|index| broker.partition("t", index).unwrap().high_watermark())
 }
@@ -62,10 +70,7 @@ fn partitions_are_acknowledged_by_one_write_and_one_sync() {
 fn a_journal_that_fails_is_left_alone_and_no_log_with_it() {
     let (disk, clock, broker) = fresh();
     create(&broker, "t", 3, &[]).unwrap();
-    for value in ["a", "b"] {
-        append_to_all(&broker, value);
-        broker.flush_once();
-    }
+    commit_to_all(&broker, ["a", "b"]);
     append_to_all(&broker, "c");
     disk.set_fault(Fault::NextSync);
     broker.flush_once();
@@ -107,10 +112,7 @@ fn a_full_journal_is_checkpointed_and_used_again() {
 fn without_a_checkpoint_the_logs_are_synced_by_themselves() {
     let (disk, clock, broker) = fresh();
     create(&broker, "t", 3, &[]).unwrap();
-    for value in 0..100 {
-        append_to_all(&broker, &value.to_string());
-        broker.flush_once();
-    }
+    commit_to_all(&broker, 0..100);
     assert_eq!(ends(&broker), [100, 100, 100]);
     let restarted = open(&disk.crash(Crash::LoseUnsynced), &clock);
     assert_eq!(ends(&restarted), [100, 100, 100]);
@@ -120,10 +122,7 @@ fn without_a_checkpoint_the_logs_are_synced_by_themselves() {
 fn records_whose_log_cannot_be_synced_are_there_after_a_restart() {
     let (disk, clock, broker) = fresh();
     create(&broker, "t", 3, &[]).unwrap();
-    for value in 0..20 {
-        append_to_all(&broker, &value.to_string());
-        broker.flush_once();
-    }
+    commit_to_all(&broker, 0..20);
     // The first half is full, and the checkpoint's first sync fails: one log takes no more, the others go on.
     disk.set_fault(Fault::NextSync);
     broker.step();
@@ -151,10 +150,7 @@ fn records_whose_log_cannot_be_synced_are_there_after_a_restart() {
 fn a_log_that_could_not_be_synced_comes_back_with_what_the_journal_has() {
     let (disk, clock, broker) = fresh();
     create(&broker, "t", 3, &[]).unwrap();
-    for value in 0..20 {
-        append_to_all(&broker, &value.to_string());
-        broker.flush_once();
-    }
+    commit_to_all(&broker, 0..20);
     // What is not synced of this one is lost to the disk, whatever the system's memory says.
     disk.set_fault(Fault::NextSync);
     broker.step();
@@ -188,10 +184,7 @@ fn a_log_that_could_not_be_synced_comes_back_with_what_the_journal_has() {
 fn after_a_clean_stop_nothing_is_put_back() {
     let (disk, clock, broker) = fresh();
     create(&broker, "t", 3, &[]).unwrap();
-    for value in ["a", "b"] {
-        append_to_all(&broker, value);
-        broker.flush_once();
-    }
+    commit_to_all(&broker, ["a", "b"]);
     broker.shutdown().unwrap();
     drop(broker);
     let restarted = open(&disk, &clock);
@@ -204,10 +197,7 @@ fn after_a_clean_stop_nothing_is_put_back() {
 fn a_topic_deleted_and_created_anew_gets_nothing_of_the_old_one() {
     let (disk, clock, broker) = fresh();
     create(&broker, "t", 3, &[]).unwrap();
-    for value in ["a", "b", "c"] {
-        append_to_all(&broker, value);
-        broker.flush_once();
-    }
+    commit_to_all(&broker, ["a", "b", "c"]);
     delete(&broker, "t");
     create(&broker, "t", 3, &[]).unwrap();
     append_to_all(&broker, "new");

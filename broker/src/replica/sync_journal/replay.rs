@@ -17,15 +17,6 @@ use super::{HALVES, path};
 use crate::disk::{Disk, DiskFile};
 use crate::log::{LogError, disk_error, segment_path, topic_id_of};
 
-/// What a replay did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Replayed {
-    /// Segments that the journal named and that are there.
-    pub(crate) segments: usize,
-    /// Bytes written to them.
-    pub(crate) bytes: u64,
-}
-
 type JournalFile = (PathBuf, Arc<dyn DiskFile>);
 
 /// Puts back what the journal of a data directory holds, and empties it. After a clean stop there is nothing to put back.
@@ -33,13 +24,11 @@ pub(crate) fn replay(
     disk: &dyn Disk,
     data_dir: &Path,
     clean_shutdown: bool,
-) -> Result<Replayed, LogError> {
+) -> Result<(), LogError> {
     let files = open(disk, data_dir)?;
-    let replayed = if clean_shutdown {
-        Replayed::default()
-    } else {
-        put_back(disk, data_dir, &files, None)?
-    };
+    if !clean_shutdown {
+        put_back(disk, data_dir, &files, None)?;
+    }
     for (path, file) in &files {
         let empty = || {
             if file.len_bytes()? > 0 {
@@ -50,7 +39,7 @@ pub(crate) fn replay(
         };
         empty().map_err(disk_error("empty", path))?;
     }
-    Ok(replayed)
+    Ok(())
 }
 
 /// The journal's files that are there.
@@ -73,7 +62,7 @@ pub(super) fn put_back(
     data_dir: &Path,
     files: &[JournalFile],
     only: Option<LogName<'_>>,
-) -> Result<Replayed, LogError> {
+) -> Result<(), LogError> {
     let contents: Vec<_> = files
         .iter()
         .map(|(path, _)| disk.read_file(path).map_err(disk_error("read", path)))
@@ -94,7 +83,7 @@ pub(super) fn put_back(
     }
     let mut segments: BTreeMap<(LogName<'_>, i64), Option<Segment>> = BTreeMap::new();
     let mut logs_there: BTreeMap<LogName<'_>, bool> = BTreeMap::new();
-    let mut replayed = Replayed::default();
+    let mut written_bytes = 0;
     for entry in entries() {
         let Entry::Appended {
             log,
@@ -133,7 +122,7 @@ pub(super) fn put_back(
             )?),
         };
         if let Some(segment) = segment {
-            replayed.bytes += segment.put(position, bytes)?;
+            written_bytes += segment.put(position, bytes)?;
         }
     }
     let found: Vec<_> = segments.into_values().flatten().collect();
@@ -141,12 +130,11 @@ pub(super) fn put_back(
         let synced = segment.file.sync_data();
         synced.map_err(disk_error("sync", &segment.path))?;
     }
-    replayed.segments = found.len();
-    if replayed.bytes > 0 {
+    if written_bytes > 0 {
         let names: BTreeSet<_> = found.iter().map(|segment| &segment.path).collect();
-        tracing::info!(bytes = replayed.bytes, segments = ?names, "put back from the sync journal");
+        tracing::info!(bytes = written_bytes, segments = ?names, "put back from the sync journal");
     }
-    Ok(replayed)
+    Ok(())
 }
 
 struct Segment {

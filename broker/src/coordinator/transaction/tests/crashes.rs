@@ -264,20 +264,25 @@ fn an_open_transaction_of_a_producer_that_never_comes_back_times_out() {
     assert_eq!(partition.last_stable_offset(), partition.high_watermark());
 }
 
-/// A disk that fails under one partition of a transaction holds back that transaction, and no other.
-#[test]
-fn a_marker_that_cannot_be_written_is_written_after_a_restart() {
-    let mut machine = Machine::without_journal(&[("a", 2)]);
-    let mut client = Client::start(&machine, "x", 2);
-    let mut other = Client::start(&machine, "y", 2);
-    assert_eq!(client.send(&machine, "a", 0, "v"), NONE);
-    assert_eq!(client.send(&machine, "a", 1, "v"), NONE);
+/// Of a transaction in both partitions of `a`: PREPARE is durable, and of the two markers one meets a sync that fails.
+fn prepare_with_a_marker_lost(machine: &Machine, client: &mut Client) {
+    assert_eq!(client.send(machine, "a", 0, "v"), NONE);
+    assert_eq!(client.send(machine, "a", 1, "v"), NONE);
     let answer = submit(&machine.broker, 2, client.end_request(true));
     machine.broker.flush_once();
     assert_eq!(answer.try_recv().unwrap().error_code, NONE);
     machine.disk.set_fault(Fault::NextSync);
     machine.settle();
     assert_eq!(machine.state_name("x"), "PrepareCommit");
+}
+
+/// A disk that fails under one partition of a transaction holds back that transaction, and no other.
+#[test]
+fn a_marker_that_cannot_be_written_is_written_after_a_restart() {
+    let mut machine = Machine::without_journal(&[("a", 2)]);
+    let mut client = Client::start(&machine, "x", 2);
+    let mut other = Client::start(&machine, "y", 2);
+    prepare_with_a_marker_lost(&machine, &mut client);
     machine.clock.advance(10_000);
     machine.broker.step();
     machine.settle();
@@ -298,14 +303,7 @@ fn a_marker_that_cannot_be_written_is_written_after_a_restart() {
 fn a_marker_that_a_failed_sync_has_lost_is_written_again_when_the_log_is_back() {
     let mut machine = Machine::without_journal(&[("a", 2)]);
     let mut client = Client::start(&machine, "x", 2);
-    assert_eq!(client.send(&machine, "a", 0, "v"), NONE);
-    assert_eq!(client.send(&machine, "a", 1, "v"), NONE);
-    let answer = submit(&machine.broker, 2, client.end_request(true));
-    machine.broker.flush_once();
-    assert_eq!(answer.try_recv().unwrap().error_code, NONE);
-    machine.disk.set_fault(Fault::NextSync);
-    machine.settle();
-    assert_eq!(machine.state_name("x"), "PrepareCommit");
+    prepare_with_a_marker_lost(&machine, &mut client);
     let failed = |index| machine.broker.partition("a", index).unwrap().has_failed();
     assert!(failed(0) != failed(1));
     machine.broker.step();
